@@ -1,0 +1,109 @@
+# clihelper
+#
+#   make run     start the example in this terminal; Ctrl-C ends it
+#   make test    run the tests, installing what they need (ARGS='-k pidfile' goes to pytest)
+#   make lint    check style and types
+#   make docs    build the documentation: build/docs/index.html
+#   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
+#   make clean   remove all that the above have made
+#
+# Everything is installed into .venv, by pip as you have configured it, with the python3 in PATH
+# or another (make run PYTHON=python3.13). Packages of the system are installed with apt-get
+# where they are missing, which takes root, or sudo without a password.
+
+SHELL  := /bin/bash
+PYTHON ?= python3
+ARGS   ?=
+VENV   := .venv
+RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
+
+# The programs of .venv come first for every recipe, so that ./example finds its python3 there.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help run test lint docs bench clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+run: $(VENV)/installed
+	@$(call in_terminal,./example -c example.yml -f)
+
+test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/libfaketime
+	python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-lint
+	ruff check .
+	mypy
+
+docs: $(VENV)/installed-docs
+	python -m sphinx -W --keep-going -q -b html docs build/docs
+
+bench: $(VENV)/installed-bench $(RABBITMQ_SERVER)
+	python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+
+# The virtual environment. Each stamp says that a set of requirements is in it.
+
+$(VENV)/installed: $(VENV)/created setup.cfg pyproject.toml
+	pip install --quiet --use-pep517 --editable .
+	@touch $@
+
+$(VENV)/installed-%: $(VENV)/created setup.cfg pyproject.toml
+	pip install --quiet --use-pep517 --editable '.[$*]'
+	@touch $@
+
+.PRECIOUS: $(VENV)/installed-%
+
+$(VENV)/created:
+	@command -v $(PYTHON) >/dev/null || { echo '$(PYTHON) is not installed' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "clihelper needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) -V)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt_install,python3-venv); }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+
+# Packages of the system. Nothing here uses the services that they bring.
+
+$(RABBITMQ_SERVER):
+	@$(call apt_install,rabbitmq-server)
+
+$(VENV)/libfaketime: | $(VENV)/created
+	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { $(call apt_install,libfaketime); }
+	@touch $@
+
+# $(call apt_install,PACKAGES): while it lasts, policy-rc.d keeps services from being started.
+define apt_install
+set -e; \
+sudo=; \
+if [ $$(id -u) -ne 0 ]; then sudo='sudo -n'; fi; \
+if ! command -v apt-get >/dev/null || ! $$sudo true 2>/dev/null; then \
+    echo 'missing, and to be installed by root: apt-get install $(1)' >&2; exit 1; \
+fi; \
+policy=/usr/sbin/policy-rc.d; \
+if [ ! -e $$policy ]; then \
+    trap "$$sudo rm -f $$policy" EXIT; \
+    $$sudo sh -c "printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy"; \
+fi; \
+$$sudo apt-get -qq update; \
+$$sudo env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq -o Dpkg::Use-Pty=0 -y --no-install-recommends install $(1)
+endef
+
+
+# $(call in_terminal,COMMAND): alone in the foreground of the terminal, so that Ctrl-C reaches
+# the command and not make, which would end with a status of its own. Ctrl-Z suspends both
+# (148 is 128 + SIGTSTP); if make is killed, the command is told to terminate.
+define in_terminal
+if [ ! -t 0 ]; then exec $(1); fi; \
+set -m; \
+setpriv --pdeathsig TERM $(1); status=$$?; \
+while [ $$status -eq 148 ]; do kill -TSTP 0; fg >/dev/null; status=$$?; done; \
+exit $$status
+endef

@@ -1,0 +1,54 @@
+"""Write a daemon by writing only what the daemon does.
+
+A subclass of :class:`Controller` has the work, :func:`setup` names the program, :func:`run` runs
+it. What needs kombu or Tornado is imported on first use.
+"""
+
+from __future__ import annotations
+
+__version__ = '2.0.0.dev0'
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from clihelper.amqp.publisher import PublishError as PublishError
+    from clihelper.amqp.settlement import Reject as Reject
+    from clihelper.amqp.settlement import Requeue as Requeue
+    from clihelper.application import add_config_key as add_config_key
+    from clihelper.application import run as run
+    from clihelper.application import setup as setup
+    from clihelper.controller import ConsumerController as ConsumerController
+    from clihelper.controller import Controller as Controller
+    from clihelper.controller import IOLoopController as IOLoopController
+    from clihelper.states import State as State
+
+_HOMES = {
+    'Controller': 'clihelper.controller',
+    'IOLoopController': 'clihelper.controller',
+    'ConsumerController': 'clihelper.controller',
+    'State': 'clihelper.states',
+    'setup': 'clihelper.application',
+    'run': 'clihelper.application',
+    'add_config_key': 'clihelper.application',
+    'PublishError': 'clihelper.amqp.publisher',
+    'Reject': 'clihelper.amqp.settlement',
+    'Requeue': 'clihelper.amqp.settlement',
+}
+
+__all__ = ['__version__', *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home when it is first used (:pep:`562`)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

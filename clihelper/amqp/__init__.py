@@ -1,0 +1,1 @@
+"""AMQP over kombu: connecting, declaring, settling, publishing."""

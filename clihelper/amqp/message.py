@@ -1,0 +1,160 @@
+"""A message as a handler sees it, and its body decoded."""
+
+from __future__ import annotations
+
+from clihelper.amqp.settlement import Outcome, Oversize, Unaccepted, Undecodable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Any
+
+
+COPIED = ('priority', 'correlation_id', 'reply_to', 'message_id', 'timestamp', 'type', 'app_id')
+"""The basic properties that a copy of a message keeps."""
+
+
+class Message:
+    """One delivery. Its handler may settle it; otherwise what the handler does settles it.
+
+    :ivar str queue: the queue that it came from.
+    :ivar bytes raw: the body as it came.
+    :ivar outcome: what the handler itself made of it, or None.
+    """
+
+    __slots__ = ('_delivery', '_settle', 'outcome', 'queue', 'raw')
+
+    def __init__(
+        self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]
+    ) -> None:
+        body = delivery.body
+        self.raw: bytes = body.encode() if isinstance(body, str) else bytes(body or b'')
+        self.queue = queue
+        self.outcome: Outcome | None = None
+        self._delivery = delivery
+        self._settle = settle
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """AMQP's basic properties (``correlation_id``, ``priority``, ``message_id``, ...)."""
+        return self._delivery.properties  # type: ignore[no-any-return]
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The application's headers."""
+        return self._delivery.headers or {}
+
+    @property
+    def content_type(self) -> str | None:
+        """The MIME type of the body."""
+        return self._delivery.content_type  # type: ignore[no-any-return]
+
+    @property
+    def content_encoding(self) -> str | None:
+        """The body's character set, as publishers use this property."""
+        return self._delivery.content_encoding  # type: ignore[no-any-return]
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that it was published to."""
+        return self._delivery.delivery_info.get('exchange', '')  # type: ignore[no-any-return]
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key that it was published with."""
+        return self._delivery.delivery_info.get('routing_key', '')  # type: ignore[no-any-return]
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it may have been delivered before."""
+        return bool(self._delivery.delivery_info.get('redelivered'))
+
+    @property
+    def reply_to(self) -> str | None:
+        """The queue in which an answer is awaited."""
+        return self.properties.get('reply_to')
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What an answer repeats."""
+        return self.properties.get('correlation_id')
+
+    def copy(self, headers: dict[str, Any]) -> dict[str, Any]:
+        """The properties with which to publish it again, with more *headers*.
+
+        Left out are those that would make the copy expire, be refused (``user_id``), or be
+        routed to the further queues that ``CC`` names.
+        """
+        properties = {key: self.properties[key] for key in COPIED if key in self.properties}
+        own = {key: value for key, value in self.headers.items() if key not in ('CC', 'BCC')}
+        return {
+            **properties,
+            'content_type': self.content_type,
+            'content_encoding': self.content_encoding,
+            'headers': {**own, **headers},
+        }
+
+    @property
+    def delivery(self) -> Any:
+        """kombu's message."""
+        return self._delivery
+
+    def ack(self) -> None:
+        """Acknowledge it now."""
+        self._settle(self, Outcome.ACK)
+
+    def reject(self) -> None:
+        """Reject it now, as AMQP has it: its queue's dead-letter exchange gets it, if any."""
+        self._settle(self, Outcome.DEAD_LETTER)
+
+    def requeue(self) -> None:
+        """Put it back in its queue now."""
+        self._settle(self, Outcome.REQUEUE)
+
+
+def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
+    """The body as an object for JSON, ``str`` for ``text/*``, else ``bytes``.
+
+    :param accept: which of ``json``, ``text`` and ``binary`` are taken.
+    :param max_body: bytes.
+    :raises Oversize, Unaccepted, Undecodable: it is to be dead-lettered. None of them quotes it.
+    """
+    size = len(message.raw)
+    if size > max_body:
+        raise Oversize(f'{size} bytes; AMQP.max_body is {max_body}')
+    content_type = (message.content_type or '').partition(';')[0].strip().lower()
+    kind = _kind(content_type)
+    if kind not in accept:
+        raise Unaccepted(f'content type {content_type or "none"!r}; AMQP.accept has it not')
+    if kind == 'binary':
+        return message.raw
+    charset = 'utf-8' if kind == 'json' else (message.content_encoding or 'utf-8')
+    try:
+        text = message.raw.decode(charset)
+        return _from_json(text) if kind == 'json' else text
+    except (ValueError, LookupError, RecursionError) as error:
+        raise Undecodable(f'not {content_type}: {_bounded(error)}') from None
+
+
+def _kind(content_type: str) -> str:
+    if content_type == 'application/json' or content_type.endswith('+json'):
+        return 'json'
+    if content_type.startswith('text/'):
+        return 'text'
+    if content_type in ('', 'application/octet-stream', 'application/data'):
+        return 'binary'
+    return content_type
+
+
+def _from_json(text: str) -> Any:
+    import json
+
+    return json.loads(text)
+
+
+def _bounded(error: Exception) -> str:
+    """What is wrong and where, but nothing of the body."""
+    if isinstance(error, UnicodeDecodeError):
+        return f'invalid {error.encoding} at byte {error.start}'
+    position = getattr(error, 'pos', None)
+    return f'{type(error).__name__}' + ('' if position is None else f' at character {position}')

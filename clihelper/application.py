@@ -1,0 +1,334 @@
+"""From the command line to the exit status: :func:`setup` and :func:`run`.
+
+What is acquired on the way is put on one stack, in the order in which :func:`_run` reads, and
+released in reverse::
+
+    argv -> options -> configuration -> user, group, pidfile -> detach -> identity, logging
+         -> controller -> life cycle -> exit status
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from contextlib import ExitStack
+
+from clihelper import config as configuration
+from clihelper import daemonize, logs, privileges
+from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
+from clihelper.lifecycle import LifeCycle
+from clihelper.pidfile import Pidfile
+from clihelper.signals import Signals
+from clihelper.systemd import Notifier
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    from clihelper.config import Config
+    from clihelper.controller import Controller
+    from clihelper.options import Options
+
+LOGGER = logging.getLogger('clihelper')
+
+
+class Application:
+    """What a program says of itself before it is run; each process has one."""
+
+    def __init__(self) -> None:
+        self.appname: str | None = None
+        self.description: str | None = None
+        self.version: str | None = None
+        self.required: list[str] = []
+
+
+_application = Application()
+
+
+def setup(appname: str, description: str | None = None, version: str | None = None) -> None:
+    """Say what the program is.
+
+    :param appname: its name: in messages, of its logger, of its default pidfile.
+    :param description: a sentence for ``--help``.
+    :param version: what ``--version`` prints after the name.
+    """
+    _application.appname = appname
+    _application.description = description
+    _application.version = version
+
+
+def add_config_key(name: str) -> None:
+    """Require the section *name* in the configuration; without it the program ends with 78."""
+    if name not in _application.required:
+        _application.required.append(name)
+
+
+def run(
+    controller: type[Controller], option_callback: Callable[[Any], Any] | None = None
+) -> None:
+    """Run *controller* as the command line and the configuration say.
+
+    Returns after a clean stop in the process that ran the controller, so that what follows it in
+    the program is done; ends every other process, and the program after every other outcome, with
+    the exit status.
+
+    :param controller: a subclass of :class:`clihelper.Controller`.
+    :param option_callback: called with the parser (an :class:`argparse.ArgumentParser` that also
+        has ``add_option``) to add the application's options.
+    :raises SystemExit: with the exit status, unless it is 0.
+    """
+    daemonize.mend_standard_streams()
+    signals = Signals()
+    signals.install()
+    signals.urgent = _stop_early
+    appname = _application.appname
+    try:
+        from clihelper import options as command_line
+
+        appname = appname or command_line.program_name()
+        options, arguments = command_line.parse(
+            sys.argv[1:],
+            appname=appname,
+            description=_application.description,
+            version=_application.version,
+            option_callback=option_callback,
+        )
+        status = Run(appname, signals, controller, options, arguments).run()
+    except Error as error:
+        for line in str(error).splitlines():
+            _say(appname, line)
+        status = error.status
+    except StopNow as stop:
+        status = 128 + stop.signum
+    if status:
+        sys.exit(status)
+
+
+class Run:
+    """One run of the program, from its command line on.
+
+    :param controller: the class of the controller.
+    :param options: the command line's options.
+    :param arguments: its remaining words.
+    """
+
+    def __init__(
+        self,
+        appname: str,
+        signals: Signals,
+        controller: type[Controller],
+        options: Options,
+        arguments: list[str],
+    ) -> None:
+        self.appname = appname
+        self.signals = signals
+        self.controller = controller
+        self.options = options
+        self.arguments = arguments
+        self.foreground: bool = options.foreground
+        self.detaches = daemonize.should_detach(self.foreground)
+        self.readiness: daemonize.Readiness | daemonize.Attached = daemonize.Attached(self._say)
+        self.status = 0
+        self.lines: list[str] = []
+        self.config: Config
+        self.identity: privileges.Identity
+        self.pidfile: Pidfile | None = None
+        # The path holds after the directory has changed; messages name it as it was typed.
+        self._shown: str = options.configuration
+        self._path = os.path.abspath(options.configuration)
+
+    def run(self) -> int:
+        """Go the way through.
+
+        :returns: the exit status.
+        :raises clihelper.errors.Error: what the user can mend.
+        """
+        self.config = self.read_configuration()
+        if self.options.check:
+            print(f'{self._shown}: ok')
+            return 0
+        with ExitStack() as held:
+            # Pushed first, so that it is told last: with all released, it can be started anew.
+            held.callback(self._report)
+            if not self.foreground:
+                self._look_ahead(held)
+            if self.detaches:
+                self._detach()
+            self.status, self.lines = self._work_and_judge(held)
+        return self.status
+
+    def read_configuration(self) -> Config:
+        """Read and validate the configuration, now and at each reload."""
+        config = configuration.load(
+            self._path, _application.required, appname=self.appname, shown=self._shown
+        )
+        faults = logs.check(
+            config.logging, config.locate, working_directory=self._directory(config)
+        )
+        if faults:
+            raise ConfigurationError(*faults)
+        return config
+
+    def _directory(self, config: Config) -> str:
+        """What relative paths in the configuration are relative to."""
+        return os.getcwd() if self.foreground else config.daemon['working_directory']
+
+    # Before detaching: all that can be wrong is found here.
+
+    def _look_ahead(self, held: ExitStack) -> None:
+        daemon = self.config.daemon
+        self.identity = privileges.resolve(daemon['user'], daemon['group'])
+        self.identity.check()
+        daemonize.check_working_directory(daemon['working_directory'])
+        if self.config.logging is None:
+            warning = logs.check_default(self.detaches)
+            if warning:
+                self._say(warning)
+        if daemon['pidfile'] is not None:
+            self.pidfile = Pidfile(daemon['pidfile'])
+            self.pidfile.acquire()
+            held.callback(self.pidfile.release)
+
+    def _detach(self) -> None:
+        """Become the daemon; the command that was typed waits for it, and ends here."""
+        daemon = self.config.daemon
+        side = daemonize.detach(
+            umask=daemon['umask'],
+            working_directory=daemon['working_directory'],
+            preserve=[] if self.pidfile is None else [self.pidfile.fileno()],
+        )
+        if isinstance(side, daemonize.Command):
+            self.signals.urgent = None
+            side.leave(side.wait(daemon['start_timeout'], self.signals, self._say))
+        self.readiness = side
+        self.signals.install()
+        self.signals.urgent = _stop_early
+
+    # In the process that does the work.
+
+    def _work_and_judge(self, held: ExitStack) -> tuple[int, list[str]]:
+        """Run the controller.
+
+        :returns: the exit status, and what to tell on the terminal; the log has it, too.
+        """
+        try:
+            status = self._work(held)
+            return (status, ['stopped before it was ready']) if status else (0, [])
+        except StopNow as stop:
+            LOGGER.warning('stopped at once by %s', stop.signum.name)
+            return 128 + stop.signum, [f'stopped at once by {stop.signum.name}']
+        except SystemExit as leaving:
+            return _judge_exit(leaving)
+        except Error as error:
+            if not isinstance(error, StoppedEarly):
+                LOGGER.critical('%s', error)
+            return error.status, str(error).splitlines()
+        except Exception as error:
+            LOGGER.critical('%s', error, exc_info=True)
+            return 1, [_one_line(error)]
+
+    def _report(self) -> None:
+        if self.status:
+            self.readiness.failed(self.status, self.lines)
+
+    def _work(self, held: ExitStack) -> int:
+        if self.foreground:
+            self._say_who()
+        else:
+            self._settle()
+        if self.config.daemon['prevent_core']:
+            daemonize.prevent_core()
+        self.configure_logging(self.config)
+        held.callback(logs.restore_output)
+        self._redirect_output()
+        life = LifeCycle(
+            appname=self.appname,
+            config=self.config,
+            signals=self.signals,
+            notifier=Notifier.from_environment(),
+            reread=self.read_configuration,
+            configure_logging=self.configure_logging,
+            report_ready=self.readiness.ready,
+            last_resort=self._end_at_once,
+        )
+        return life.run(self._make_controller(life))
+
+    def _settle(self) -> None:
+        """Become the daemon's user, in its directory, with its pid on record."""
+        daemon = self.config.daemon
+        if not self.detaches:
+            os.umask(daemon['umask'])
+            os.chdir(daemon['working_directory'])
+        if self.pidfile is not None:
+            self.pidfile.write()
+        self.identity.assume()
+
+    def _say_who(self) -> None:
+        user = self.config.daemon['user']
+        if user is not None and not privileges.resolve(user, None).is_current():
+            self._say(f'with -f it runs as who you are, not as {user}')
+
+    def _say(self, line: str) -> None:
+        _say(self.appname, line)
+
+    def configure_logging(self, config: Config) -> None:
+        """Set logging up from *config*, now and when a reload has changed it."""
+        logs.configure(
+            config.logging,
+            foreground=self.foreground,
+            detached=self.detaches,
+            appname=self.appname,
+            locate=config.locate,
+        )
+
+    def _redirect_output(self) -> None:
+        redirect = self.config.daemon['redirect_output']
+        if redirect and not self.foreground:
+            logs.redirect_output(**(redirect if isinstance(redirect, dict) else {}))
+
+    def _make_controller(self, life: LifeCycle) -> Controller:
+        controller = self.controller.__new__(self.controller)
+        controller.attach(life)
+        controller.__init__(self.options, self.arguments)  # type: ignore[misc]
+        return controller
+
+    def _end_at_once(self, signum: int) -> None:
+        """The main thread cannot be stopped: leave it behind, from another thread."""
+        LOGGER.critical('still not stopped: ending at once')
+        if self.pidfile is not None:
+            self.pidfile.release()
+        os._exit(128 + signum)
+
+
+def _stop_early(signum: int, frame: FrameType | None) -> None:
+    """What signals do until the controller has its life cycle: nothing is in hand yet."""
+    if signum == signal.SIGQUIT:
+        raise StopNow(signum)
+    if signum in (signal.SIGTERM, signal.SIGINT):
+        raise StoppedEarly('stopped before it was ready')
+
+
+def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:
+    """The program called ``sys.exit``: with a status, or with a message, which means 1."""
+    if leaving.code is None or isinstance(leaving.code, int):
+        status = (leaving.code or 0) & 0xFF
+        return status, [f'ended itself with status {status}'] if status else []
+    LOGGER.critical('%s', leaving.code)
+    return 1, str(leaving.code).splitlines()
+
+
+def _one_line(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
+def _say(appname: str | None, line: str) -> None:
+    """One line for the user, on the terminal. That nobody reads it is no reason to fail."""
+    try:
+        print(f'{appname}: {line}' if appname else line, file=sys.stderr, flush=True)
+    except OSError:
+        pass

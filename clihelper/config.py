@@ -1,0 +1,430 @@
+"""YAML -> :class:`Config`: read, merge with the defaults, validate, say where it is wrong.
+
+What is right is declared in :mod:`clihelper.schema`; here nodes of the file are held against it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from clihelper import schema, yamlfile
+from clihelper.errors import ConfigurationError, NotPermitted
+from clihelper.yamlfile import Faults, Mapping, Node, Scalar, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+    from typing import Any
+
+    _Base = dict[str, Any]
+else:
+    _Base = dict
+
+Keys = tuple[object, ...]
+
+
+class Config(_Base):
+    """The whole configuration: a dictionary of sections, clihelper's four and the program's own.
+
+    It is plain dictionaries and lists all through, the defaults filled in, and may be written to.
+
+    :param sections: the contents.
+    :param path: the file that it is from, absolute; empty where there is none.
+    """
+
+    def __init__(self, sections: Any = (), path: str = '') -> None:
+        super().__init__(sections)
+        self.path = path
+        self._shown = path
+        self._root: Node | None = None
+
+    @classmethod
+    def default(cls, appname: str = '') -> Config:
+        """What a file without a word in it would stand for."""
+        config = cls(schema.SECTIONS.defaults())
+        _complete(config.daemon, appname, os.geteuid() == 0)
+        return config
+
+    @property
+    def application(self) -> dict[str, Any]:
+        """The section ``Application``."""
+        section: dict[str, Any] = self['Application']
+        return section
+
+    @property
+    def daemon(self) -> dict[str, Any]:
+        """The section ``Daemon``. Its paths are absolute."""
+        section: dict[str, Any] = self['Daemon']
+        return section
+
+    @property
+    def logging(self) -> dict[str, Any] | None:
+        """The section ``Logging``; None where it is absent, null or empty."""
+        return self['Logging'] or None
+
+    @property
+    def amqp(self) -> dict[str, Any]:
+        """The section ``AMQP``."""
+        section: dict[str, Any] = self['AMQP']
+        return section
+
+    def locate(self, *keys: object) -> str:
+        """Where a key is, ``file:line:column``; or the nearest that contains it, or the file.
+
+        :param keys: the way to it from the root: ``locate('Logging', 'handlers', 'file')``.
+        """
+        place = self._shown
+        for key, _ in _steps(self._root, keys):
+            place = yamlfile.place(self._shown, key.line, key.column)
+        return place
+
+
+def load(path: str, required: Iterable[str] = (), *, appname: str, shown: str | None = None,
+         as_root: bool | None = None) -> Config:
+    """Read and validate a configuration.
+
+    :param path: the file, absolute.
+    :param required: sections that must be there.
+    :param appname: the program's name, of which the default of ``pidfile`` is made.
+    :param shown: the file as its user typed it, for errors; default: ``path``.
+    :param as_root: whether the defaults are root's, as at a reload by a daemon that root started;
+        default: whether the process is root's.
+    :raises ConfigurationError: the file is missing or wrong; all faults, by their place.
+    :raises NotPermitted: the file may not be read, or others than root may write it.
+    """
+    shown = yamlfile.printable(shown or path)
+    return parse(_read(path, shown), path, required, appname=appname, shown=shown, as_root=as_root)
+
+
+def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str, shown: str,
+          as_root: bool | None = None) -> Config:
+    """As :func:`load`, of a file that has been read."""
+    required = tuple(required)
+    faults = Faults(shown)
+    root = yamlfile.parse(data, os.path.dirname(path), faults)
+    for name in required:
+        if name not in root.entries:
+            faults.add(0, 0, (name,), f'a section that {appname} requires is missing')
+    validation = _Validation(faults)
+    config = Config(validation.table(schema.SECTIONS, root, ()), path)
+    config._root, config._shown = root, shown
+    _check_misspelt_sections(root, required, faults)
+    if config.amqp is not None:
+        _check_topology(root, config.amqp, faults)
+    faults.raise_any()
+    try:
+        _complete(config.daemon, appname, os.geteuid() == 0 if as_root is None else as_root)
+    except FileNotFoundError:
+        where = 'Daemon.working_directory: the current directory is gone, and no other is named'
+        raise ConfigurationError(f'{shown}: {where}') from None
+    return config
+
+
+# Reading
+
+def _read(path: str, shown: str) -> bytes:
+    """The file's bytes, if it is a file, may be read, and can be trusted."""
+    try:
+        descriptor = yamlfile.open_regular(path)
+        try:
+            if os.geteuid() == 0:
+                _refuse_foreign_writers(path, descriptor, shown)
+            return yamlfile.read_bounded(descriptor, yamlfile.MAX_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        line = f'{shown}: cannot be read: {error.strerror}'
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise NotPermitted(line) from None
+        raise ConfigurationError(line) from None
+    except ValueError as error:
+        raise ConfigurationError(f'{shown}: {error}') from None
+
+
+def _refuse_foreign_writers(path: str, descriptor: int, shown: str) -> None:
+    """Refuse a file that another than root could change: it names classes to be called.
+
+    Looked at are the file and every folder and symbolic link that leads to it, since who writes
+    to a folder can put another file in the place of the one that was looked at.
+
+    :raises NotPermitted: somebody else can write one of them.
+    """
+    opened = os.fstat(descriptor)
+    found = opened
+    for entry in _crossed(path):
+        found = os.lstat(entry)
+        reason = _foreign_writer(entry, found)
+        if reason:
+            raise NotPermitted(f'{shown}: refused, as root: {yamlfile.printable(entry)} {reason}')
+    if not os.path.samestat(opened, found):
+        raise NotPermitted(f'{shown}: refused, as root: it was replaced while it was read')
+
+
+def _crossed(path: str) -> Iterator[str]:
+    """Every folder and link that opening a path crosses, and the file; as path_resolution(7)."""
+    folder = '/'
+    pending = (path if os.path.isabs(path) else os.path.abspath(path)).split('/')[::-1]
+    yield folder
+    while pending:
+        name = pending.pop()
+        if name == '..':
+            folder = os.path.dirname(folder)
+        elif name not in ('', '.'):
+            entry = os.path.join(folder, name)
+            yield entry
+            if os.path.islink(entry):
+                target = os.readlink(entry)
+                folder = '/' if target.startswith('/') else folder
+                pending += target.split('/')[::-1]
+            else:
+                folder = entry
+
+
+def _foreign_writer(entry: str, status: os.stat_result) -> str:
+    """Why somebody who is not root could change a file, folder or link; empty if nobody could."""
+    mode = status.st_mode
+    if status.st_uid != 0:
+        return f'is owned by user {status.st_uid}'
+    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
+        # In a sticky folder only the owner replaces an entry, and each entry is looked at.
+        return ''
+    if mode & stat.S_IWOTH:
+        return f'can be written by everybody (mode {stat.S_IMODE(mode):04o})'
+    if mode & stat.S_IWGRP and (status.st_gid != 0 or _has_acl(entry)):
+        return f'can be written by group {status.st_gid} (mode {stat.S_IMODE(mode):04o})'
+    return ''
+
+
+def _has_acl(entry: str) -> bool:
+    """Whether the bits of the group are the mask of an access control list, see acl(5)."""
+    try:
+        return bool(os.getxattr(entry, 'system.posix_acl_access'))
+    except OSError:
+        return False
+
+
+# Validation
+
+class _Validation:
+    """Holds nodes against types of the schema: values with defaults, and faults."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def value(self, kind: schema.Type, node: Node, keys: Keys) -> Any:
+        """What a node stands for; None, and a fault noted, where it is not of its type."""
+        if isinstance(node, Scalar) and node.value is yamlfile.FAULTY:
+            return None
+        if isinstance(kind, schema.Either):
+            kind = kind.alternative(isinstance(node, Mapping), isinstance(node, Sequence))
+        if isinstance(kind, schema.List):
+            return self.list(kind, node, keys)
+        if isinstance(kind, (schema.Scalar, schema.Either)):
+            return self.scalar(kind, node, keys)
+        if isinstance(node, Scalar) and node.value is None:
+            node = Mapping(node.line, node.column, None)
+        if not isinstance(node, Mapping):
+            return self._expected(kind.noun, kind, node, keys)
+        return self.table(kind, node, keys) if isinstance(kind, schema.Table) else (
+            self.mapping(kind, node, keys))
+
+    def scalar(self, kind: schema.Scalar | schema.Either, node: Node, keys: Keys) -> Any:
+        if not isinstance(node, Scalar):
+            return self._expected(kind.noun, kind, node, keys)
+        try:
+            return _read_scalar(kind, node)
+        except schema.WrongKind as wrong:
+            return self._expected(str(wrong), kind, node, keys, _hint(kind, node))
+        except schema.Unfit as unfit:
+            return self._expected(str(unfit), kind, node, keys)
+
+    def list(self, kind: schema.List, node: Node, keys: Keys) -> Any:
+        items = node.items if isinstance(node, Sequence) else []
+        if isinstance(node, Scalar) and node.value is not None and kind.single:
+            return [self.scalar(kind.item, node, keys)]
+        if isinstance(node, Mapping) or (isinstance(node, Scalar) and node.value is not None):
+            return self._expected(kind.noun, kind, node, keys)
+        if len(items) < kind.least:
+            return self._expected(f'a list of at least {kind.least}', kind, node, keys)
+        return [self.scalar(kind.item, item, (*keys, i)) for i, item in enumerate(items)]
+
+    def mapping(self, kind: schema.Map | schema.FreeMapping, node: Mapping,
+                keys: Keys) -> dict[Any, Any]:
+        values = {}
+        for name, (key, value) in node.entries.items():
+            if isinstance(kind, schema.FreeMapping):
+                values[name] = value.plain()
+            else:
+                values[name] = self.value(kind.value, value, (*keys, name))
+            if kind.key is not None:
+                self.scalar(kind.key, key, keys)
+        return values
+
+    def table(self, kind: schema.Table, node: Mapping, keys: Keys) -> dict[str, Any]:
+        values = {}
+        for name, (key, value) in node.entries.items():
+            if name in kind.keys:
+                values[name] = self.value(kind.keys[name].type, value, (*keys, name))
+            elif kind.free:
+                values[name] = value.plain()
+            else:
+                text = 'unknown key' + _suggestion(name, kind.keys, self._faults)
+                self._faults.at(key, (*keys, name), text)
+        return {**kind.defaults(), **values}
+
+    def _expected(self, expected: str, kind: schema.Type, node: Node, keys: Keys,
+                  hint: str = '') -> None:
+        """Note that a node is not what was expected there."""
+        text = f'expected {expected}'
+        if not (isinstance(node, Scalar) and getattr(kind, 'secret', False)):
+            text += f', got {_shown(node)}'
+        if isinstance(node, Scalar) and not node.origin:
+            text += hint + _suggestion(node.value, getattr(kind, 'choices', ()), self._faults)
+        self._faults.at(node, keys, text)
+
+
+def _suggestion(word: object, known: Collection[object], faults: Faults) -> str:
+    """``; did you mean this?`` where one of the known words is near."""
+    # Many or long words take difflib minutes.
+    if not isinstance(word, str) or len(word) > 60 or len(known) > 100 or faults.full:
+        return ''
+    from difflib import get_close_matches
+    folded = {name.casefold(): name for name in known if isinstance(name, str)}
+    near = get_close_matches(word.casefold().replace('-', '_'), folded, 1)
+    return f'; did you mean {folded[near[0]]}?' if near else ''
+
+
+def _read_scalar(kind: schema.Scalar | schema.Either, node: Scalar) -> Any:
+    """The value by its type; of an environment variable, its text where a string is wanted.
+
+    :raises schema.Unfit: it is not of the type.
+    """
+    try:
+        return kind.read(node.value, node.text)
+    except schema.WrongKind:
+        if not node.origin:
+            raise
+        return kind.read(node.text, node.text)
+
+
+def _shown(node: Node) -> str:
+    """A value as an error may show it: as it was typed, but never what the file only refers to."""
+    if not isinstance(node, Scalar):
+        kind = 'mapping' if isinstance(node, Mapping) else 'list'
+        return f'a {kind}' if node.size > 1 else f'an empty {kind}'
+    if node.origin:
+        return node.origin
+    if isinstance(node.value, str):
+        return yamlfile.quoted(node.text)
+    return yamlfile.unquoted(node.text) if node.text else 'nothing'
+
+
+def _hint(kind: schema.Scalar | schema.Either, node: Scalar) -> str:
+    """What quotes have to do with it, if they have."""
+    with_quotes = isinstance(node.value, str)
+    if node.value is None or (with_quotes and node.bare):
+        return ''
+    try:
+        kind.read(yamlfile.resolve(node.text) if with_quotes else node.text, node.text)
+    except ValueError:
+        return ''
+    return ' (leave out the quotes)' if with_quotes else ' (put it in quotes)'
+
+
+# What concerns several keys
+
+def _check_misspelt_sections(root: Mapping, required: Iterable[str], faults: Faults) -> None:
+    """Sections that are nearly clihelper's are no sections of the program's own."""
+    for name, (key, _) in root.entries.items():
+        if isinstance(name, str) and name not in schema.SECTIONS.keys and name not in required:
+            for known in schema.SECTIONS.keys:
+                if _one_slip(name.casefold(), known.casefold()):
+                    faults.at(key, (name,), f'unknown section; did you mean {known}?')
+
+
+def _one_slip(word: str, known: str) -> bool:
+    """Whether two words differ in one letter more, less or other, or in two that are swapped."""
+    start = len(os.path.commonprefix((word, known)))
+    word, known = word[start:], known[start:]
+    end = len(os.path.commonprefix((word[::-1], known[::-1])))
+    word, known = word[:len(word) - end], known[:len(known) - end]
+    return max(len(word), len(known)) < 2 or (len(word) == 2 and word == known[::-1])
+
+
+def _check_topology(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
+    """Queues are bound to exchanges that there are, and no first delay is above the longest."""
+    # What has a fault already is None here.
+    exchanges = amqp['exchanges'] or {}
+    for name, queue in (amqp['queues'] or {}).items():
+        exchange = (queue or {}).get('exchange', '')
+        if exchange and exchange not in exchanges and not exchange.startswith('amq.'):
+            keys: Keys = ('AMQP', 'queues', name, 'exchange')
+            node = _value(root, keys)
+            text = f'no such exchange in AMQP.exchanges: {_shown(node)}'
+            faults.at(node, keys, text + _suggestion(exchange, exchanges, faults))
+        elif exchange == '' and queue and queue['routing_keys']:
+            keys = ('AMQP', 'queues', name, 'routing_keys')
+            faults.at(_value(root, keys), keys, 'routing keys, but no exchange')
+    retry = amqp['retry'] or {}
+    delay, limit = retry.get('delay'), retry.get('max_delay')
+    if delay is not None and limit is not None and delay > limit:
+        keys = ('AMQP', 'retry', 'delay')
+        faults.at(_value(root, keys), keys, f'{delay} is above max_delay, {limit}')
+
+
+# The nodes of a key
+
+def _steps(root: Node | None, keys: Iterable[object]) -> Iterator[tuple[Node, Node]]:
+    """The nodes of each key and its value on the way from the root, as far as it leads."""
+    node = root
+    for key in keys:
+        if isinstance(node, Mapping) and _hashable(key) and key in node.entries:
+            where, node = node.entries[key]
+        elif isinstance(node, Sequence) and key in range(len(node.items)):
+            where = node = node.items[int(str(key))]
+        else:
+            return
+        yield where, node
+
+
+def _value(root: Mapping, keys: Keys) -> Node:
+    """The node of a value; of what is nearest, if the value is a default."""
+    return [root, *(value for _, value in _steps(root, keys))][-1]
+
+
+def _hashable(key: object) -> bool:
+    return isinstance(key, (str, int, float, bool, bytes, type(None)))
+
+
+# Defaults that depend on the surroundings
+
+def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
+    """Fill in what depends on the user and the environment, and make paths absolute.
+
+    :raises FileNotFoundError: the current directory is needed and is gone.
+    """
+    if 'working_directory' not in daemon:
+        daemon['working_directory'] = '/' if as_root else os.getcwd()
+    if 'pidfile' not in daemon:
+        daemon['pidfile'] = _default_pidfile(appname, as_root)
+    elif daemon['pidfile'] is not None:
+        parts = daemon['pidfile'].split('%%')
+        daemon['pidfile'] = '%'.join(part.replace('%(app)s', appname) for part in parts)
+    if 'state_directory' not in daemon:
+        daemon['state_directory'] = _first_directory('STATE_DIRECTORY')
+    for key in ('pidfile', 'state_directory'):
+        if daemon[key] is not None:
+            daemon[key] = os.path.join(daemon['working_directory'], daemon[key])
+
+
+def _default_pidfile(appname: str, as_root: bool) -> str | None:
+    folder = (_first_directory('RUNTIME_DIRECTORY') or (as_root and '/run')
+              or os.environ.get('XDG_RUNTIME_DIR'))
+    return os.path.join(folder, f'{appname}.pid') if folder else None
+
+
+def _first_directory(variable: str) -> str | None:
+    """The first of the directories that systemd made for a service, see systemd.exec(5)."""
+    return os.environ.get(variable, '').partition(':')[0] or None

@@ -1,0 +1,277 @@
+"""Controllers: what a user subclasses."""
+
+from __future__ import annotations
+
+import logging
+
+from clihelper.states import RUNNING, State, check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from clihelper.config import Config
+    from clihelper.lifecycle import LifeCycle
+    from clihelper.loops import Loop
+
+
+class Controller:
+    """A daemon, less what the daemon does: a subclass has that in :meth:`_process`.
+
+    Every hook is optional but :meth:`_process`, which this class calls at once and then every
+    ``Application.wake_interval`` seconds. A subclass that overrides :meth:`_loop` waits for work
+    in its own way; one that overrides :attr:`wake_interval` decides each delay itself, counted
+    from the end of :meth:`_process`.
+
+    :param options: the command line's options: ``configuration``, ``foreground``, and those that
+        the application added.
+    :param arguments: the command line's remaining words.
+    """
+
+    loop_class: str | type[Loop] = 'clihelper.loops.interval.IntervalLoop'
+    """How the controller waits for work: a loop, or the dotted name of one."""
+
+    _life: LifeCycle | None = None
+    _config: Config | None = None
+
+    def __init__(self, options: Any, arguments: list[str]) -> None:
+        self.options = options
+        self.arguments = arguments
+        self._state = State.INITIALIZING
+
+    # The hooks.
+
+    def _setup(self) -> None:
+        """Called once before the loop, and again after each HUP: open what the work needs."""
+
+    def _process(self) -> Any:
+        """The work, done every wake interval."""
+
+    def _loop(self) -> None:
+        """Wait for work and do it until :meth:`_shutdown`; overridden to bring another loop."""
+        self._life_cycle.run_own_loop()
+
+    def _shutdown(self) -> None:
+        """Make :meth:`_loop` return. Called in the main thread, for a stop and for a HUP."""
+        self._life_cycle.loop.stop()
+
+    def _cleanup(self) -> None:
+        """Called once after the loop, however it ended: close what ``_setup`` opened."""
+
+    def on_sigterm(self) -> None:
+        """TERM, and the first INT: stop gracefully."""
+        self.stop()
+
+    def on_sighup(self) -> None:
+        """HUP: begin again with the new configuration, in the same process, if it is good."""
+        self._life_cycle.restart()
+
+    def on_sigusr1(self) -> None:
+        """USR1: reload the configuration in place, reopen the log files; the loop goes on."""
+        self._life_cycle.reload()
+
+    def on_sigusr2(self) -> None:
+        """USR2: log the state and every thread's stack."""
+        self._life_cycle.log_stacks()
+
+    def on_configuration_reloaded(self) -> None:
+        """USR1 has put a new configuration in place."""
+
+    # What a subclass uses.
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration, a dictionary of sections; defaults are filled in."""
+        if self._config is None:
+            from clihelper.config import Config
+
+            self._config = Config.default()
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        self._config = config
+
+    @property
+    def application_config(self) -> Mapping[str, Any]:
+        """The ``Application`` section."""
+        return self.config.application
+
+    @property
+    def wake_interval(self) -> float:
+        """The seconds between two calls of :meth:`_process`: ``Application.wake_interval``."""
+        return float(self.application_config['wake_interval'])
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The application's logger, named like it."""
+        return logging.getLogger(self._life.appname if self._life else 'clihelper')
+
+    _logger = logger
+
+    def stop(self) -> None:
+        """Stop gracefully, as TERM does."""
+        self._life_cycle.stop()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep in a way that a stop and a HUP end.
+
+        In the main thread, signals are served meanwhile; it may be called in a thread, too.
+
+        :param seconds: how long, at most.
+        :returns: :attr:`is_running`, so that ``while self.wait(5):`` is a loop that ends.
+        """
+        return self._life_cycle.wait(seconds)
+
+    # The state.
+
+    @property
+    def state(self) -> State:
+        """Where the controller is in its life."""
+        return self._state
+
+    def set_state(self, state: State) -> None:
+        """Become *state*; raises :class:`~clihelper.states.IllegalTransition`."""
+        check(self._state, state)
+        self._state = state
+
+    @property
+    def is_running(self) -> bool:
+        """Whether nothing has asked it to stop, or to begin again."""
+        return self._state in RUNNING if self._life is None else self._life.is_running
+
+    @property
+    def is_initializing(self) -> bool:
+        """Whether it is not ready for work yet."""
+        return self._state is State.INITIALIZING
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether its loop neither works nor waits."""
+        return self._state is State.IDLE
+
+    @property
+    def is_sleeping(self) -> bool:
+        """Whether its loop waits for work."""
+        return self._state is State.SLEEPING
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a hook of the subclass works."""
+        return self._state is State.ACTIVE
+
+    @property
+    def is_reloading(self) -> bool:
+        """Whether HUP has asked it to begin again."""
+        return self._state is State.RELOADING
+
+    @property
+    def is_waiting_to_stop(self) -> bool:
+        """Whether it finishes the work in hand before it stops."""
+        return self._state is State.STOP_REQUESTED
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it is being stopped: the work in hand is finished, or ``_cleanup`` runs."""
+        return self._state in (State.STOP_REQUESTED, State.STOPPING)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is over."""
+        return self._state is State.STOPPED
+
+    # What the application and the life cycle ask.
+
+    def attach(self, life: LifeCycle) -> None:
+        """Called before ``__init__``, so that a subclass has its configuration there."""
+        self._life = life
+        self._config = life.config
+
+    @property
+    def _life_cycle(self) -> LifeCycle:
+        if self._life is None:
+            raise RuntimeError(
+                f'{type(self).__name__} is not being run: see clihelper.run and clihelper.testing'
+            )
+        return self._life
+
+    def make_loop(self, life: LifeCycle) -> Loop:
+        """The loop of the next round, of :attr:`loop_class`."""
+        from clihelper import loops
+
+        return loops.load(self.loop_class)(life)
+
+    @property
+    def brings_loop(self) -> bool:
+        """Whether the subclass waits for work in a way of its own."""
+        return _overridden(self, '_loop')
+
+    @property
+    def has_process(self) -> bool:
+        """Whether the subclass has periodic work."""
+        return _overridden(self, '_process')
+
+    @property
+    def overrides_wake_interval(self) -> bool:
+        """Whether the subclass decides each delay."""
+        return _overridden(self, 'wake_interval')
+
+
+class IOLoopController(Controller):
+    """A controller on Tornado's IOLoop.
+
+    ``_setup`` starts servers; they serve until a graceful stop, which lets requests in hand
+    finish. ``_setup``, ``_process`` and ``_cleanup`` may be coroutines.
+    """
+
+    loop_class = 'clihelper.loops.ioloop.TornadoLoop'
+
+    @property
+    def io_loop(self) -> Any:
+        """The :class:`tornado.ioloop.IOLoop`."""
+        return self._life_cycle.loop.io_loop  # type: ignore[attr-defined]
+
+
+class ConsumerController(Controller):
+    """A consumer of the queues that the ``AMQP`` section declares.
+
+    A subclass has :meth:`on_message`; and :meth:`_process` if there is periodic work too, done
+    between two messages while the broker is connected.
+    """
+
+    loop_class = 'clihelper.loops.consumer.ConsumerLoop'
+
+    def on_message(self, body: Any, message: Any) -> Any:
+        """One message. Returning acknowledges it; raising sends it to the dead letters.
+
+        :param body: decoded: an object for JSON, ``str`` for ``text/*``, else ``bytes``.
+        :param message: a :class:`clihelper.amqp.message.Message`: its properties, and
+            ``ack()``, ``reject()`` and ``requeue()`` for who settles it himself.
+        :returns: None, or the reply to a message that has ``reply_to``.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no on_message')
+
+    def publish(
+        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
+    ) -> None:
+        """Publish a message, and return once the broker has it.
+
+        :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
+        :param exchange: its name; '' is the default exchange, which routes to the queue that is
+            named like the routing key.
+        :param properties: AMQP's (``correlation_id``, ``headers``, ``expiration``, ...);
+            ``delivery_mode`` is 2, persistent, by default.
+        :raises clihelper.PublishError: the broker has it not, or nobody is known to have it.
+        """
+        self._life_cycle.loop.publish(  # type: ignore[attr-defined]
+            body, exchange, routing_key, properties
+        )
+
+
+def _overridden(controller: Controller, name: str) -> bool:
+    """Whether a class below clihelper's, or the instance, has an attribute of its own."""
+    if name in vars(controller):
+        return True
+    owner = next(cls for cls in type(controller).__mro__ if name in vars(cls))
+    return owner.__module__ != __name__

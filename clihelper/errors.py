@@ -1,0 +1,78 @@
+"""What ends a program with a line for its user: errors, each with an exit status.
+
+The statuses are those of ``sysexits.h``; see also the table in ``docs/options.rst``. Anything
+that is not an :class:`Error` is a bug, of the program or of clihelper, and gets a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+class Error(Exception):
+    """A fault that its user can mend: ``str(error)`` is one line that says where and what.
+
+    :cvar int status: the exit status of a program that ends with this error.
+    """
+
+    status = 1
+
+
+class UsageError(Error):
+    """Wrong use of the command line."""
+
+    status = 2
+
+
+class UnavailableError(Error):
+    """The broker cannot be used: refused credentials, a missing vhost, a differing queue."""
+
+    status = os.EX_UNAVAILABLE  # 69
+
+
+class PidfileError(Error):
+    """The program runs already, or its pidfile cannot be created."""
+
+    status = os.EX_CANTCREAT  # 73
+
+
+class StoppedEarly(Error):
+    """A signal stopped the program before it was ready."""
+
+    status = os.EX_TEMPFAIL  # 75
+
+
+class NotPermitted(Error):
+    """An unknown user or group, a missing privilege, a file that may not be read or written."""
+
+    status = os.EX_NOPERM  # 77
+
+
+class ConfigurationError(Error):
+    """The configuration is missing, unreadable as YAML, or wrong.
+
+    :param faults: one line each, ``file:line:column: Section.key: what is wrong``. All of them
+        are in ``str(error)``, a line each: it is the one error of more than one line.
+    """
+
+    status = os.EX_CONFIG  # 78
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__('\n'.join(faults))
+        self.faults = faults
+
+
+class StopNow(SystemExit):
+    """Raised in the main thread to abandon the work in hand: QUIT, a second INT, a deadline.
+
+    It is a :class:`SystemExit` because asyncio swallows every other exception that it does not
+    know, and so that the status is right even where nobody catches it. It is no
+    :class:`Exception`: a handler's ``except Exception`` does not stop it.
+
+    :param signum: the signal that ends the program; the exit status is ``128 + signum``.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signal.Signals(signum)

@@ -1,0 +1,439 @@
+"""The life of a controller: from ``_setup`` to ``_cleanup``, and what each signal does to it.
+
+::
+
+    _setup --> ready --> _loop --> _cleanup --> exit status
+      ^                               |
+      '------------- HUP -------------'
+
+Signals come here as numbers: read from the pipe by whoever waits (:meth:`LifeCycle.
+serve_signals`), or brought by the handler while a loop of the user's own runs
+(:meth:`LifeCycle._deliver`). Each calls the controller's hook, whose default comes back here, to
+:meth:`~LifeCycle.stop`, :meth:`~LifeCycle.restart`, :meth:`~LifeCycle.reload` or
+:meth:`~LifeCycle.log_stacks`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+
+from clihelper import logs
+from clihelper.errors import Error, StopNow
+from clihelper.signals import Deadline, running_event_loop, signal_later, wait_readable
+from clihelper.states import RUNNING, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    from clihelper.config import Config
+    from clihelper.controller import Controller
+    from clihelper.loops import Loop
+    from clihelper.signals import Signals
+    from clihelper.systemd import Notifier
+
+LOGGER = logging.getLogger('clihelper')
+
+STOPPED = frozenset({State.STOP_REQUESTED, State.STOPPING, State.STOPPED})
+"""The states in which a stop is under way, or over."""
+
+POSTPONED = 0.05
+"""seconds after which a signal that came at a bad moment is delivered again"""
+
+SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_core', 'workers')
+"""The keys of ``Daemon`` that only the next start reads."""
+
+
+class LifeCycle:
+    """Drives one controller, and is all that a loop sees of it.
+
+    :param appname: the application's name.
+    :param config: what the controller starts with.
+    :param signals: the signal pipe, installed.
+    :param notifier: the service manager's ear.
+    :param reread: reads and validates the configuration anew; raises
+        :class:`~clihelper.errors.Error`.
+    :param configure_logging: sets logging up from a configuration; raises the same.
+    :param report_ready: tells the command that started the daemon that it is ready.
+    :param last_resort: ends the process by the signal of that number, at once, from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        appname: str,
+        config: Config,
+        signals: Signals,
+        notifier: Notifier,
+        reread: Callable[[], Config],
+        configure_logging: Callable[[Config], None],
+        report_ready: Callable[[], None],
+        last_resort: Callable[[int], None],
+    ) -> None:
+        self.appname = appname
+        self.config = config
+        self.signals = signals
+        self.notifier = notifier
+        self.loop: Loop
+        self.was_ready = False
+        self._reread = reread
+        self._configure_logging = configure_logging
+        self._report_ready = report_ready
+        self._deadline = Deadline(last_resort)
+        self._controller: Controller
+        self._next_config: Config | None = None
+        self._announced = False
+        self._looping = False
+        self._stop_noted = False
+        self._unstopped = False
+        self._serving = False
+        self._waiting: deque[int] = deque()
+        self._postponed: set[int] = set()
+        self._interrupt = -1
+
+    # The way through.
+
+    def run(self, controller: Controller) -> int:
+        """Run *controller* from ``_setup`` to the end.
+
+        :returns: the exit status: 0, or 75 (``EX_TEMPFAIL``) if it was stopped before it was
+            ready. The deadline of the stop goes on: it is for the whole process to keep.
+        :raises BaseException: what a hook raised, after ``_cleanup``.
+        """
+        self._controller = controller
+        self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.signals.urgent = self._urgent
+        try:
+            while self._run_once():
+                pass
+        except KeyboardInterrupt:
+            LOGGER.info('stopped by a KeyboardInterrupt')
+        finally:
+            self._become(State.STOPPED)
+            os.close(self._interrupt)
+        return 0 if self.was_ready else os.EX_TEMPFAIL
+
+    def _run_once(self) -> bool:
+        """One round, from ``_setup`` to ``_cleanup``; True if there is to be another."""
+        controller = self._controller
+        self.loop = controller.make_loop(self)
+        try:
+            self.loop.call(controller._setup)
+            try:
+                self._run_loop()
+            finally:
+                if controller.state is not State.RELOADING:
+                    self._become(State.STOPPING)
+                self.loop.call(controller._cleanup)
+        except BaseException:
+            self._become(State.STOPPING)
+            raise
+        finally:
+            self.loop.close()
+        self.serve_signals()
+        if controller.state is not State.RELOADING:
+            return False
+        self._swap_configuration()
+        os.eventfd_read(self._interrupt)
+        self._become(State.INITIALIZING)
+        return True
+
+    def _run_loop(self) -> None:
+        controller = self._controller
+        self.serve_signals()
+        if not controller.is_running:
+            return
+        self._become(State.IDLE)
+        if controller.brings_loop:
+            self.ready()
+        self._looping = True
+        self.signals.deliver = self._deliver
+        try:
+            self.serve_signals()
+            if controller.is_running:
+                controller._loop()
+        finally:
+            self._looping = False
+            self.signals.deliver = None
+
+    def run_own_loop(self) -> None:
+        """What ``Controller._loop`` does unless it is overridden: wait for work and do it."""
+        if not self.loop.reads_signals:
+            self.loop.run()
+            return
+        with self.signals.held():
+            self.loop.run()
+
+    def ready(self) -> None:
+        """The loop is ready for work: tell the service manager, and the command that waits."""
+        if self._announced:
+            return
+        self._announced = True
+        self.notifier.ready('running')
+        if not self.was_ready:
+            self.was_ready = True
+            self._report_ready()
+            LOGGER.debug('ready')
+
+    # What a loop calls.
+
+    @property
+    def is_running(self) -> bool:
+        """Whether nothing has asked the loop to end."""
+        return not self._stop_noted and self._controller.state in RUNNING
+
+    @property
+    def wake_interval(self) -> float:
+        """The seconds between two calls of ``_process``."""
+        return self._controller.wake_interval
+
+    @property
+    def decides_each_delay(self) -> bool:
+        """Whether a subclass decides each delay itself, counted from the end of ``_process``."""
+        return self._controller.overrides_wake_interval
+
+    @property
+    def process(self) -> Callable[[], object]:
+        """The controller's ``_process``."""
+        return self._controller._process
+
+    @property
+    def has_process(self) -> bool:
+        """Whether the controller has a ``_process`` of its own at all."""
+        return self._controller.has_process
+
+    @property
+    def on_message(self) -> Callable[[Any, Any], Any]:
+        """The ``on_message`` of a consumer's controller."""
+        return self._controller.on_message  # type: ignore[attr-defined, no-any-return]
+
+    def idle(self) -> None:
+        """The loop neither works nor waits now."""
+        if self._controller.state in RUNNING:
+            self._become(State.IDLE)
+
+    def sleeping(self) -> None:
+        """The loop begins to wait."""
+        if self._controller.state in RUNNING:
+            self._become(State.SLEEPING)
+
+    def active(self) -> None:
+        """A hook of the user's begins to work."""
+        if self._controller.state in RUNNING:
+            self._become(State.ACTIVE)
+
+    def progress(self) -> float | None:
+        """The loop has come round: feed the service manager's watchdog.
+
+        :returns: the seconds within which to come round again; None: no hurry.
+        """
+        interval = self.notifier.watchdog_interval
+        if interval is None:
+            return None
+        self.notifier.watchdog()
+        return interval / 2
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, until a stop or a restart is asked for; see ``Controller.wait``."""
+        end = time.monotonic() + seconds
+        if threading.current_thread() is not threading.main_thread():
+            wait_readable((self._interrupt,), max(end - time.monotonic(), 0.0))
+            return self.is_running
+        with self.signals.held():
+            self.serve_signals()
+            while self.is_running and (left := end - time.monotonic()) > 0:
+                pulse = self.progress()
+                self.signals.wait(left if pulse is None else min(left, pulse))
+                self.serve_signals()
+        return self.is_running
+
+    # What the controller's hooks come back to.
+
+    def stop(self) -> None:
+        """Stop gracefully, within ``Daemon.stop_timeout``."""
+        controller = self._controller
+        if controller.state in STOPPED:
+            return
+        timeout = self.config.daemon['stop_timeout']
+        self._deadline.arm(timeout)
+        self._become(State.STOP_REQUESTED)
+        self.notifier.stopping('finishing the work in hand')
+        self.notifier.extend_timeout(timeout + Deadline.GRACE)
+        self._end_loop()
+
+    def restart(self) -> None:
+        """Read the configuration; if it is good, stop the loop and begin again with it."""
+        config = self._read_configuration()
+        if config is None or self._controller.state in STOPPED:
+            return
+        self._next_config = config
+        self._announced = False
+        self.notifier.reloading('restarting with the new configuration')
+        if self._controller.state is not State.RELOADING:
+            self._become(State.RELOADING)
+            self._end_loop()
+
+    def reload(self) -> None:
+        """Read the configuration; if it is good, swap it in place, and reopen the log files."""
+        config = self._read_configuration()
+        if config is None:
+            logs.reopen()
+            return
+        if self._announced:
+            self.notifier.reloading('reloading the configuration')
+        self._next_config = config
+        self._swap_configuration()
+        self._controller.on_configuration_reloaded()
+        if self._announced:
+            self.notifier.ready('running')
+
+    def log_stacks(self) -> None:
+        """Log the state and where every thread is, at WARNING so that it is seen."""
+        LOGGER.warning('state %s\n%s', self._controller.state.name, _stacks())
+
+    # Signals.
+
+    def serve_signals(self) -> None:
+        """Act on the signals in the pipe. To be called where nothing is in hand."""
+        for signum in self.signals.read():
+            self._serve(signum)
+
+    def _urgent(self, signum: int, frame: FrameType | None) -> None:
+        """What cannot wait for the loop: the deadline, QUIT, and a second INT."""
+        if signum in self._postponed:
+            return
+        if signum == signal.SIGTERM and self._deadline.expired:
+            self._deadline.expired = False
+            raise StopNow(signal.SIGTERM)
+        if signum == signal.SIGQUIT or (signum == signal.SIGINT and self._stop_noted):
+            self._stop_noted = True
+            self._deadline.force(signum)
+            raise StopNow(signum)
+        if signum in (signal.SIGTERM, signal.SIGINT):
+            self._stop_noted = True
+            self._deadline.arm(self.config.daemon['stop_timeout'])
+
+    def _deliver(self, signum: int, frame: FrameType | None) -> None:
+        """Serve a signal for which nobody reads the pipe: a loop of the user's own runs."""
+        self._postponed.discard(signum)
+        event_loop = running_event_loop()
+        if event_loop is not None:
+            event_loop.call_soon_threadsafe(self._serve, signum)
+        elif frame is not None and logs.is_emitting(frame):
+            # A stream that is being written to cannot be written to again from here.
+            self._postpone(signum)
+        else:
+            self._serve(signum)
+
+    def _serve(self, signum: int) -> None:
+        """Act on a signal, after those that are being acted on."""
+        self._waiting.append(signum)
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._waiting:
+                self._dispatch(self._waiting.popleft())
+        finally:
+            self._serving = False
+
+    def _dispatch(self, signum: int) -> None:
+        name = signal.Signals(signum).name
+        if self._controller.state in STOPPED:
+            if self._unstopped:
+                self._end_loop()
+            else:
+                LOGGER.info('%s while stopping: noted', name)
+            return
+        LOGGER.info('%s', name)
+        try:
+            self._hook(signum)()
+        except Exception:
+            LOGGER.exception('the hook of %s failed', name)
+            if signum in (signal.SIGTERM, signal.SIGINT):
+                self.stop()
+        if signum in (signal.SIGTERM, signal.SIGINT) and self._controller.state in RUNNING:
+            # The subclass has replaced what the signal does.
+            self._stop_noted = False
+            self._deadline.disarm()
+
+    def _hook(self, signum: int) -> Callable[[], object]:
+        controller = self._controller
+        return {
+            signal.SIGTERM: controller.on_sigterm,
+            signal.SIGINT: controller.on_sigterm,
+            signal.SIGHUP: controller.on_sighup,
+            signal.SIGUSR1: controller.on_sigusr1,
+            signal.SIGUSR2: controller.on_sigusr2,
+        }.get(signal.Signals(signum), self.stop)
+
+    def _postpone(self, signum: int) -> None:
+        self._postponed.add(signum)
+        signal_later(signum, POSTPONED)
+
+    # The steps of a change.
+
+    def _become(self, state: State) -> None:
+        if self._controller.state is not state:
+            self._controller.set_state(state)
+
+    def _end_loop(self) -> None:
+        """Have ``_shutdown`` end the loop, and the waits of other threads."""
+        os.eventfd_write(self._interrupt, 1)
+        if not self._looping:
+            return
+        try:
+            self._controller._shutdown()
+        except Exception:
+            # The loop may be about to begin: what _shutdown stops may not be there yet.
+            if not self._unstopped:
+                LOGGER.warning('_shutdown failed and is tried again', exc_info=True)
+            self._unstopped = True
+            self._postpone(signal.SIGTERM)
+        else:
+            self._unstopped = False
+
+    def _read_configuration(self) -> Config | None:
+        try:
+            return self._reread()
+        except Error as error:
+            for line in str(error).splitlines():
+                LOGGER.error('%s', line)
+            LOGGER.error('the configuration was not read; going on with the old one')
+            return None
+
+    def _swap_configuration(self) -> None:
+        assert self._next_config is not None
+        old, self.config, self._next_config = self.config, self._next_config, None
+        self._controller.config = self.config
+        try:
+            if self.config.logging == old.logging:
+                logs.reopen()
+            else:
+                self._configure_logging(self.config)
+        except Error as error:
+            self._configure_logging(old)
+            LOGGER.error('%s; logging goes on as before', error)
+        for key in SETTLED:
+            if self.config.daemon[key] != old.daemon[key]:
+                LOGGER.warning('Daemon.%s changed: the next start will read it', key)
+
+
+def _stacks() -> str:
+    """Where every thread is, as text."""
+    import traceback
+
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        parts.append(f'thread {names.get(ident, ident)}:\n')
+        parts.extend(traceback.format_stack(frame))
+    return ''.join(parts).rstrip()

@@ -1,0 +1,263 @@
+"""The faults of a ``Logging`` section that can be found without opening anything."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from logging import Formatter
+
+from clihelper.logs.section import (
+    INHERITED_FORMATTERS,
+    INHERITED_HANDLERS,
+    NAMED_PARTS,
+    is_memory_handler,
+)
+from clihelper.logs.signatures import argument_faults
+from clihelper.logs.suggesting import did_you_mean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+_SECTION_KEYS = (*NAMED_PARTS, 'root', 'version', 'incremental', 'disable_existing_loggers')
+_LOGGER_KEYS = ('level', 'handlers', 'filters', 'propagate')
+# What dictConfig reads of a handler and does not pass on to its class; QueueHandler's since 3.12.
+_HANDLER_KEYS = ('class', '()', '.', 'level', 'formatter', 'filters', 'debug_only')
+_QUEUE_HANDLER_KEYS = ('queue', 'listener', 'handlers', 'respect_handler_level')
+_FORMATTER_KEYS = ('class', 'format', 'datefmt', 'style', 'validate', 'defaults')
+_FILTER_KEYS = ('name',)
+
+
+def check(section: Mapping[str, Any] | None, locate: Callable[..., str], *,
+          working_directory: str | None = None) -> list[str]:
+    """Find what is wrong in the section, before detaching and without opening a file.
+
+    Looked for are things of the wrong shape, references to what is not defined, unknown levels,
+    classes that cannot be imported, arguments that they do not take, formats that do not suit
+    their style, and log files whose folder does not exist. The modules of the classes
+    are imported.
+
+    :param section: the section; None if absent.
+    :param locate: gives ``file:line:column`` for a path of keys.
+    :param working_directory: what a relative ``filename`` is relative to; default the current
+        directory.
+    :returns: one line for each fault, ``file:line:column: Logging.key: what is wrong``.
+    """
+    checker = _Checker(section or {}, locate, working_directory or os.getcwd())
+    checker.run()
+    return checker.faults
+
+
+class _Checker:
+    """Walks through the section and collects faults."""
+
+    def __init__(self, section: Mapping[str, Any], locate: Callable[..., str],
+                 working_directory: str) -> None:
+        self.faults: list[str] = []
+        self._section = section
+        self._locate = locate
+        self._working_directory = working_directory
+        self._parts: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> None:
+        self._near_misses((), self._section, _SECTION_KEYS)
+        version = self._section.get('version')
+        if version is not None and version != 1:
+            self._fault(('version',), f'expected 1, got {_shown(version)}')
+        self._parts = {part: self._bodies(part) for part in NAMED_PARTS}
+        root = self._section.get('root')
+        if root is not None and self._is_mapping(('root',), root):
+            self._logger(('root',), root)
+        for name, body in self._parts['loggers'].items():
+            self._logger(('loggers', name), body)
+        incremental = bool(self._section.get('incremental'))
+        for name, body in self._parts['handlers'].items():
+            self._level(('handlers', name), body)
+            if not incremental:
+                self._handler(('handlers', name), body)
+        for name, body in self._parts['formatters'].items():
+            self._formatter(('formatters', name), body)
+        for name, body in self._parts['filters'].items():
+            self._made(('filters', name), body, _FILTER_KEYS)
+
+    def _bodies(self, part: str) -> dict[str, Any]:
+        """The named things of one part, each of them a mapping."""
+        found = self._section.get(part)
+        if found is None or not self._is_mapping((part,), found):
+            return {}
+        bodies: dict[str, Any] = {}
+        for name, body in found.items():
+            if not isinstance(name, str):
+                self._fault((part, name), f'expected a name, got {_shown(name)}')
+            elif body is None and part != 'handlers':
+                bodies[name] = {}
+            elif self._is_mapping((part, name), body):
+                bodies[name] = body
+        return bodies
+
+    def _logger(self, path: tuple[str, ...], body: Mapping[str, Any]) -> None:
+        self._near_misses(path, body, _LOGGER_KEYS)
+        self._level(path, body)
+        if self._section.get('incremental'):
+            return
+        self._references(path, body, 'handlers', 'handlers', INHERITED_HANDLERS)
+        self._references(path, body, 'filters', 'filters')
+
+    def _handler(self, path: tuple[str, ...], body: Mapping[str, Any]) -> None:
+        if not isinstance(body.get('debug_only', False), bool):
+            self._fault((*path, 'debug_only'),
+                        f'expected true or false, got {_shown(body["debug_only"])}')
+        formatter = body.get('formatter')
+        if formatter is not None:
+            self._reference((*path, 'formatter'), formatter, 'formatters', INHERITED_FORMATTERS)
+        self._references(path, body, 'filters', 'filters')
+        if is_memory_handler(body):
+            self._reference((*path, 'target'), body['target'], 'handlers', INHERITED_HANDLERS)
+        if 'class' not in body and '()' not in body:
+            self._fault(path, 'a handler needs a class')
+            return
+        made = self._made(path, body, _HANDLER_KEYS)
+        if made is not None and getattr(made, '__module__', '').startswith('logging'):
+            self._folder(path, body)
+
+    def _formatter(self, path: tuple[str, ...], body: Mapping[str, Any]) -> None:
+        if '()' in body:
+            self._made(path, body, ())
+        elif 'class' in body:
+            self._near_misses(path, body, _FORMATTER_KEYS)
+            self._resolved((*path, 'class'), body['class'])
+        else:
+            self._near_misses(path, body, _FORMATTER_KEYS)
+            try:
+                Formatter(body.get('format'), body.get('datefmt'), body.get('style', '%'),
+                          body.get('validate', True))
+            except (ValueError, TypeError, AttributeError) as error:
+                self._fault(path, str(error))
+
+    def _made(self, path: tuple[str, ...], body: Mapping[str, Any],
+              own_keys: tuple[str, ...]) -> object | None:
+        """What a body is made by: its factory or class, if that can be found."""
+        key = '()' if '()' in body else 'class'
+        if key not in body:
+            self._near_misses(path, body, own_keys)
+            return None
+        made = self._resolved((*path, key), body[key])
+        if made is not None:
+            consumed = {*own_keys, '()', '.'}
+            given = [name for name in body if name not in consumed]
+            if _is_composed_queue_handler(made):
+                self._references(path, body, 'handlers', 'handlers', INHERITED_HANDLERS)
+                given = ['queue', *(name for name in given if name not in _QUEUE_HANDLER_KEYS)]
+            for argument, fault in argument_faults(made, given):
+                self._fault((*path, *argument), fault)
+        return made
+
+    def _resolved(self, path: tuple[str, ...], name: object) -> object | None:
+        """What a dotted name stands for; None if that is not known, or wrong."""
+        if not isinstance(name, str):
+            if not callable(name):
+                self._fault(path, f'expected the dotted name of a class, got {_shown(name)}')
+                return None
+            return name
+        if name.startswith('cfg://'):
+            return None
+        from logging.config import BaseConfigurator
+
+        try:
+            found: object = BaseConfigurator({}).resolve(name.removeprefix('ext://'))
+        except Exception as error:  # An import may raise anything.
+            reason = ' '.join(str(error.__cause__ or error).split())
+            self._fault(path, f'cannot be imported: {name!r}: {reason}')
+            return None
+        if not callable(found):
+            self._fault(path, f'expected a class, but {name!r} is none')
+            return None
+        return found
+
+    def _folder(self, path: tuple[str, ...], body: Mapping[str, Any]) -> None:
+        filename = body.get('filename')
+        if not isinstance(filename, str) or '://' in filename:
+            return
+        filename = os.path.join(self._working_directory, filename)
+        folder = os.path.dirname(filename)
+        try:
+            os.stat(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            self._fault((*path, 'filename'), f'there is no folder {folder!r}')
+            return
+        except OSError:
+            pass  # Who opens the file may be allowed to see more than who starts the daemon.
+        if os.path.isdir(filename):
+            self._fault((*path, 'filename'), f'{filename!r} is a folder')
+
+    def _level(self, path: tuple[str, ...], body: Mapping[str, Any]) -> None:
+        level = body.get('level')
+        if level is None or (isinstance(level, int) and not isinstance(level, bool)):
+            return
+        known = logging.getLevelNamesMapping()
+        if not isinstance(level, str):
+            self._fault((*path, 'level'), f'expected the name of a level, got {_shown(level)}')
+        elif level not in known and '://' not in level:
+            self._fault((*path, 'level'), f'unknown level {level!r}{did_you_mean(level, known)}')
+
+    def _references(self, path: tuple[str, ...], body: Mapping[str, Any], key: str, part: str,
+                    inherited: Mapping[str, Any] | None = None) -> None:
+        names = body.get(key)
+        if names is None or _is_reference(names):
+            return
+        if not isinstance(names, list):
+            self._fault((*path, key), f'expected a list of names, got {_shown(names)}')
+            return
+        for name in names:
+            self._reference((*path, key), name, part, inherited)
+
+    def _reference(self, path: tuple[str, ...], name: object, part: str,
+                   inherited: Mapping[str, Any] | None = None) -> None:
+        known = {*self._parts[part], *(inherited or ())}
+        if _is_reference(name) or (callable(name) or hasattr(name, 'filter')):
+            return
+        if not isinstance(name, str):
+            self._fault(path, f'expected a name, got {_shown(name)}')
+        elif name not in known:
+            self._fault(path, f'there is no {part.removesuffix("s")} {name!r}'
+                              f'{did_you_mean(name, self._parts[part])}')
+
+    def _near_misses(self, path: tuple[str, ...], body: Mapping[Any, Any],
+                     known: tuple[str, ...]) -> None:
+        """Keys that nobody would read and that look like one which somebody would."""
+        for key in body:
+            if isinstance(key, str) and key not in known and did_you_mean(key, known):
+                self._fault((*path, key), f'unknown key{did_you_mean(key, known)}')
+
+    def _is_mapping(self, path: tuple[str, ...], value: object) -> bool:
+        if isinstance(value, dict):
+            return True
+        self._fault(path, f'expected a mapping, got {_shown(value)}')
+        return False
+
+    def _fault(self, path: tuple[Any, ...], text: str) -> None:
+        keys = ('Logging', *path)
+        line = f'{self._locate(*keys)}: {".".join(map(str, keys))}: {text}'
+        self.faults.append(line.replace('\n', '\\n'))
+
+
+def _is_reference(value: object) -> bool:
+    """Say whether ``dictConfig`` puts something else there: ``cfg://`` and ``ext://``."""
+    return isinstance(value, str) and value.startswith(('cfg://', 'ext://'))
+
+
+def _is_composed_queue_handler(made: object) -> bool:
+    """Say whether ``dictConfig`` makes the queue and the listener of a handler, from 3.12 on."""
+    if sys.version_info < (3, 12):
+        return False
+    from logging.handlers import QueueHandler
+
+    return isinstance(made, type) and issubclass(made, QueueHandler)
+
+
+def _shown(value: object) -> str:
+    """A value for a message of one line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

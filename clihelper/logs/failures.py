@@ -1,0 +1,219 @@
+"""Handlers that cannot write: a full disk, a closed pipe, a terminal that is gone.
+
+The daemon goes on. Standard error gets a line when it begins and one when it is over, the log
+itself a record of how much is missing, and the memory for it is one number.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+import time
+import traceback
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# A disk that is full now and then must not flood either: seconds between two announcements.
+QUIET_TIME = 60.0
+
+_MOST_CALL_SITES = 1000
+_told_call_sites: set[tuple[str, int]] = set()
+
+
+def watch(handler: logging.Handler) -> None:
+    """Take over what a handler does about an error, unless its class has a way of its own."""
+    if type(handler).handleError is logging.Handler.handleError:
+        handler.handleError = Failures(handler).handle  # type: ignore[method-assign]
+
+
+class Failures:
+    """The failures of one handler.
+
+    :param handler: the handler; while it fails, and only then, its ``emit`` is observed, so
+        that the first success is noticed.
+    """
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+        self._lost = 0
+        self._failed = False
+        self._salvaging = False
+        self._announced = False
+        self._quiet_until = float('-inf')
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """What :meth:`logging.Handler.handleError` is for: called where ``emit`` raised."""
+        error = sys.exc_info()[1]
+        if error is None:
+            return
+        fault = _formatting_fault(record)
+        if fault is not None:
+            self._bad_call(record, fault)
+        elif not (_is_reentrant(error) and self._write_directly(record)):
+            self._lose(error)
+
+    def _lose(self, error: BaseException) -> None:
+        self._lost += 1
+        self._failed = True
+        _discard_buffer(getattr(self._handler, 'stream', None))
+        self._handler.emit = self._emit  # type: ignore[method-assign]
+        if time.monotonic() >= self._quiet_until:
+            self._announce(f'cannot write, records are lost: {_in_words(error)}')
+            self._announced = True
+
+    def _emit(self, record: logging.LogRecord) -> None:
+        """Stands in for the handler's ``emit`` while it fails."""
+        self._failed = False
+        try:
+            _end_torn_line(self._handler)
+        except (OSError, ValueError):
+            self.handle(record)
+            return
+        type(self._handler).emit(self._handler, record)
+        if not self._failed and (self._announced or time.monotonic() >= self._quiet_until):
+            self._recover()
+
+    def _recover(self) -> None:
+        del self._handler.emit
+        lost, self._lost, self._announced = self._lost, 0, False
+        text = f'writes again, {lost} records were lost'
+        if not _is_stderr(getattr(self._handler, 'stream', None)):
+            self._announce(text)
+        if self._handler.level <= logging.WARNING:
+            type(self._handler).emit(self._handler, logging.makeLogRecord({
+                'name': 'clihelper', 'levelno': logging.WARNING, 'levelname': 'WARNING',
+                'msg': f'{_description(self._handler)} {text}'}))
+
+    def _announce(self, text: str) -> None:
+        self._quiet_until = time.monotonic() + QUIET_TIME
+        _tell(f'clihelper: {_description(self._handler)} {text}\n')
+
+    def _bad_call(self, record: logging.LogRecord, fault: Exception) -> None:
+        """Tell the developer where the call is, and log what it had to say all the same."""
+        site = (record.pathname, record.lineno)
+        if site not in _told_call_sites and len(_told_call_sites) < _MOST_CALL_SITES:
+            _told_call_sites.add(site)
+            _tell(_call_report(record, fault))
+        if self._salvaging:
+            return
+        salvaged = logging.makeLogRecord(vars(record))
+        salvaged.msg = f'{record.msg!r} with {_safe_repr(record.args)}: {_in_words(fault)}'
+        salvaged.args = None
+        self._salvaging = True
+        try:
+            self._handler.emit(salvaged)
+        finally:
+            self._salvaging = False
+
+    def _write_directly(self, record: logging.LogRecord) -> bool:
+        """Past the buffer, which was being written to when a signal's handler logged."""
+        try:
+            text = self._handler.format(record) + '\n'
+            descriptor = self._handler.stream.fileno()  # type: ignore[attr-defined]
+            os.write(descriptor, text.encode('utf-8', 'backslashreplace'))
+        except (AttributeError, OSError, ValueError):
+            return False
+        return True
+
+
+def _formatting_fault(record: logging.LogRecord) -> Exception | None:
+    """What is wrong with the message and its arguments, if anything."""
+    try:
+        record.getMessage()
+    except Exception as fault:  # Somebody else's __str__ may raise anything.
+        return fault
+    return None
+
+
+def _is_reentrant(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and 'reentrant' in str(error)
+
+
+def _discard_buffer(stream: Any) -> None:
+    """Empty the buffer of a stream that cannot be written to.
+
+    What stays in it would be written after all when the disk has room, though it was counted
+    as lost; and could not be written at the exit, which makes Python's exit status 120.
+    """
+    try:
+        descriptor = stream.fileno()
+        kept = os.dup(descriptor)
+    except (AttributeError, OSError, ValueError):
+        return
+    inheritable = os.get_inheritable(descriptor)
+    try:
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, descriptor, inheritable)
+        os.close(null)
+        stream.flush()
+    except (OSError, ValueError):
+        pass
+    finally:
+        os.dup2(kept, descriptor, inheritable)
+        os.close(kept)
+
+
+def _end_torn_line(handler: logging.Handler) -> None:
+    """End the line of a record that a full disk cut in two, so that the next begins its own."""
+    stream = getattr(handler, 'stream', None)
+    if stream is None or stream.closed or not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return
+    try:
+        with open(f'/proc/self/fd/{stream.fileno()}', 'rb', buffering=0) as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b'\n'
+    except OSError:
+        torn = True  # Not readable: an empty line is better than two records in one.
+    if torn:
+        stream.write('\n')
+
+
+def _is_stderr(stream: Any) -> bool:
+    try:
+        return bool(stream.fileno() == 2)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _description(handler: logging.Handler) -> str:
+    name = handler.name or type(handler).__name__
+    place = getattr(handler, 'baseFilename', None)
+    return f'log handler {name}' + (f' ({place})' if place else '')
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return f'{type(error).__name__}: {error}'
+
+
+def _safe_repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # Somebody else's __repr__ may raise anything.
+        return f'arguments of {type(value).__name__}'
+
+
+def _call_report(record: logging.LogRecord, fault: Exception) -> str:
+    frame = sys._getframe()
+    while frame.f_back and frame.f_globals.get('__name__', '').startswith(
+            ('logging', __name__.rpartition('.')[0])):
+        frame = frame.f_back
+    stack = ''.join(traceback.format_stack(frame, limit=10))
+    return (f'clihelper: bad logging call at {record.pathname}:{record.lineno}: '
+            f'{_in_words(fault)}\n{stack}')
+
+
+def _tell(text: str) -> None:
+    """Write to standard error, past every object that may be broken or lead back into the log."""
+    try:
+        if sys.__stderr__ is not None:
+            os.write(sys.__stderr__.fileno(), text.encode('utf-8', 'backslashreplace'))
+    except (OSError, ValueError):
+        pass

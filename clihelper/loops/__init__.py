@@ -1,0 +1,87 @@
+"""How a controller waits for work. One module for each way; none imports a controller.
+
+A loop is handed the :class:`~clihelper.lifecycle.LifeCycle`, of which it uses what :class:`Host`
+names, and nothing else.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from clihelper.config import Config
+    from clihelper.signals import Signals
+    from clihelper.systemd import Notifier
+
+    class Host(Protocol):
+        """What a loop calls; see the life cycle's methods of the same names."""
+
+        config: Config
+        signals: Signals
+        notifier: Notifier
+
+        @property
+        def is_running(self) -> bool: ...
+        @property
+        def wake_interval(self) -> float: ...
+        @property
+        def decides_each_delay(self) -> bool: ...
+        @property
+        def has_process(self) -> bool: ...
+        @property
+        def process(self) -> Callable[[], Any]: ...
+        @property
+        def on_message(self) -> Callable[[Any, Any], Any]: ...
+        @property
+        def appname(self) -> str: ...
+        def ready(self) -> None: ...
+        def idle(self) -> None: ...
+        def sleeping(self) -> None: ...
+        def active(self) -> None: ...
+        def progress(self) -> float | None: ...
+        def serve_signals(self) -> None: ...
+
+
+class Loop:
+    """A way of waiting for work, for one round from ``_setup`` to ``_cleanup``.
+
+    :param host: what it calls.
+    """
+
+    reads_signals = True
+    """Whether :meth:`run` reads the signal pipe; otherwise signals are delivered to it."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._stopping = False
+
+    def call(self, hook: Callable[[], Any]) -> Any:
+        """Call ``_setup`` or ``_cleanup``."""
+        return hook()
+
+    def run(self) -> None:
+        """Wait for work and do it, until :meth:`stop`. The work in hand is finished first."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Have :meth:`run` return. Called in the main thread, by :meth:`run` itself or in it."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Release what the loop holds, after ``_cleanup``. It never waits for a peer."""
+
+
+def load(loop: str | type[Loop]) -> type[Loop]:
+    """The loop of that dotted name; a class is returned as it is.
+
+    What costs time to import is imported here, for the program that needs it.
+    """
+    if not isinstance(loop, str):
+        return loop
+    import importlib
+
+    module, _, name = loop.rpartition('.')
+    loaded: type[Loop] = getattr(importlib.import_module(module), name)
+    return loaded

@@ -1,0 +1,101 @@
+"""The interval loop: ``_process`` at once, then every wake interval."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from clihelper.loops import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clihelper.loops import Host
+
+LOGGER = logging.getLogger('clihelper')
+
+
+class Grid:
+    """Deadlines at fixed distances on the monotonic clock, so that nothing drifts.
+
+    :param start: the time of the first, in seconds of ``time.monotonic``.
+    """
+
+    def __init__(self, start: float) -> None:
+        self.due = start
+
+    def advance(self, now: float, interval: float) -> int:
+        """Go on to the first deadline after *now*.
+
+        :param interval: seconds from one deadline to the next.
+        :returns: how many deadlines were missed.
+        """
+        missed = max(int((now - self.due) // interval), 0)
+        self.due += (missed + 1) * interval
+        return missed
+
+    def restart(self, now: float, delay: float) -> None:
+        """Put the next deadline *delay* seconds after *now*."""
+        self.due = now + delay
+
+
+class Ticks:
+    """When ``_process`` is due: on a grid, or after a delay that the subclass decides each time.
+
+    :param host: what knows the interval.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._grid = Grid(time.monotonic())
+        self._overran = False
+
+    @property
+    def due(self) -> float:
+        """When ``_process`` is to be called next, in seconds of ``time.monotonic``."""
+        return self._grid.due
+
+    def resume(self) -> None:
+        """After a pause in which nothing could be due: go on with the grid, not with a burst."""
+        now = time.monotonic()
+        if self.due < now:
+            self._grid.advance(now, self._host.wake_interval)
+
+    def done(self) -> None:
+        """``_process`` has ended: decide when it is due again."""
+        now = time.monotonic()
+        interval = self._host.wake_interval
+        if self._host.decides_each_delay:
+            self._grid.restart(now, interval)
+            return
+        missed = self._grid.advance(now, interval)
+        if missed and not self._overran:
+            self._overran = True
+            LOGGER.warning(
+                '_process overran its interval of %g s: %d of its times skipped', interval, missed
+            )
+
+
+class IntervalLoop(Loop):
+    """Calls ``_process``, and sleeps until it is due again or a signal comes."""
+
+    def run(self) -> None:
+        host = self._host
+        ticks = Ticks(host)
+        host.ready()
+        while host.is_running and not self._stopping:
+            host.active()
+            host.process()
+            ticks.done()
+            self._sleep_until(ticks)
+
+    def _sleep_until(self, ticks: Ticks) -> None:
+        host = self._host
+        host.serve_signals()
+        host.sleeping()
+        while host.is_running and not self._stopping:
+            left = ticks.due - time.monotonic()
+            if left <= 0:
+                break
+            pulse = host.progress()
+            host.signals.wait(left if pulse is None else min(left, pulse))
+            host.serve_signals()

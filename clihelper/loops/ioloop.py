@@ -1,0 +1,175 @@
+"""The Tornado loop: servers that ``_setup`` started, and ``_process`` every wake interval."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.tcpserver import TCPServer
+
+from clihelper.loops import Loop
+from clihelper.loops.interval import Ticks
+from clihelper.signals import wait_readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from clihelper.loops import Host
+
+DRAIN_POLL = 0.01
+"""seconds between two looks at the requests in hand during a stop; Tornado tells nobody"""
+
+CANCEL_TIMEOUT = 1.0
+"""seconds that tasks have to end after they were cancelled"""
+
+
+class TornadoLoop(Loop):
+    """Runs the IOLoop. Signals are delivered to it by their handler.
+
+    :ivar io_loop: the :class:`~tornado.ioloop.IOLoop`: one for the life of the process, so that
+        what was made for it before a HUP works after it.
+    """
+
+    reads_signals = False
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self.io_loop: Any = IOLoop.current()
+        self._event_loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop
+        self._ticks: Ticks | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+
+    def call(self, hook: Callable[[], Any]) -> Any:
+        """Call ``_setup`` or ``_cleanup``, and run it to its end if it is a coroutine."""
+        result = hook()
+        if inspect.isawaitable(result):
+            return self._event_loop.run_until_complete(_finished(result))
+        return result
+
+    def run(self) -> None:
+        """Run the IOLoop until :meth:`stop` and the end of the work in hand."""
+        pipe = self._host.signals.fileno()
+        # The handler itself delivers a signal, wherever the wake-up descriptor of the process
+        # leads by then; the pipe is here to wake the loop when another thread was interrupted.
+        self._event_loop.add_reader(pipe, self._host.signals.read)
+        self._event_loop.call_soon(self._start)
+        try:
+            self.io_loop.start()
+        finally:
+            self._event_loop.remove_reader(pipe)
+            if self._timer is not None:
+                self._timer.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Take no new work, finish that in hand, then have :meth:`run` return."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._draining is None:
+            self._draining = self._event_loop.create_task(self._drain())
+
+    def close(self) -> None:
+        """Cancel what tasks are left, so that their ``finally`` runs."""
+        tasks = asyncio.all_tasks(self._event_loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._event_loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT))
+
+    def _start(self) -> None:
+        if self._stopping:
+            return
+        if self._host.has_process:
+            self._ticks = Ticks(self._host)
+            self._begin_work()
+        else:
+            self._host.sleeping()
+        self._feed_watchdog()
+        self._host.ready()
+
+    def _begin_work(self) -> None:
+        self._work = self._event_loop.create_task(self._process())
+
+    async def _process(self) -> None:
+        """One ``_process``, and the timer of the next."""
+        assert self._ticks is not None
+        self._host.active()
+        try:
+            result = self._host.process()
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:
+            self._failure = error
+            self.io_loop.stop()
+            return
+        self._ticks.done()
+        self._host.sleeping()
+        if not self._stopping:
+            # time.monotonic is the clock of asyncio's loops, too.
+            self._timer = self._event_loop.call_at(self._ticks.due, self._begin_work)
+
+    def _feed_watchdog(self) -> None:
+        pulse = self._host.progress()
+        if pulse is not None:
+            self._event_loop.call_later(pulse, self._feed_watchdog)
+
+    async def _drain(self) -> None:
+        try:
+            await self._finish_work()
+        except Exception as error:
+            self._failure = error
+        finally:
+            self.io_loop.stop()
+
+    async def _finish_work(self) -> None:
+        """Close the listening sockets, then wait for the requests and the work in hand."""
+        await asyncio.sleep(0)  # connections that wait to be accepted came before the stop
+        servers = list(_servers())
+        for server in servers:
+            server.stop()
+        while any(_close_idle(server) for server in servers if isinstance(server, HTTPServer)):
+            await asyncio.sleep(DRAIN_POLL)
+        if self._work is not None:
+            await asyncio.wait([self._work])
+
+
+async def _finished(result: Any) -> Any:
+    return await result
+
+
+def _servers() -> Iterator[TCPServer]:
+    """Every server of the process: nobody but the collector knows those of ``app.listen``."""
+    for candidate in gc.get_objects():
+        if issubclass(type(candidate), TCPServer):
+            yield candidate
+
+
+def _close_idle(server: HTTPServer) -> int:
+    """Close the connections on which no request is in hand; returns how many are busy."""
+    busy = 0
+    for connection in list(server._connections):
+        stream = connection.stream
+        waiting = not stream.closed() and _awaits_request(stream)
+        if stream.closed() or (waiting and not wait_readable((stream.socket.fileno(),), 0)):
+            stream.close()
+        else:
+            busy += 1
+    return busy
+
+
+def _awaits_request(stream: Any) -> bool:
+    """Whether a connection waits for the headers of a request.
+
+    Tornado has no public word for it; but only then a stream reads up to a match, of their end.
+    """
+    return getattr(stream, '_read_regex', None) is not None

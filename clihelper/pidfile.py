@@ -1,0 +1,266 @@
+"""One daemon at a time: a pidfile, locked with flock(2) for as long as the daemon lives.
+
+The lock is the truth and the number is information; :func:`probe` reads them so:
+
+========  ========  ===========================================================
+lock      content   the daemon
+========  ========  ===========================================================
+held      any       runs
+free      a number  died
+free      empty     stopped, in a folder where its user may not unlink the file
+no file             stopped
+========  ========  ===========================================================
+
+The lock belongs to the open file description: it passes to the daemon through fork(2), and the
+kernel drops it when the last process that holds the description is gone, whatever killed it. So
+no file is ever stale, and no number in it is ever trusted, or signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+
+from clihelper.errors import PidfileError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+LONGEST = 32
+"""bytes; a longer file is no pidfile, and is left alone"""
+
+MODE = 0o644
+"""of a new pidfile, less the umask of whoever starts the daemon"""
+
+_KINDS = {
+    stat.S_IFLNK: 'a symbolic link',
+    stat.S_IFDIR: 'a directory',
+    stat.S_IFIFO: 'a FIFO',
+    stat.S_IFSOCK: 'a socket',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+}
+
+# O_NONBLOCK and O_NOCTTY matter only if another file is put there between lstat and open.
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+_REPLACED = 20  # times that the file may be replaced under us before we give up
+_PROBED = 5  # times that a probe may hold the lock at the moment when we ask for it
+_PROBE = 0.005  # seconds; a probe takes some microseconds
+
+
+class Pidfile:
+    """The pidfile of a daemon: :meth:`acquire`, fork, :meth:`write`, :meth:`release`.
+
+    :param path: where it is; a relative path is one from the current folder, and stays so when
+        the daemon changes its folder.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self._descriptor = -1
+        self._created = False
+        self._writer = 0
+
+    def acquire(self) -> None:
+        """Open or create the file and lock it; the content stays as it is until :meth:`write`.
+
+        To be called before detaching, so that its errors are seen on the terminal.
+
+        :raises PidfileError: the daemon runs already; the file cannot be created, opened or
+            locked; or it is none: a symbolic link, FIFO, directory, socket or device, a file
+            with several names (hard links), of several lines or of more than :data:`LONGEST`
+            bytes. Such a file is left untouched.
+        """
+        try:
+            for _ in range(_REPLACED):
+                if self._attempt():
+                    return
+        except (OSError, ValueError) as error:
+            raise self._error(_reason(error, self.path)) from error
+        raise self._error('is being replaced all the time')
+
+    def write(self) -> None:
+        """Write the number of this process, which thereby becomes the one that releases it.
+
+        To be called by the daemon itself, after the last fork that detaches it. It works after
+        privileges were dropped too, since the descriptor is open.
+
+        :raises PidfileError: it cannot be written: the disk is full.
+        """
+        descriptor = self.fileno()
+        self._writer = os.getpid()
+        try:
+            # Emptied first, so that a reader never sees a mixture of two numbers.
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b'%d\n' % self._writer, 0)
+        except OSError as error:
+            raise self._error(f'cannot be written: {error.strerror}') from error
+
+    def release(self) -> None:
+        """Remove the file, or empty it where the folder does not permit that; then unlock it.
+
+        Only the process that wrote it does so; in any other, a forked worker, this closes the
+        descriptor of that process and no more. A file that :meth:`acquire` created and nobody
+        wrote is removed too. May be called twice, and raises nothing.
+        """
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        try:
+            if self._writer == os.getpid() or self._is_unused(descriptor):
+                self._remove(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def fileno(self) -> int:
+        """The descriptor that holds the lock.
+
+        :raises ValueError: the pidfile is not acquired.
+        """
+        if self._descriptor < 0:
+            raise ValueError(f'pidfile {self.path}: not acquired')
+        return self._descriptor
+
+    def _attempt(self) -> bool:
+        """Acquire it, or return False: the file was replaced or removed meanwhile."""
+        try:
+            descriptor, created = self._open()
+        except FileExistsError:
+            return False
+        acquired = False
+        try:
+            self._refuse(_fault(os.fstat(descriptor), _read(descriptor)))
+            self._lock(descriptor)
+            acquired = _names(self.path, descriptor)
+        finally:
+            if not acquired:
+                os.close(descriptor)
+        if acquired:
+            self._descriptor, self._created, self._writer = descriptor, created, 0
+        return acquired
+
+    def _open(self) -> tuple[int, bool]:
+        """Open the file, or else create it.
+
+        These are two calls because open(2) refuses O_CREAT, even to root, for what another user
+        left in a sticky folder (``fs.protected_regular``), and because we must know which it was.
+
+        :returns: the descriptor, and whether the file was created.
+        :raises FileExistsError: somebody else created it just now.
+        """
+        try:
+            # Before it is opened: that alone is felt at the other end of a FIFO or a device.
+            self._refuse(_fault(os.lstat(self.path)))
+            return os.open(self.path, os.O_RDWR | _FLAGS), False
+        except FileNotFoundError:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS
+            return os.open(self.path, flags, MODE), True
+
+    def _lock(self, descriptor: int) -> None:
+        for _ in range(_PROBED):
+            if _flock(descriptor, shared=False):
+                return
+            time.sleep(_PROBE)
+        pid = _number(_read(descriptor))
+        raise self._error('already running' + (f', pid {pid}' if pid else ''))
+
+    def _is_unused(self, descriptor: int) -> bool:
+        return self._created and not self._writer and os.fstat(descriptor).st_size == 0
+
+    def _remove(self, descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            if _names(self.path, descriptor):
+                os.unlink(self.path)
+                return
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+
+    def _refuse(self, fault: str) -> None:
+        if fault:
+            raise self._error(fault)
+
+    def _error(self, fault: str) -> PidfileError:
+        return PidfileError(f'pidfile {self.path}: {fault}')
+
+
+def probe(path: str) -> tuple[Literal['running', 'died', 'stopped', 'unknown'], int | None]:
+    """What the pidfile at *path* says; it is only read, and never created.
+
+    :returns: the state, and the number in the file if there is one: of the daemon that runs, or
+        of the one that died. ``unknown``: it may not be read, or it is no pidfile.
+    """
+    try:
+        if _fault(os.lstat(path)):
+            return 'unknown', None
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    except FileNotFoundError:
+        return 'stopped', None
+    except (OSError, ValueError):
+        return 'unknown', None
+    try:
+        content = _read(descriptor)
+        if _fault(os.fstat(descriptor), content):
+            return 'unknown', None
+        pid = _number(content)
+        if not _flock(descriptor, shared=True):
+            return 'running', pid
+    except OSError:
+        return 'unknown', None
+    finally:
+        os.close(descriptor)
+    if pid:
+        return 'died', pid
+    return ('unknown' if content else 'stopped'), None
+
+
+def _fault(status: os.stat_result, content: bytes = b'') -> str:
+    """Why this is no pidfile; empty if it may be one."""
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), 'a special file')
+        return f'is no pidfile: it is {kind}'
+    if status.st_nlink > 1:
+        return f'is no pidfile: it has {status.st_nlink} names (hard links)'
+    if len(content) > LONGEST:
+        return f'is no pidfile: it has more than {LONGEST} bytes'
+    if b'\n' in content.strip():
+        return 'is no pidfile: it has several lines'
+    return ''
+
+
+def _read(descriptor: int) -> bytes:
+    return os.pread(descriptor, LONGEST + 1, 0)
+
+
+def _number(content: bytes) -> int | None:
+    digits = content.strip()
+    return int(digits) if digits.isdigit() and int(digits) else None
+
+
+def _names(path: str, descriptor: int) -> bool:
+    """Whether *path* still names the open file."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _flock(descriptor: int, *, shared: bool) -> bool:
+    """Lock the file without waiting; False if another process holds the lock."""
+    import fcntl
+
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _reason(error: OSError | ValueError, path: str) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f'cannot be created: there is no folder {os.path.dirname(path)}'
+    return getattr(error, 'strerror', None) or str(error)

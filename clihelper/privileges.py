@@ -1,0 +1,258 @@
+"""The user and the groups that a daemon runs as: ``Daemon.user`` and ``Daemon.group``.
+
+A daemon changes to them once, for good, and proves it: real, effective, saved and filesystem
+ids and the supplementary groups are exactly those of the user, and root cannot be had back. See
+credentials(7), setresuid(2), setgroups(2) and capabilities(7).
+
+=====================  ====  ===========================  ====================================
+named                  uid   gid                          supplementary groups
+=====================  ====  ===========================  ====================================
+user                   his   his primary group            those that the group database has
+user and group         his   that group                   that group, and those of the database
+group                  kept  that group                   that group only
+neither                kept  kept                         kept
+=====================  ====  ===========================  ====================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from clihelper.errors import NotPermitted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import pwd
+
+CAPABILITIES = {'CAP_SETGID': 6, 'CAP_SETUID': 7}
+"""What it takes to change ids, with its number in ``linux/capability.h``."""
+
+_NO_ID = 2**32 - 1  # (uid_t) -1 means "leave it" to setresuid(2): a name for no user
+
+
+class Identity:
+    """Who a process is to be. Made by :func:`resolve`.
+
+    :ivar name: the user's name, or his number if he has no name; empty if the user is kept.
+    :ivar uid: the user's id.
+    :ivar gid: the group's id.
+    :ivar groups: the supplementary groups, sorted.
+    :ivar home: the user's home folder; empty if the user is kept.
+    """
+
+    __slots__ = ('_key', '_keeps_gid', 'gid', 'groups', 'home', 'name', 'uid')
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        name: str,
+        home: str,
+        uid: int,
+        gid: int,
+        groups: list[int],
+        keeps_gid: bool,
+    ) -> None:
+        self.name = name
+        self.home = home
+        self.uid = uid
+        self.gid = gid
+        self.groups = tuple(sorted(set(groups)))
+        self._key = key
+        self._keeps_gid = keeps_gid
+
+    def __repr__(self) -> str:
+        return f'<Identity {self.name!r} uid={self.uid} gid={self.gid} groups={self.groups}>'
+
+    def is_current(self) -> bool:
+        """Whether this process is so already, and :meth:`assume` has no ids to change.
+
+        Who may not change his groups and names himself is content with those that he has: they
+        are those of his login, which may differ from what the group database says by now.
+        """
+        if os.getresuid() != (self.uid,) * 3:
+            return False
+        if not _has_capability('CAP_SETGID'):
+            return self._keeps_gid or os.getresgid() == (self.gid,) * 3
+        return self._has_groups()
+
+    def check(self) -> None:
+        """Find out, before detaching, whether this process may become so.
+
+        :raises NotPermitted: a capability for it is missing.
+        """
+        if self.is_current():
+            return
+        needed = []
+        if not self._has_groups():
+            needed.append('CAP_SETGID')
+        if os.getresuid() != (self.uid,) * 3:
+            needed.append('CAP_SETUID')
+        missing = [name for name in needed if not _has_capability(name)]
+        if missing:
+            privileges = ' and '.join(missing)
+            raise self._error(f'this takes {privileges}, which root has and uid '
+                              f'{os.geteuid()} has not here')
+
+    def assume(self) -> None:
+        """Become so, irrevocably, and prove it; HOME, USER and LOGNAME become the user's.
+
+        To be called when everything that takes privileges is done. Where it raises, the process
+        may be anything in between: it must end.
+
+        :raises NotPermitted: it was refused, or did not have exactly the effect that it should.
+        """
+        if self.name:
+            os.environ.update(HOME=self.home, USER=self.name, LOGNAME=self.name)
+        if self.is_current():
+            return
+        try:
+            # The user last: the right to do the others goes with him.
+            if _current_groups() != self.groups:
+                os.setgroups(self.groups)
+            os.setresgid(self.gid, self.gid, self.gid)
+            os.setresuid(self.uid, self.uid, self.uid)
+        except OSError as error:
+            raise self._error(error.strerror or str(error)) from error
+        self._prove()
+
+    def _prove(self) -> None:
+        if self.uid != 0:
+            # Must fail. Where it does not, the ids below tell.
+            with contextlib.suppress(OSError):
+                os.setresuid(0, 0, 0)
+            if self.gid != 0:
+                with contextlib.suppress(OSError):
+                    os.setresgid(0, 0, 0)
+        wanted = [self.uid] * 4, [self.gid] * 4, list(self.groups)
+        actual = _actual_ids()
+        if actual != wanted:
+            uids, gids, groups = actual
+            raise self._error(f'it had not the effect that it should: uids {uids}, gids {gids}, '
+                              f'groups {groups}')
+
+    def _has_groups(self) -> bool:
+        return os.getresgid() == (self.gid,) * 3 and _current_groups() == self.groups
+
+    def _error(self, reason: str) -> NotPermitted:
+        target = f'user {self.name!r}' if self.name else f'group {self.gid}'
+        return NotPermitted(f'{self._key}: cannot become {target}: {reason}')
+
+
+def resolve(user: str | int | None, group: str | int | None) -> Identity:
+    """Look up who ``Daemon.user`` and ``Daemon.group`` are.
+
+    :param user: a name, or a number, which need not be in the user database if *group* is given;
+        None: whoever the process is.
+    :param group: a name, or a number, which need not be in the group database; None: the user's.
+    :raises NotPermitted: there is no such user or group.
+    """
+    gid = None if group is None else _find_gid(group)
+    if user is None:
+        return Identity(
+            key='Daemon.group',
+            name='',
+            home='',
+            uid=os.geteuid(),
+            gid=os.getegid() if gid is None else gid,
+            groups=os.getgroups() if gid is None else [gid],
+            keeps_gid=gid is None,
+        )
+    entry = _find_user(user)
+    if entry is not None:
+        primary = entry.pw_gid if gid is None else gid
+        return Identity(
+            key='Daemon.user',
+            name=entry.pw_name,
+            home=entry.pw_dir,
+            uid=entry.pw_uid,
+            gid=primary,
+            groups=os.getgrouplist(entry.pw_name, primary),
+            keeps_gid=gid is None,
+        )
+    if gid is None:
+        raise NotPermitted(
+            f'Daemon.user: {user} is not in the user database: give a Daemon.group too'
+        )
+    return Identity(
+        key='Daemon.user',
+        name=str(int(user)),
+        home='/',
+        uid=int(user),
+        gid=gid,
+        groups=[gid],
+        keeps_gid=False,
+    )
+
+
+def _find_user(user: str | int) -> pwd.struct_passwd | None:
+    """The user's entry in the user database; None for a number that is not there."""
+    import pwd
+
+    with contextlib.suppress(KeyError, ValueError):
+        if isinstance(user, str):
+            return pwd.getpwnam(user)
+    number = _as_id(user)
+    if number is None:
+        raise NotPermitted(f'Daemon.user: no such user: {user!r}')
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(number)
+    return None
+
+
+def _find_gid(group: str | int) -> int:
+    import grp
+
+    with contextlib.suppress(KeyError, ValueError):
+        if isinstance(group, str):
+            return grp.getgrnam(group).gr_gid
+    number = _as_id(group)
+    if number is None:
+        raise NotPermitted(f'Daemon.group: no such group: {group!r}')
+    return number
+
+
+def _as_id(value: str | int) -> int | None:
+    """The number that *value* is or spells, if it can be that of a user or group."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        return None
+    if len(str(value)) > len(str(_NO_ID)):
+        return None
+    number = int(value)
+    return number if 0 <= number < _NO_ID else None
+
+
+def _has_capability(name: str) -> bool:
+    """Whether this process has the capability in its effective set; without /proc, root has."""
+    effective = _proc_status().get('CapEff')
+    if effective is None:
+        return os.geteuid() == 0
+    return bool(int(effective, 16) >> CAPABILITIES[name] & 1)
+
+
+def _current_groups() -> tuple[int, ...]:
+    return tuple(sorted(set(os.getgroups())))
+
+
+def _actual_ids() -> tuple[list[int], list[int], list[int]]:
+    """Real, effective, saved and filesystem uids, the gids likewise, and the groups."""
+    status = _proc_status()
+    if 'Uid' in status:
+        uids, gids, groups = (
+            [int(number) for number in status[key].split()] for key in ('Uid', 'Gid', 'Groups')
+        )
+        return uids, gids, sorted(set(groups))
+    # The filesystem ids follow the effective ones at each change of these.
+    uids, gids = list(os.getresuid()), list(os.getresgid())
+    return [*uids, uids[1]], [*gids, gids[1]], list(_current_groups())
+
+
+def _proc_status() -> dict[str, str]:
+    """What proc_pid_status(5) says about this process; empty without /proc."""
+    try:
+        with open('/proc/self/status', encoding='utf-8', errors='replace') as lines:
+            pairs = (line.partition(':') for line in lines)
+            return {key: value.strip() for key, _, value in pairs}
+    except OSError:
+        return {}

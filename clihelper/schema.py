@@ -1,0 +1,461 @@
+"""What a configuration may hold: every section and key of clihelper's, once.
+
+Validation and defaults (:mod:`clihelper.config`) and the reference page (``docs/reference.py``)
+are made from the tables at the end of this module; above them are the types that they use.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: The default of a key that is left out of the result where the file does not have it.
+ABSENT: Any = object()
+
+
+class Unfit(ValueError):
+    """A value that its type does not take.
+
+    :param expected: what would have been right, as a noun: ``a number above 0``.
+    """
+
+
+class WrongKind(Unfit):
+    """A value of another kind altogether: text instead of a number."""
+
+
+# Types of one value
+
+class Scalar:
+    """One value: neither a list nor a mapping.
+
+    :ivar noun: what it is in words, ``a number``.
+    :ivar words: the noun with its limits, ``a number above 0``.
+    :ivar secret: whether no error may repeat the value.
+    """
+
+    secret = False
+
+    def __init__(self, noun: str, words: str = '') -> None:
+        self.noun = noun
+        self.words = words or noun
+
+    def read(self, value: object, text: str) -> Any:
+        """The value as the program gets it.
+
+        :param value: as YAML resolves it.
+        :param text: as it is written.
+        :raises Unfit: it is not of this type.
+        """
+        raise NotImplementedError
+
+
+class Boolean(Scalar):
+    """``true`` or ``false``, as YAML 1.1 spells them (also yes, no, on, off)."""
+
+    def __init__(self) -> None:
+        super().__init__('true or false')
+
+    def read(self, value: object, text: str) -> bool:
+        if not isinstance(value, bool):
+            raise WrongKind(self.noun)
+        return value
+
+
+class Number(Scalar):
+    """A number within limits; never a boolean, never infinite.
+
+    :param above: a limit that is out of range itself, instead of ``least``.
+    :param whole: whether fractions are refused.
+    """
+
+    def __init__(self, least: float | None = None, most: float | None = None, *,
+                 above: float | None = None, whole: bool = False) -> None:
+        limits = [words for limit, words in (
+            (above, f'above {above}'), (least, f'of at least {least}'), (most, f'at most {most}'),
+        ) if limit is not None]
+        noun = 'an integer' if whole else 'a number'
+        super().__init__(noun, ' '.join([noun, ' and '.join(limits)]))
+        self._types = (int,) if whole else (int, float)
+        self._within: Callable[[float], bool] = lambda value: (
+            (least is None or value >= least) and (most is None or value <= most)
+            and (above is None or value > above))
+
+    def read(self, value: object, text: str) -> float:
+        if not isinstance(value, self._types) or isinstance(value, bool):
+            raise WrongKind(self.noun)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Unfit('a finite number')
+        if not self._within(value):
+            raise Unfit(self.words)
+        return value
+
+
+class Text(Scalar):
+    """A string.
+
+    :param most: bytes of its UTF-8, if they are limited.
+    """
+
+    def __init__(self, noun: str = 'a string', *, empty: bool = False, most: int = 0) -> None:
+        super().__init__(noun)
+        self._empty = empty
+        self._most = most
+
+    def read(self, value: object, text: str) -> str:
+        if not isinstance(value, str):
+            raise WrongKind(self.noun)
+        if not value and not self._empty:
+            raise Unfit(f'{self.noun} that is not empty')
+        if '\0' in value:
+            raise Unfit(f'{self.noun} without a NUL')
+        if self._most and len(value.encode('utf-8', 'surrogateescape')) > self._most:
+            raise Unfit(f'{self.noun} of at most {self._most} bytes')
+        return value
+
+
+class Choice(Text):
+    """One of a few strings.
+
+    :param pattern: a regular expression of what is taken besides.
+    """
+
+    def __init__(self, *choices: str, pattern: str = '', besides: str = '') -> None:
+        super().__init__(f'one of {", ".join(choices)}{besides}')
+        self.choices = choices
+        self._pattern = pattern
+
+    def read(self, value: object, text: str) -> str:
+        if value in self.choices:
+            return str(value)
+        if isinstance(value, str) and self._pattern and re.fullmatch(self._pattern, value):
+            return value
+        raise WrongKind(self.noun)
+
+
+class OctalMode(Scalar):
+    """Permission bits, octal however they are written: 027, 0o27, '27' and 27 are one."""
+
+    def __init__(self) -> None:
+        super().__init__('an octal number from 0 to 0777')
+
+    def read(self, value: object, text: str) -> int:
+        # YAML 1.1 has 027 as 23, 27 as 27 and 0o27 as a string: only the text tells.
+        if not re.fullmatch('(0o)?[0-7]{1,12}', text) or int(text.removeprefix('0o'), 8) > 0o777:
+            raise WrongKind(self.noun)
+        return int(text.removeprefix('0o'), 8)
+
+
+class AbsolutePath(Text):
+    """A path from the root: what relative paths are relative to cannot be one itself."""
+
+    def __init__(self) -> None:
+        super().__init__('an absolute path')
+
+    def read(self, value: object, text: str) -> str:
+        path = super().read(value, text)
+        if not path.startswith('/'):
+            raise Unfit(self.noun)
+        return path
+
+
+class PidfilePath(Text):
+    """A path in which ``%(app)s`` stands for the program's name and ``%%`` for ``%``."""
+
+    def __init__(self) -> None:
+        super().__init__('a path')
+
+    def read(self, value: object, text: str) -> str:
+        path = super().read(value, text)
+        # The % operator would let a width in the file ask for gigabytes.
+        if any('%' in part.replace('%(app)s', '') for part in path.split('%%')):
+            raise Unfit('a path with no % but %(app)s and %%')
+        return path
+
+
+class BrokerURL(Text):
+    """Where a broker is (https://www.rabbitmq.com/docs/uri-spec). It may hold a password."""
+
+    secret = True
+    _SCHEMES = ('amqp', 'amqps', 'pyamqp', 'memory')
+
+    def __init__(self) -> None:
+        super().__init__('a URL such as amqp://user:password@host:5672/vhost')
+
+    def read(self, value: object, text: str) -> str:
+        url = super().read(value, text)
+        scheme, separator, rest = url.partition('://')
+        if not separator or scheme not in self._SCHEMES:
+            raise Unfit('a URL that begins with amqp://, amqps:// or memory://')
+        if scheme == 'memory':
+            return url
+        host = re.split('[/?#]', rest)[0].rpartition('@')[2]
+        port = re.fullmatch(r'(?:\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?', host)
+        if not port or (port.group(1) and not 0 < int(port.group(1)) < 65536):
+            raise Unfit('a URL whose port is from 1 to 65535 (in a password / is %2F, : is %3A,'
+                        ' @ is %40)')
+        return url
+
+
+# Types of several values
+
+class List:
+    """A list.
+
+    :param single: whether one value stands for a list of it.
+    """
+
+    noun = 'a list'
+
+    def __init__(self, item: Scalar, *, least: int = 0, single: bool = False) -> None:
+        self.item = item
+        self.least = least
+        self.single = single
+        plural = 'one or more' if least else 'any number'
+        self.words = f'a list ({plural}) of: {item.words}'
+        if single:
+            self.words += ', or one alone'
+
+
+class Map:
+    """A mapping whose keys are names that the user chooses. Null stands for an empty one.
+
+    :param key: the type of the keys; None: any.
+    """
+
+    noun = 'a mapping'
+
+    def __init__(self, value: Table, name: str, key: Scalar | None) -> None:
+        self.value = value
+        self.name = name
+        self.key = key
+        self.words = f'a mapping, for each {name} a mapping'
+
+
+class FreeMapping:
+    """A mapping of strings to whatever the user likes. Null stands for an empty one."""
+
+    noun = 'a mapping'
+    words = 'a mapping'
+
+    def __init__(self) -> None:
+        self.key = Text('a string as a key')
+
+
+class Table:
+    """A mapping whose keys are known. Null stands for an empty one.
+
+    :param free: whether further keys are passed on as they are; else they are faults.
+    """
+
+    noun = 'a mapping'
+    words = 'a mapping'
+
+    def __init__(self, *keys: Key, free: bool = False) -> None:
+        self.keys = {key.name: key for key in keys}
+        self.free = free
+
+    def defaults(self) -> dict[str, Any]:
+        """What an empty mapping stands for, made anew at every call."""
+        return {key.name: key.fresh() for key in self.keys.values() if key.default is not ABSENT}
+
+
+class Either:
+    """One of several types; the first that takes a value wins.
+
+    :param words: what it is in words, where those of the types say it badly.
+    """
+
+    def __init__(self, *types: Scalar | List | Table, words: str = '') -> None:
+        self.types = types
+        self.scalars = [each for each in types if isinstance(each, Scalar)]
+        self.noun = words or ' or '.join(each.noun for each in types)
+        self.words = words or ' or '.join(each.words for each in types)
+        self.secret = any(each.secret for each in self.scalars)
+
+    def alternative(self, mapping: bool, sequence: bool) -> Scalar | Either | List | Table:
+        """The type for a mapping or a list, if there is one; else itself."""
+        wanted = Table if mapping else List
+        fits = (each for each in self.types if isinstance(each, wanted))
+        return next(fits, self) if mapping or sequence else self
+
+    def read(self, value: object, text: str) -> Any:
+        """As :meth:`Scalar.read`."""
+        for each in self.scalars:
+            try:
+                return each.read(value, text)
+            except WrongKind:
+                continue
+        raise WrongKind(self.noun)
+
+
+class Nothing(Scalar):
+    """Null, where that says something: :class:`Either` of it and another type."""
+
+    def __init__(self) -> None:
+        super().__init__('null')
+
+    def read(self, value: object, text: str) -> None:
+        if value is not None:
+            raise WrongKind(self.noun)
+
+
+if TYPE_CHECKING:
+    Type = Scalar | Either | List | Map | FreeMapping | Table
+
+
+class Key:
+    """One key of a table.
+
+    :param default: the value where the file has none; :data:`ABSENT`: left out, or computed by
+        :mod:`clihelper.config`. A table has its keys' defaults.
+    :param meaning: one line for the reference, in reStructuredText.
+    :param otherwise: the default in words, where its value does not say it.
+    """
+
+    __slots__ = ('default', 'meaning', 'name', 'otherwise', 'type')
+
+    def __init__(self, name: str, type: Type, default: Any, meaning: str,
+                 otherwise: str = '') -> None:
+        self.name = name
+        self.type = type
+        self.default = default
+        self.meaning = meaning
+        self.otherwise = otherwise
+
+    def fresh(self) -> Any:
+        """The default, made anew at every call."""
+        if isinstance(self.type, Table):
+            return self.type.defaults()
+        return self.default.copy() if isinstance(self.default, (list, dict)) else self.default
+
+
+# The words of the tables
+
+_YEAR = 365 * 24 * 3600
+_MONTH = 30 * 24 * 3600
+
+BOOLEAN = Boolean()
+SECONDS = Number(above=0, most=_YEAR)
+DELAY = Number(0, _MONTH)
+ACCOUNT = Either(Nothing(), Number(0, 2**32 - 2, whole=True), Text('a name'),
+                 words='a name or a numeric id')
+AMQP_NAME = Text('a name', most=255)  # a short string of AMQP 0-9-1, section 4.2.5.3
+QUEUE_NAME = Text('a name', empty=True, most=255)  # the broker names a queue without a name
+ROUTING_KEY = Text('a routing key', empty=True, most=255)
+LOG_LEVEL = Choice('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
+EXCHANGE_TYPE = Choice('direct', 'fanout', 'topic', 'headers',
+                       pattern='x-[a-z0-9-]+', besides=", or a plugin's x-...")
+
+
+# The tables
+
+APPLICATION = Table(
+    Key('wake_interval', SECONDS, 60, 'Seconds from one ``_process`` to the next.'),
+    free=True,
+)
+
+DAEMON = Table(
+    Key('user', ACCOUNT, None, 'Who the daemon runs as.',
+        'who starts it'),
+    Key('group', ACCOUNT, None, 'The group that it runs as.',
+        "the user's group"),
+    Key('pidfile', Either(Nothing(), PidfilePath(), words='a path or null'), ABSENT,
+        'Where the number of the process is, and the lock that keeps a second one from starting;'
+        ' ``%(app)s`` stands for the name of the program, null for none.',
+        '``$RUNTIME_DIRECTORY/%(app)s.pid`` where that is set, ``/run/%(app)s.pid`` for root,'
+        ' ``$XDG_RUNTIME_DIR/%(app)s.pid`` for others where that is set, else none'),
+    Key('umask', OctalMode(), 0o027,
+        'Permissions that new files do not get; octal however it is written.', '``027``'),
+    Key('working_directory', AbsolutePath(), ABSENT,
+        'The current directory of the daemon. Relative paths in the configuration are relative'
+        ' to it.', '``/`` for root, else where it was started'),
+    Key('prevent_core', BOOLEAN, True, 'Whether a crash leaves no core dump.'),
+    Key('start_timeout', SECONDS, 30,
+        'Seconds that the starting command waits for the daemon to be ready.'),
+    Key('stop_timeout', SECONDS, 60,
+        'Seconds that a graceful stop may take; then the work in hand is abandoned.'),
+    Key('redirect_output', Either(BOOLEAN, Table(
+        Key('logger', Text('the name of a logger'), 'stdout', 'The logger of the records.'),
+        Key('level', LOG_LEVEL, 'INFO', 'The level of the records.'),
+    ), words='true, false or a mapping'), True,
+        'Whether what a daemon prints goes to the log; or how.'),
+    Key('state_directory', Either(Nothing(), Text('a path'), words='a path or null'), ABSENT,
+        'Where the daemon keeps what must survive a restart.',
+        '``$STATE_DIRECTORY`` where that is set, else none'),
+    Key('workers', Number(1, 1024, whole=True), 1, 'Processes that share the work.'),
+)
+
+LOGGING = Table(
+    Key('handlers', Map(Table(
+        Key('debug_only', BOOLEAN, ABSENT,
+            'Whether the handler exists only with ``-f``.', '``false``'),
+        free=True,
+    ), 'handler', None), ABSENT, "As ``dictConfig`` has them; one key is clihelper's.", 'none'),
+    free=True,
+)
+
+EXCHANGE = Table(
+    Key('type', EXCHANGE_TYPE, 'direct', 'How messages find their queues.'),
+    Key('durable', BOOLEAN, True, 'Whether it survives a restart of the broker.'),
+    Key('auto_delete', BOOLEAN, False, 'Whether it goes with the last queue bound to it.'),
+    Key('arguments', FreeMapping(), {}, "The broker's own arguments."),
+)
+
+QUEUE = Table(
+    Key('exchange', Text('a name', empty=True, most=255), ABSENT,
+        'The exchange that it is bound to: one of ``exchanges`` or of the broker (``amq.*``).',
+        'none'),
+    Key('routing_keys', List(ROUTING_KEY, single=True), [], 'The keys that it is bound with.'),
+    Key('durable', BOOLEAN, True, 'Whether it survives a restart of the broker.'),
+    Key('exclusive', BOOLEAN, False, 'Whether it belongs to this connection and goes with it.'),
+    Key('auto_delete', BOOLEAN, False, 'Whether it goes with its last consumer.'),
+    Key('arguments', FreeMapping(), {}, "The broker's own arguments, as ``x-queue-type``."),
+)
+
+RETRY = Table(
+    Key('attempts', Number(1, 1_000_000, whole=True), 5, 'Runs of one message in all.'),
+    Key('delay', DELAY, 1, 'Seconds before the second run.'),
+    Key('factor', Number(1, 1000), 2, 'By what each further delay is longer.'),
+    Key('max_delay', DELAY, 300, 'Seconds that no delay exceeds.'),
+)
+
+AMQP = Table(
+    Key('url', Either(BrokerURL(), List(BrokerURL(), least=1)),
+        'amqp://guest:guest@localhost:5672//',
+        'The broker, or a list that is tried in turn; ``memory://`` needs none.'),
+    Key('heartbeat', Number(0, 65535), 10,
+        'Seconds between signs of life of the connection; 0: none.'),
+    Key('prefetch', Number(1, 65535, whole=True), 100,
+        'Messages that the broker sends ahead of their acknowledgement.'),
+    Key('declare', BOOLEAN, True,
+        'Whether exchanges and queues are created; if not they must exist, and are verified.'),
+    Key('exchanges', Map(EXCHANGE, 'exchange', AMQP_NAME), {}, 'The exchanges, by name.'),
+    Key('queues', Map(QUEUE, 'queue', QUEUE_NAME), {}, 'The queues that are consumed, by name.'),
+    Key('retry', RETRY, {}, 'How often and when a message that failed is run again.'),
+    Key('dead_letter', Either(BOOLEAN, AMQP_NAME), True,
+        'Whether what cannot be handled goes to the queue ``<queue>.dead``; or the name of one.'),
+    Key('accept', List(Choice('json', 'text', 'binary'), least=1), ['json', 'text', 'binary'],
+        'The types of bodies that are handled: JSON is decoded to objects, text to strings.'),
+    Key('max_body', Number(1, 2**63 - 1, whole=True), 16 * 1024 * 1024,
+        'The largest body that is handled, in bytes.'),
+    Key('wait_for_broker', BOOLEAN, True,
+        'Whether an absent broker is waited for; if not, the program ends with status 69.'),
+)
+
+#: The sections of clihelper. All others are the application's own.
+SECTIONS = Table(
+    Key('Application', APPLICATION, {},
+        'What the program itself is told. Further keys are its own.'),
+    Key('Daemon', DAEMON, {}, 'How the program is run.'),
+    Key('Logging', LOGGING, {},
+        'The dictionary of :func:`logging.config.dictConfig`. Absent: the coloured console in the'
+        ' foreground, syslog as a daemon.'),
+    Key('AMQP', AMQP, {}, 'The broker of a :class:`~clihelper.ConsumerController`.'),
+    free=True,
+)

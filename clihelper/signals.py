@@ -1,0 +1,299 @@
+"""The signals of a process, as numbers read from a pipe.
+
+The interpreter's C handler writes each signal's number to the pipe (``signal.set_wakeup_fd``), a
+loop waits on the pipe together with its own work, and reads the numbers when it has nothing in
+hand. So a signal never interrupts anything, and no work is done in a handler. There are two
+exceptions, both decided by who owns the loop and not here: :attr:`Signals.urgent` sees each
+signal at once and may raise, and :attr:`Signals.deliver` is called where nobody reads the pipe.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import Any
+
+HANDLED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""The signals that a controller answers to."""
+
+FD_SETSIZE = 1024
+"""select(2) takes no descriptor of this number or above."""
+
+LONGEST_WAIT = 86400.0
+"""seconds; a longer time-out overflows in some system calls, so it is waited for in parts."""
+
+
+class Interrupted(BaseException):
+    """A signal has come while :meth:`Signals.interrupting`; its number is in the pipe."""
+
+
+class Signals:
+    """The signal pipe. One for each process; :meth:`install` again after a fork.
+
+    :ivar urgent: called for each signal at once, in the main thread, with the number and the
+        interrupted frame. What it raises is raised wherever the main thread is.
+    :ivar deliver: called like :attr:`urgent` and after it, where nobody reads the pipe; None
+        while somebody does.
+    """
+
+    def __init__(self) -> None:
+        self.urgent: Callable[[int, FrameType | None], None] | None = None
+        self.deliver: Callable[[int, FrameType | None], None] | None = None
+        self._reader = self._writer = -1
+        self._previous: dict[int, Any] = {}
+        self._owner = 0
+        self._interrupting = False
+
+    def install(self) -> None:
+        """Open the pipe and take over the :data:`HANDLED` signals."""
+        self._close()
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._owner = os.getpid()
+        # A full pipe is harmless: the numbers in it have not been read yet, and coalesce.
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        first = not self._previous
+        for signum in HANDLED:
+            previous = signal.signal(signum, self._handle)
+            self._previous.setdefault(signum, previous)
+        if first:
+            os.register_at_fork(after_in_child=self._forget)
+
+    def uninstall(self) -> None:
+        """Give the signals back to whoever had them before."""
+        if self._owner == os.getpid():
+            signal.set_wakeup_fd(-1)
+            self._restore()
+            self._close()
+
+    def fileno(self) -> int:
+        """The descriptor that is readable while a signal waits to be read."""
+        return self._reader
+
+    def read(self) -> list[int]:
+        """Take the signals out of the pipe: each that came, once, in the order of coming."""
+        numbers = b''
+        try:
+            while chunk := os.read(self._reader, 4096):
+                numbers += chunk
+        except BlockingIOError:
+            pass
+        # A handler that the program put in the place of ours has dealt with its signal.
+        return [n for n in dict.fromkeys(numbers) if n in HANDLED and self._is_ours(n)]
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until a signal comes, for at most *seconds*; True if one did."""
+        return bool(wait_readable((self._reader,), seconds))
+
+    def held(self) -> Held:
+        """A context in which the caller reads the pipe, so that nothing is delivered."""
+        return Held(self)
+
+    def interrupting(self) -> Interrupting:
+        """A context for a blocking call that nothing is lost with: a signal ends it.
+
+        :raises Interrupted: in it, when a signal comes, or waits to be read.
+        """
+        return Interrupting(self)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.urgent is not None:
+            self.urgent(signum, frame)
+        if self._interrupting:
+            self._interrupting = False
+            raise Interrupted
+        if self.deliver is not None:
+            self.read()
+            self.deliver(signum, frame)
+
+    def _is_ours(self, signum: int) -> bool:
+        return signal.getsignal(signum) == self._handle
+
+    def _forget(self) -> None:
+        """In a forked child: its signals are its own, and must not be written to our pipe."""
+        if self._owner:
+            signal.set_wakeup_fd(-1)
+            self._restore()
+            self._close()
+            self.urgent = self.deliver = None
+
+    def _restore(self) -> None:
+        for signum, previous in self._previous.items():
+            if self._is_ours(signum):
+                signal.signal(signum, signal.SIG_DFL if previous is None else previous)
+
+    def _close(self) -> None:
+        if self._owner:
+            os.close(self._reader)
+            os.close(self._writer)
+            self._reader = self._writer = -1
+            self._owner = 0
+
+
+class Held:
+    """See :meth:`Signals.held`."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+        self._deliver: Callable[[int, FrameType | None], None] | None = None
+
+    def __enter__(self) -> None:
+        self._deliver, self._signals.deliver = self._signals.deliver, None
+
+    def __exit__(self, *_: object) -> None:
+        self._signals.deliver = self._deliver
+        if self._deliver is not None:
+            # What came while the caller read, and it did not read: nobody else would.
+            for signum in self._signals.read():
+                self._deliver(signum, None)
+
+
+class Interrupting:
+    """See :meth:`Signals.interrupting`."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+
+    def __enter__(self) -> None:
+        self._signals._interrupting = True
+        if self._signals.wait(0):
+            self._signals._interrupting = False
+            raise Interrupted
+
+    def __exit__(self, *_: object) -> None:
+        self._signals._interrupting = False
+
+
+def wait_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[int]:
+    """Wait until one of the *descriptors* is readable, for at most *seconds* (None: for ever).
+
+    select(2) is used while the numbers allow it, because its time-outs are exact to the
+    microsecond where those of poll(2) are rounded up to the next millisecond.
+
+    :returns: those that are readable; empty at the time-out.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    for part in _parts(end):
+        if max(descriptors) < FD_SETSIZE:
+            ready = select.select(descriptors, (), (), part)[0]
+        else:
+            poll = select.poll()
+            for descriptor in descriptors:
+                poll.register(descriptor, select.POLLIN)
+            ready = [fd for fd, _ in poll.poll(None if part is None else part * 1000)]
+        if ready:
+            return ready
+    return []
+
+
+def _parts(end: float | None) -> Iterator[float | None]:
+    while end is None:
+        yield None
+    while True:
+        left = end - time.monotonic()
+        yield min(max(left, 0.0), LONGEST_WAIT)
+        if left <= LONGEST_WAIT:
+            return
+
+
+def running_event_loop() -> Any | None:
+    """The asyncio event loop that runs in this thread, if asyncio is in use and one does."""
+    asyncio = sys.modules.get('asyncio')
+    try:
+        return asyncio.get_running_loop() if asyncio else None
+    except (RuntimeError, AttributeError):  # none runs; asyncio is only just being imported
+        return None
+
+
+def kill_main_thread(signum: int) -> None:
+    """Have the main thread interrupted by a signal: a blocking call in it ends with EINTR."""
+    import threading
+
+    ident = threading.main_thread().ident
+    if ident is not None:
+        signal.pthread_kill(ident, signum)
+
+
+def signal_later(signum: int, seconds: float) -> None:
+    """Send *signum* to the main thread after *seconds*. May be called in a signal handler."""
+
+    def wait_and_send() -> None:
+        time.sleep(seconds)
+        kill_main_thread(signum)
+
+    _thread.start_new_thread(wait_and_send, ())
+
+
+class Deadline:
+    """Sees to it that a stop ends: interrupts the main thread when the time is over.
+
+    Its threads are bare ones, because a ``threading.Thread`` takes locks that the main thread
+    may hold when a signal handler arms the deadline.
+
+    :param last_resort: called in such a thread, with the number of a signal, when the main
+        thread did not end within :data:`GRACE` seconds of being told to; it ends the process.
+    :ivar bool expired: whether the time is over; the main thread then gets a TERM.
+    """
+
+    GRACE = 5.0
+    """seconds between the interruption of the main thread and the last resort"""
+
+    def __init__(self, last_resort: Callable[[int], None]) -> None:
+        self.expired = False
+        self._last_resort = last_resort
+        self._lock: _thread.LockType | None = None
+
+    def arm(self, seconds: float) -> None:
+        """Start the time, unless it runs. May be called in a signal handler."""
+        if self._lock is None:
+            self._start(self._watch, seconds)
+
+    def force(self, signum: int) -> None:
+        """The main thread has been interrupted: leave it no more than :data:`GRACE`."""
+        self._start(self._insist, signum)
+
+    def disarm(self) -> None:
+        """Stop the time: all is well."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+    def _start(self, watch: Callable[..., None], argument: float) -> None:
+        lock = self._lock
+        if lock is None:
+            self._lock = lock = _thread.allocate_lock()
+            lock.acquire()
+        _thread.start_new_thread(watch, (lock, argument))
+
+    def _watch(self, lock: _thread.LockType, seconds: float) -> None:
+        if not _released(lock, seconds):
+            self.expired = True
+            kill_main_thread(signal.SIGTERM)
+            self._insist(lock, signal.SIGTERM)
+
+    def _insist(self, lock: _thread.LockType, signum: int) -> None:
+        if not _released(lock, self.GRACE):
+            self._last_resort(signum)
+
+
+def _released(lock: _thread.LockType, seconds: float) -> bool:
+    """Whether *lock* is released within *seconds*; others that wait for it learn it too."""
+    if lock.acquire(timeout=min(seconds, LONGEST_WAIT)):
+        lock.release()
+        return True
+    return False

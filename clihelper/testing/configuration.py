@@ -1,0 +1,78 @@
+"""The configuration of a test: a mapping, YAML text or a file, through the real validation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from clihelper import config
+from clihelper.config import Config
+from clihelper.errors import ConfigurationError
+
+Source = Mapping[str, Any] | str | os.PathLike[str] | None
+"""See :class:`~clihelper.testing.harness.Harness`."""
+
+SHOWN = 'config'
+"""What errors call a configuration that is in no file"""
+
+
+def read(source: Source, *, appname: str, required: Iterable[str]) -> Config:
+    """Read and validate a configuration, with the defaults filled in.
+
+    The one rule that does not hold is about who may write to the file.
+
+    :raises clihelper.errors.ConfigurationError: it is wrong, or cannot be read.
+    """
+    path = _path(source)
+    if path is not None:
+        data = _read_file(path)
+    elif isinstance(source, str):
+        data = source.encode()
+    else:
+        data = _written(source or {})
+    return config.parse(
+        data,
+        os.path.abspath(path) if path is not None else '',
+        required,
+        appname=appname,
+        shown=path or SHOWN,
+    )
+
+
+def _path(source: Source) -> str | None:
+    if isinstance(source, os.PathLike):
+        return os.fspath(source)
+    # YAML that is a mapping has a colon somewhere.
+    if isinstance(source, str) and source and ':' not in source:
+        return source
+    return None
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        with open(path, 'rb') as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigurationError(f'{path}: cannot be read: {error.strerror}') from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what tests put into mappings: paths, tuples and kinds of dictionaries, too."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
+_Dumper.add_multi_representer(dict, lambda dumper, mapping: dumper.represent_dict(mapping))
+
+
+def _written(mapping: Mapping[str, Any]) -> bytes:
+    try:
+        return yaml.dump(dict(mapping), Dumper=_Dumper, sort_keys=False, encoding='utf-8')
+    except yaml.representer.RepresenterError as error:
+        raise TypeError(f'the configuration has a value that YAML has not: {error}') from None

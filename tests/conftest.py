@@ -1,0 +1,103 @@
+"""What all tests share: the broker, a queue's name, and two rules of the house.
+
+- A skipped test is a failed one in continuous integration (``CI=true``), where everything that
+  the tests need is there.
+- A test ends what it starts: a process left over when the tests are done is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.broker import Broker
+
+CI = os.environ.get('CI') == 'true'
+
+#: In the environment of every process that the tests start, and so the way to find them again,
+#: daemons of other sessions and parents included (proc_pid_environ(5)).
+MARK = f'CLIHELPER_TESTS={uuid.uuid4()}'
+
+
+@pytest.fixture(scope='session')
+def broker() -> Iterator[Broker]:
+    """A private RabbitMQ node for all tests; a test that stops it starts it again."""
+    with Broker() as node:
+        yield node
+
+
+@pytest.fixture
+def queue_name() -> str:
+    """A name that no other test uses, for a queue, an exchange or whatever the broker holds."""
+    return f'test-{uuid.uuid4()}'
+
+
+@pytest.fixture(scope='session', autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """The guard. It is set up before every other fixture, and so torn down after them."""
+    name, value = MARK.split('=')
+    os.environ[name] = value
+    yield
+    del os.environ[name]
+    left = [(pid, command) for pid, command in marked_processes() if not ends(pid)]
+    for pid, _ in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, f'the tests have left processes running: {left}'
+
+
+def marked_processes() -> list[tuple[int, str]]:
+    """The pid and the command line of each process that the tests have started."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+        try:
+            with open(f'/proc/{pid}/environ', 'rb') as file:
+                if MARK.encode() not in file.read().split(b'\0'):
+                    continue
+            with open(f'/proc/{pid}/cmdline', 'rb') as file:
+                command = file.read().replace(b'\0', b' ').decode(errors='replace').strip()
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue  # it has ended, or is another user's
+        if pid != os.getpid():
+            found.append((pid, command))
+    return found
+
+
+def ends(pid: int) -> bool:
+    """Whether a process that may be on its way out is gone within two seconds."""
+    try:
+        exited = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([exited], [], [], 2)[0])
+    finally:
+        os.close(exited)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
+    report = yield
+    if CI and report.skipped and not hasattr(report, 'wasxfail'):
+        fail_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[pytest.CollectReport]:
+    report = yield
+    if CI and report.skipped:
+        fail_skipped(report)
+    return report
+
+
+def fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = 'failed'
+    report.longrepr = f'a skipped test is a failure in continuous integration: {reason}'
