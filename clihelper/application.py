@@ -84,7 +84,7 @@ def run(
     daemonize.mend_standard_streams()
     signals = Signals()
     signals.install()
-    signals.urgent = _stop_early
+    _stop_early(signals)
     appname = _application.appname
     try:
         from clihelper import options as command_line
@@ -98,12 +98,10 @@ def run(
             option_callback=option_callback,
         )
         status = Run(appname, signals, controller, options, arguments).run()
-    except Error as error:
+    except (Error, StopNow, StoppedEarly) as error:
         for line in str(error).splitlines():
             _say(appname, line)
         status = error.status
-    except StopNow as stop:
-        status = 128 + stop.signum
     if status:
         sys.exit(status)
 
@@ -140,6 +138,8 @@ class Run:
         # The path holds after the directory has changed; messages name it as it was typed.
         self._shown: str = options.configuration
         self._path = os.path.abspath(options.configuration)
+        # The defaults are those of who started it, also after it became another.
+        self._as_root = os.geteuid() == 0
 
     def run(self) -> int:
         """Go the way through.
@@ -164,18 +164,21 @@ class Run:
     def read_configuration(self) -> Config:
         """Read and validate the configuration, now and at each reload."""
         config = configuration.load(
-            self._path, _application.required, appname=self.appname, shown=self._shown
+            self._path,
+            _application.required,
+            appname=self.appname,
+            shown=self._shown,
+            as_root=self._as_root,
         )
-        faults = logs.check(
-            config.logging, config.locate, working_directory=self._directory(config)
-        )
-        if faults:
-            raise ConfigurationError(*faults)
+        if config.logging is not None:
+            faults = logs.check(
+                config.logging,
+                config.locate,
+                working_directory=config.daemon['working_directory'],
+            )
+            if faults:
+                raise ConfigurationError(*faults)
         return config
-
-    def _directory(self, config: Config) -> str:
-        """What relative paths in the configuration are relative to."""
-        return os.getcwd() if self.foreground else config.daemon['working_directory']
 
     # Before detaching: all that can be wrong is found here.
 
@@ -197,16 +200,14 @@ class Run:
         """Become the daemon; the command that was typed waits for it, and ends here."""
         daemon = self.config.daemon
         side = daemonize.detach(
-            umask=daemon['umask'],
-            working_directory=daemon['working_directory'],
-            preserve=[] if self.pidfile is None else [self.pidfile.fileno()],
+            umask=daemon['umask'], working_directory=daemon['working_directory']
         )
         if isinstance(side, daemonize.Command):
             self.signals.urgent = None
             side.leave(side.wait(daemon['start_timeout'], self.signals, self._say))
         self.readiness = side
         self.signals.install()
-        self.signals.urgent = _stop_early
+        _stop_early(self.signals)
 
     # In the process that does the work.
 
@@ -217,15 +218,14 @@ class Run:
         """
         try:
             status = self._work(held)
-            return (status, ['stopped before it was ready']) if status else (0, [])
-        except StopNow as stop:
-            LOGGER.warning('stopped at once by %s', stop.signum.name)
-            return 128 + stop.signum, [f'stopped at once by {stop.signum.name}']
+            return (status, [str(StoppedEarly())]) if status else (0, [])
+        except (StopNow, StoppedEarly) as stop:
+            LOGGER.warning('%s', stop)
+            return stop.status, [str(stop)]
         except SystemExit as leaving:
             return _judge_exit(leaving)
         except Error as error:
-            if not isinstance(error, StoppedEarly):
-                LOGGER.critical('%s', error)
+            LOGGER.critical('%s', error)
             return error.status, str(error).splitlines()
         except Exception as error:
             LOGGER.critical('%s', error, exc_info=True)
@@ -269,7 +269,7 @@ class Run:
 
     def _say_who(self) -> None:
         user = self.config.daemon['user']
-        if user is not None and not privileges.resolve(user, None).is_current():
+        if user is not None and privileges.resolve(user, None).uid != os.geteuid():
             self._say(f'with -f it runs as who you are, not as {user}')
 
     def _say(self, line: str) -> None:
@@ -283,6 +283,7 @@ class Run:
             detached=self.detaches,
             appname=self.appname,
             locate=config.locate,
+            working_directory=config.daemon['working_directory'],
         )
 
     def _redirect_output(self) -> None:
@@ -304,12 +305,17 @@ class Run:
         os._exit(128 + signum)
 
 
-def _stop_early(signum: int, frame: FrameType | None) -> None:
-    """What signals do until the controller has its life cycle: nothing is in hand yet."""
-    if signum == signal.SIGQUIT:
-        raise StopNow(signum)
-    if signum in (signal.SIGTERM, signal.SIGINT):
-        raise StoppedEarly('stopped before it was ready')
+def _stop_early(signals: Signals) -> None:
+    """Have a stop end the program until the controller has its life cycle: nothing is in hand."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if signum not in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT):
+            return
+        # What is released on the way out is not to be interrupted by the next one.
+        signals.urgent = None
+        raise StopNow(signum) if signum == signal.SIGQUIT else StoppedEarly
+
+    signals.urgent = stop
 
 
 def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:

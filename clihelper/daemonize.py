@@ -156,7 +156,7 @@ def detach(
         os.chdir(working_directory)
         if listening:
             os.environ['LISTEN_PID'] = str(os.getpid())
-        _close_inherited({*preserve, *listening})
+        _close_inherited(set(preserve), listening)
         _silence_standard_streams()
         readiness.started()
     except Exception as error:
@@ -392,16 +392,19 @@ def _import_detach_process() -> Callable[[], None]:
 
 def _listening_descriptors() -> range:
     """What a service manager handed over to this process: sd_listen_fds(3)."""
-    count = os.environ.get('LISTEN_FDS', '')
-    if os.environ.get('LISTEN_PID') != str(os.getpid()) or not count.isdigit():
+    if os.environ.get('LISTEN_PID') != str(os.getpid()):
         return range(0)
-    return range(LISTEN_FDS_START, LISTEN_FDS_START + int(count))
+    try:
+        count = int(os.environ.get('LISTEN_FDS', ''))
+    except ValueError:
+        count = 0
+    return range(LISTEN_FDS_START, LISTEN_FDS_START + count)
 
 
-def _close_inherited(kept: set[int]) -> None:
+def _close_inherited(preserve: set[int], listening: range) -> None:
     """Close what came from the shell: what is open and has no close-on-exec flag."""
     for descriptor in _numbers_in_use():
-        if descriptor > 2 and descriptor not in kept:
+        if descriptor > 2 and descriptor not in preserve and descriptor not in listening:
             with contextlib.suppress(OSError):
                 if os.get_inheritable(descriptor):
                     os.close(descriptor)

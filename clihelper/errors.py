@@ -37,12 +37,6 @@ class PidfileError(Error):
     status = os.EX_CANTCREAT  # 73
 
 
-class StoppedEarly(Error):
-    """A signal stopped the program before it was ready."""
-
-    status = os.EX_TEMPFAIL  # 75
-
-
 class NotPermitted(Error):
     """An unknown user or group, a missing privilege, a file that may not be read or written."""
 
@@ -70,9 +64,30 @@ class StopNow(SystemExit):
     know, and so that the status is right even where nobody catches it. It is no
     :class:`Exception`: a handler's ``except Exception`` does not stop it.
 
-    :param signum: the signal that ends the program; the exit status is ``128 + signum``.
+    :param signum: the signal that ends the program.
+    :ivar int status: the exit status, ``128 + signum``.
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(128 + signum)
         self.signum = signal.Signals(signum)
+        self.status = 128 + self.signum
+        super().__init__(self.status)
+
+    def __str__(self) -> str:
+        return f'stopped at once by {self.signum.name}'
+
+
+class StoppedEarly(SystemExit):
+    """A signal stopped the program before it was ready.
+
+    It may be raised anywhere while the program starts, in an import perhaps, and is no
+    :class:`Exception` for the same reasons as :class:`StopNow`.
+    """
+
+    status = os.EX_TEMPFAIL  # 75
+
+    def __init__(self) -> None:
+        super().__init__(self.status)
+
+    def __str__(self) -> str:
+        return 'stopped before it was ready'

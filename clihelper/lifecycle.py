@@ -117,6 +117,7 @@ class LifeCycle:
         except KeyboardInterrupt:
             LOGGER.info('stopped by a KeyboardInterrupt')
         finally:
+            self._become(State.STOPPING)
             self._become(State.STOPPED)
             os.close(self._interrupt)
         return 0 if self.was_ready else os.EX_TEMPFAIL
@@ -133,9 +134,6 @@ class LifeCycle:
                 if controller.state is not State.RELOADING:
                     self._become(State.STOPPING)
                 self.loop.call(controller._cleanup)
-        except BaseException:
-            self._become(State.STOPPING)
-            raise
         finally:
             self.loop.close()
         self.serve_signals()
@@ -420,7 +418,6 @@ class LifeCycle:
             else:
                 self._configure_logging(self.config)
         except Error as error:
-            self._configure_logging(old)
             LOGGER.error('%s; logging goes on as before', error)
         for key in SETTLED:
             if self.config.daemon[key] != old.daemon[key]:

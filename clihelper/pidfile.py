@@ -81,7 +81,7 @@ class Pidfile:
                     return
         except (OSError, ValueError) as error:
             raise self._error(_reason(error, self.path)) from error
-        raise self._error('is being replaced all the time')
+        raise self._error('keeps being replaced')
 
     def write(self) -> None:
         """Write the number of this process, which thereby becomes the one that releases it.

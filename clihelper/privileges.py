@@ -92,8 +92,7 @@ class Identity:
         missing = [name for name in needed if not _has_capability(name)]
         if missing:
             privileges = ' and '.join(missing)
-            raise self._error(f'this takes {privileges}, which root has and uid '
-                              f'{os.geteuid()} has not here')
+            raise self._error(f'needs {privileges}, which uid {os.geteuid()} does not have here')
 
     def assume(self) -> None:
         """Become so, irrevocably, and prove it; HOME, USER and LOGNAME become the user's.
@@ -129,8 +128,8 @@ class Identity:
         actual = _actual_ids()
         if actual != wanted:
             uids, gids, groups = actual
-            raise self._error(f'it had not the effect that it should: uids {uids}, gids {gids}, '
-                              f'groups {groups}')
+            raise self._error(f'the change is not complete or not final: uids {uids}, '
+                              f'gids {gids}, groups {groups}')
 
     def _has_groups(self) -> bool:
         return os.getresgid() == (self.gid,) * 3 and _current_groups() == self.groups

@@ -72,7 +72,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class IllegalTransition(RuntimeError):
-    """A state was set that may not follow the present one: a bug, of clihelper or of a subclass."""
+    """A state was set that may not follow the present one: a bug, here or in a subclass."""
 
     def __init__(self, old: State, new: State) -> None:
         super().__init__(f'a controller that is {old.name} cannot become {new.name}')

@@ -142,8 +142,8 @@ def test_an_ordinary_user_may_not_become_another_and_it_is_told_before_trying(be
     facts = become('root', None, wrapper=as_user(4001, 4002, [4002]))
     assert facts['status'] == 77
     assert facts['errors'][0] == (
-        "Daemon.user: cannot become user 'root': this takes CAP_SETGID and CAP_SETUID, "
-        'which root has and uid 4001 has not here'
+        "Daemon.user: cannot become user 'root': needs CAP_SETGID and CAP_SETUID, "
+        'which uid 4001 does not have here'
     )
     assert facts['uids'] == [4001] * 4
     assert facts['way_back'] == []
@@ -162,8 +162,8 @@ def test_an_ordinary_user_may_name_his_group_and_no_other(become):
     assert_exactly(become('orders', 'orders', wrapper=himself), 4001, 4002, [4010])
     assert_exactly(become(None, 'orders', wrapper=himself), 4001, 4002, [4010])
     assert become(None, 'mail2', wrapper=himself)['errors'][0] == (
-        'Daemon.group: cannot become group 4010: this takes CAP_SETGID, '
-        'which root has and uid 4001 has not here'
+        'Daemon.group: cannot become group 4010: needs CAP_SETGID, '
+        'which uid 4001 does not have here'
     )
 
 
@@ -172,8 +172,8 @@ def test_root_without_the_capability_is_told_which_one_it_is(become, missing):
     facts = become('orders', None, wrapper=['setpriv', '--bounding-set', f'-{missing}'])
     assert facts['status'] == 77
     assert facts['errors'][0] == (
-        f"Daemon.user: cannot become user 'orders': this takes CAP_{missing.upper()}, "
-        'which root has and uid 0 has not here'
+        f"Daemon.user: cannot become user 'orders': needs CAP_{missing.upper()}, "
+        'which uid 0 does not have here'
     )
 
 
@@ -183,7 +183,7 @@ def test_where_root_could_be_had_back_the_daemon_does_not_go_on(become):
     assert facts['status'] == 77
     [error] = facts['errors']
     assert error.startswith(
-        "Daemon.user: cannot become user 'orders': it had not the effect that it should: "
+        "Daemon.user: cannot become user 'orders': the change is not complete or not final: "
         'uids [0, 0, 0, 0]'
     )
 

@@ -7,6 +7,7 @@ dead peer's answer.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 
@@ -115,13 +116,18 @@ class Connection:
         self._next += 1
         connection = kombu.Connection(
             url if url.partition('://')[2] else f'{url}localhost',
-            heartbeat=self._heartbeat,
+            heartbeat=math.ceil(self._heartbeat),  # whole seconds on the wire
             connect_timeout=CONNECT_TIMEOUT,
             transport_options=_transport_options(url),
         )
         try:
-            connection.connect()
-        except (OSError, OperationalError, *connection.connection_errors) as error:
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        except (
+            OSError,
+            OperationalError,
+            *connection.connection_errors,
+            *connection.channel_errors,  # py-amqp counts a refused login among them
+        ) as error:
             raise _explained(error, masked(url)) from error
         finally:
             if not connection.connected:
@@ -136,13 +142,8 @@ class Connection:
         """Whether there is a connection, as far as is known."""
         return self._kombu is not None
 
-    @property
-    def errors(self) -> tuple[type[BaseException], ...]:
-        """What kombu raises for a lost connection or a closed channel."""
-        return self._errors
-
     def guard(self) -> Guard:
-        """A context in which those errors become :class:`Lost`."""
+        """A context in which kombu's errors of connections and channels become :class:`Lost`."""
         return Guard(self._errors)
 
     @property
@@ -156,9 +157,11 @@ class Connection:
         return masked(self._urls[max(index, 0) % len(self._urls)])
 
     def channel(self) -> Any:
-        """A new channel; raises :class:`Lost`."""
+        """A new channel, that gives bodies as they came; raises :class:`Lost`."""
         with self.guard():
-            return self._open_kombu.channel()
+            channel = self._open_kombu.channel()
+        channel.auto_decode = False  # py-amqp would decode by the character set, and guess
+        return channel
 
     def fileno(self) -> int | None:
         """The socket's descriptor; None where the transport has none to wait on."""

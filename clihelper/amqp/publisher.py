@@ -44,13 +44,14 @@ class Publisher:
         properties = {'content_type': kind, 'delivery_mode': PERSISTENT, **properties}
         target = f'exchange {exchange!r}, routing key {routing_key!r}'
         try:
-            if self._channel is None:
-                self._channel = self._connection.channel()
-            self._send(payload, exchange, routing_key, properties)
-        except (Lost, *self._connection.errors) as error:
+            with self._connection.guard():
+                if self._channel is None:
+                    self._channel = self._connection.channel()
+                self._send(payload, exchange, routing_key, properties)
+        except Lost as lost:
             # A channel that raised is closed, or waits for a confirmation that may come late.
             self.reset()
-            raise PublishError(f'{target}: {error or type(error).__name__}') from error
+            raise PublishError(f'{target}: {lost}') from lost
 
     def reset(self) -> None:
         """Forget the channel: the connection is another one now."""

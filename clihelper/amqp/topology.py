@@ -92,7 +92,7 @@ def _queue(name: str, options: Mapping[str, Any]) -> Queue:
 
 
 def _binding(options: Mapping[str, Any]) -> tuple[str, list[str]]:
-    return options['exchange'] or '', options['routing_keys'] or ['']
+    return options.get('exchange') or '', options['routing_keys'] or ['']
 
 
 def _dead_letter_queues(section: Mapping[str, Any]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from clihelper.amqp.topology import Topology
 from clihelper.errors import StopNow, UnavailableError
 from clihelper.loops import Loop
 from clihelper.loops.interval import Ticks
+from clihelper.schema import RETRY
 from clihelper.signals import Interrupted, wait_readable
 
 TYPE_CHECKING = False
@@ -53,7 +54,8 @@ class ConsumerLoop(Loop):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self._section = section = host.config.amqp
-        urls = [section['url']] if isinstance(section['url'], str) else section['url']
+        url = section['url']
+        urls = [url] if isinstance(url, str) else url
         self._connection = Connection(urls, section['heartbeat'])
         self._publisher = Publisher(self._connection)
         self._topology = Topology(section)
@@ -62,6 +64,8 @@ class ConsumerLoop(Loop):
         self._ticks: Ticks | None = None
         self._pulse = 0.0
         self._was_consuming = False
+        if section['retry'] != RETRY.defaults():
+            LOGGER.warning('AMQP.retry has no effect yet: a message that fails is a dead letter')
 
     # The way round.
 
@@ -135,6 +139,8 @@ class ConsumerLoop(Loop):
                     auto_declare=False,
                     on_message=partial(self._on_delivery, queue),
                 ).consume()
+        if not self._topology.queues:
+            LOGGER.warning('AMQP.queues names no queue: there is nothing to consume')
         self._backoff.reset()
         self._pulse = 0.0
         if self._ticks is not None:

@@ -8,6 +8,7 @@ import inspect
 
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
+from tornado.platform.asyncio import BaseAsyncIOLoop
 from tornado.tcpserver import TCPServer
 
 from clihelper.loops import Loop
@@ -39,8 +40,9 @@ class TornadoLoop(Loop):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self.io_loop: Any = IOLoop.current()
-        self._event_loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop
+        self.io_loop = IOLoop.current()
+        assert isinstance(self.io_loop, BaseAsyncIOLoop)
+        self._event_loop = self.io_loop.asyncio_loop
         self._ticks: Ticks | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._work: asyncio.Task[None] | None = None

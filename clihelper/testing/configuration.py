@@ -30,10 +30,8 @@ def read(source: Source, *, appname: str, required: Iterable[str]) -> Config:
     path = _path(source)
     if path is not None:
         data = _read_file(path)
-    elif isinstance(source, str):
-        data = source.encode()
     else:
-        data = _written(source or {})
+        data = source.encode() if isinstance(source, str) else _written(source)
     return config.parse(
         data,
         os.path.abspath(path) if path is not None else '',
@@ -71,8 +69,8 @@ _Dumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_st
 _Dumper.add_multi_representer(dict, lambda dumper, mapping: dumper.represent_dict(mapping))
 
 
-def _written(mapping: Mapping[str, Any]) -> bytes:
+def _written(mapping: Any) -> bytes:
     try:
-        return yaml.dump(dict(mapping), Dumper=_Dumper, sort_keys=False, encoding='utf-8')
+        return yaml.dump(dict(mapping or {}), Dumper=_Dumper, sort_keys=False).encode()
     except yaml.representer.RepresenterError as error:
         raise TypeError(f'the configuration has a value that YAML has not: {error}') from None

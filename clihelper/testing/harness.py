@@ -135,10 +135,12 @@ class Harness(Generic[C]):
         :param properties: AMQP's: ``content_type`` (by default, what suits the body),
             ``headers``, ``reply_to``, ``correlation_id``, ``message_id``, ...
         :raises ValueError: the queue is not consumed.
+        :raises TypeError: JSON has no way to say the body.
         """
         mailbox = self._mailbox()
+        message = mailbox.message(body, queue, exchange, routing_key, redelivered, properties)
         with self._life.step():
-            return mailbox.deliver(body, queue, exchange, routing_key, redelivered, properties)
+            return mailbox.deliver(*message)
 
     @contextmanager
     def refusing_publications(self) -> Iterator[None]:
@@ -153,10 +155,13 @@ class Harness(Generic[C]):
     def run(self, awaitable: Awaitable[Any]) -> Any:
         """Run a coroutine on the IOLoop, where the servers that ``_setup`` started serve.
 
+        Its tasks end with the controller: a client that is to see a graceful stop through
+        belongs into a thread.
+
         :returns: its result; what it raises comes out, and concerns the test alone.
         """
         if not isinstance(self.controller, IOLoopController):
-            raise TypeError(f'{self._class.__name__} has no IOLoop: it is no IOLoopController')
+            raise TypeError(f'{self._class.__name__} is no IOLoopController')
         result, error = None, None
         with self._life.step():
             try:
@@ -174,10 +179,14 @@ class Harness(Generic[C]):
         :meth:`configure` has given, USR1 takes that over in place, as long as it is valid.
 
         :param signum: its number or its name, as ``'TERM'``.
+        :raises ValueError: it is none that a controller answers to.
         :raises clihelper.errors.StopNow: it was QUIT.
         """
+        number = signal_number(signum)
+        if number not in HANDLED:
+            raise ValueError(f'no controller answers to {number.name}')
         with self._life.step():
-            self._life.signals.send(signal_number(signum))
+            self._life.signals.send(number)
 
     def configure(self, config: configuration.Source) -> None:
         """Give the configuration that the next HUP or USR1 reads, like rewriting the file."""
@@ -185,7 +194,7 @@ class Harness(Generic[C]):
 
     def _mailbox(self) -> Mailbox:
         if self._life.mailbox is None:
-            raise TypeError(f'{self._class.__name__} consumes nothing: it is no ConsumerController')
+            raise TypeError(f'{self._class.__name__} is no ConsumerController')
         return self._life.mailbox
 
     def _read_configuration(self) -> Config:
@@ -300,11 +309,11 @@ class _Life(LifeCycle):
         if not self._looping or not isinstance(self._controller, IOLoopController):
             return
         io_loop = self._controller.io_loop
-        overdue: list[bool] = []
-        timer = io_loop.call_later(TIMEOUT, lambda: (overdue.append(True), io_loop.stop()))
+        deadline = io_loop.time() + TIMEOUT
+        timer = io_loop.call_at(deadline, io_loop.stop)
         self.loop.run()
         io_loop.remove_timeout(timer)
-        if overdue:
+        if io_loop.time() >= deadline:
             raise WaitError(f'the work in hand was not finished within {TIMEOUT:g} s')
 
     @contextmanager
@@ -368,12 +377,7 @@ class _Signals(Signals):
         self._owner = os.getpid()
 
     def send(self, signum: signal.Signals) -> None:
-        """Do what the interpreter does when the signal comes.
-
-        :raises ValueError: it is none that a controller answers to.
-        """
-        if signum not in HANDLED:
-            raise ValueError(f'no controller answers to {signum.name}')
+        """Do what the interpreter does when the signal comes."""
         os.write(self._writer, bytes([signum]))
         self._handle(signum, None)
 
@@ -402,10 +406,14 @@ def _event_loop() -> Iterator[None]:
 
     from tornado.ioloop import IOLoop
 
-    asyncio.set_event_loop(asyncio.new_event_loop())
+    event_loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(event_loop)
     io_loop = IOLoop.current()
     try:
         yield
     finally:
+        # As asyncio.run() ends; what was closed a moment ago is finished with on the way.
+        event_loop.run_until_complete(event_loop.shutdown_asyncgens())
+        event_loop.run_until_complete(event_loop.shutdown_default_executor())
         io_loop.close()
         asyncio.set_event_loop(None)

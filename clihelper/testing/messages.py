@@ -150,7 +150,7 @@ class Mailbox:
 
         return handle
 
-    def deliver(
+    def message(
         self,
         body: Any,
         queue: str | None,
@@ -158,8 +158,11 @@ class Mailbox:
         routing_key: str | None,
         redelivered: bool,
         properties: dict[str, Any],
-    ) -> Delivered:
-        """See :meth:`clihelper.testing.Harness.deliver`."""
+    ) -> tuple[str, Any]:
+        """A message for :meth:`deliver`; see :meth:`clihelper.testing.Harness.deliver`.
+
+        :returns: the queue that it is from, and the message as kombu would have it.
+        """
         queue = self._consumed(queue)
         raw, kind = encode(body)
         self._tag += 1
@@ -174,18 +177,19 @@ class Mailbox:
             },
             **{'content_type': kind, **properties},
         )
-        self._error, self._settling = None, (settling := [])
+        return queue, delivery
+
+    def deliver(self, queue: str, delivery: Any) -> Delivered:
+        """Hand a message to the loop, which has it handled and settled."""
+        settling: list[Published] = []
+        self._error, self._settling = None, settling
         try:
-            message = self._hand_over(queue, delivery)
+            self._loop._on_delivery(queue, delivery)
+            message = self._loop._deliveries.popleft()
+            self._loop._handle(message)
         finally:
             self._settling = None
         return Delivered(message, self._error, settling)
-
-    def _hand_over(self, queue: str, delivery: Any) -> Message:
-        self._loop._on_delivery(queue, delivery)
-        message = self._loop._deliveries.popleft()
-        self._loop._handle(message)
-        return message
 
     def _consumed(self, queue: str | None) -> str:
         if queue is None and len(self._queues) == 1:

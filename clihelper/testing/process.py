@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from clihelper.pidfile import probe
 from clihelper.testing.notify import NotifySocket
@@ -44,11 +44,15 @@ class Program:
     :param notify: whether the program gets a ``NOTIFY_SOCKET``, which :meth:`wait_ready` listens
         to, and because of which it does not detach.
     :param watchdog: seconds of the watchdog to ask it for; None for none.
-    :param popen: further arguments of :class:`subprocess.Popen`, as ``pass_fds``.
+    :param popen: further arguments of :class:`subprocess.Popen`, as ``pass_fds`` or ``stdin``,
+        which is ``/dev/null`` by default.
     :ivar int pid: the number of the process.
+    :ivar stdin: where to write its standard input to, if ``stdin`` is :data:`subprocess.PIPE`;
+        else None.
     """
 
     pid: int
+    stdin: IO[bytes] | None
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class Program:
             self._close_descriptors()
             raise
         self.pid = self._process.pid
+        self.stdin = self._process.stdin
         self._exit = os.pidfd_open(self.pid)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._collect, daemon=True)
@@ -104,6 +109,8 @@ class Program:
         self._thread.join()
         for stream in self._streams.values():
             stream.close()
+        if self.stdin is not None:
+            self.stdin.close()
         os.close(self._exit)
         os.close(self._wake)
         self._close_descriptors()
@@ -204,7 +211,7 @@ class Program:
         """
         os.kill(self.pid, signal_number(signum))
 
-    def stop(self, signum: int | str = signal.SIGTERM, timeout: float = TIMEOUT) -> int:
+    def stop(self, signum: int | str = 'TERM', timeout: float = TIMEOUT) -> int:
         """Send a signal, and wait until it has ended; see :meth:`wait`."""
         self.signal(signum)
         return self.wait(timeout)
@@ -346,6 +353,9 @@ class Daemon:
 
         :raises ProcessLookupError: it has ended.
         """
+        if not self.is_running:
+            # As long as init(1) has not reaped it, the kernel would not mind.
+            raise ProcessLookupError(f'the daemon, pid {self.pid}, has ended')
         signal.pidfd_send_signal(self._descriptor, signal_number(signum))
 
     def wait(self, timeout: float = TIMEOUT) -> None:
@@ -356,7 +366,7 @@ class Daemon:
         if not self._ends(timeout):
             raise WaitError(f'the daemon, pid {self.pid}, did not end within {timeout:g} s')
 
-    def stop(self, signum: int | str = signal.SIGTERM, timeout: float = TIMEOUT) -> None:
+    def stop(self, signum: int | str = 'TERM', timeout: float = TIMEOUT) -> None:
         """Send a signal, and wait until it has ended."""
         self.signal(signum)
         self.wait(timeout)

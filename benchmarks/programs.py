@@ -1,0 +1,219 @@
+"""The programs that are measured: how they are started, watched and stopped."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+PEERS = os.path.join(os.path.dirname(__file__), 'peers')
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+PATIENCE = 30.0
+"""seconds that a program has for whatever is waited for"""
+
+LOGGING = """
+Logging:
+  version: 1
+  formatters:
+    plain: {format: '%(asctime)s %(levelname)s %(name)s: %(message)s'}
+  handlers:
+    console: {class: logging.StreamHandler, formatter: plain}
+  root: {handlers: [console], level: WARNING}
+"""
+"""Both of the frameworks that read a configuration read this one."""
+
+
+class Program:
+    """A running program that tells its events.
+
+    An event is a time of ``time.monotonic``, which is one clock for all processes, in a line.
+
+    :param command: what to run after the interpreter's name.
+    :param environment: of the program.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        self._events, writer = os.pipe()
+        self._buffer = b''
+        try:
+            self.started = time.monotonic()
+            self._process = subprocess.Popen(
+                [sys.executable, *command], env=environment | {'BENCHMARK_EVENTS': str(writer)},
+                pass_fds=[writer], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE)
+        finally:
+            os.close(writer)
+        self.pid = self._process.pid
+        self._command = ' '.join(command)
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._events)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def event(self) -> float:
+        """The time of the next event; the first time that is asked for is that of the first."""
+        deadline = time.monotonic() + PATIENCE
+        while b'\n' not in self._buffer:
+            left = max(deadline - time.monotonic(), 0.0)
+            readable, _, _ = select.select([self._events], (), (), left)
+            chunk = os.read(self._events, 65536) if readable else b''
+            if not chunk:
+                self._complain('no event')
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b'\n')
+        return float(line)
+
+    def events(self) -> list[float]:
+        """The times of all events that were told by now."""
+        while select.select([self._events], (), (), 0)[0]:
+            chunk = os.read(self._events, 65536)
+            if not chunk:
+                break
+            self._buffer += chunk
+        lines, _, self._buffer = self._buffer.rpartition(b'\n')
+        return [float(line) for line in lines.split()]
+
+    def terminate(self) -> float:
+        """Send TERM, and return the seconds until the program has ended and was waited for."""
+        sent = time.monotonic()
+        os.kill(self.pid, signal.SIGTERM)
+        self._process.wait(PATIENCE)
+        took = time.monotonic() - sent
+        if self._process.returncode not in (0, -signal.SIGTERM):
+            self._complain(f'status {self._process.returncode}')
+        return took
+
+    def wait(self) -> tuple[float, float]:
+        """Wait for a program that ends by itself.
+
+        :returns: the seconds it took, and the seconds of CPU time.
+        """
+        _, status, usage = os.wait4(self.pid, 0)
+        took = time.monotonic() - self.started
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._process.returncode != 0:
+            self._complain(f'status {self._process.returncode}')
+        return took, usage.ru_utime + usage.ru_stime
+
+    def resident(self) -> tuple[float, float]:
+        """Its resident set and its proportional set, in MiB; see proc(5)."""
+        return (_kilobytes(f'/proc/{self.pid}/status', 'VmRSS') / 1024,
+                _kilobytes(f'/proc/{self.pid}/smaps_rollup', 'Pss') / 1024)
+
+    def switches(self) -> int:
+        """How often its threads have given up a CPU to wait: each is followed by a wakeup."""
+        total = 0
+        for thread in os.listdir(f'/proc/{self.pid}/task'):
+            total += _kilobytes(
+                f'/proc/{self.pid}/task/{thread}/status', 'voluntary_ctxt_switches')
+        return total
+
+    def _complain(self, what: str) -> None:
+        """End the benchmarks, with what the program has printed."""
+        self._process.kill()
+        assert self._process.stderr is not None
+        printed = self._process.stderr.read().decode(errors='replace')
+        raise RuntimeError(f'{self._command}: {what}\n{printed}')
+
+
+class Workshop:
+    """Starts programs, and a broker for those that need one.
+
+    :param directory: for configurations and compiled modules; none of it outlives the benchmarks.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._broker: object | None = None
+        self._url = ''
+        self._environment = {
+            key: value for key, value in os.environ.items()
+            if key not in ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'PYTHONDONTWRITEBYTECODE')
+        } | {
+            # All of them are compiled beforehand, as installed packages are.
+            'PYTHONPYCACHEPREFIX': os.path.join(directory, 'compiled'),
+            'PYTHONPATH': ROOT,
+        }
+
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._broker is not None:
+            self._broker.__exit__(*exc_info)  # type: ignore[attr-defined]
+
+    def code(self, source: str) -> Program:
+        """Run Python source."""
+        return Program(['-c', source], self._environment)
+
+    def run(self, command: str, **environment: object) -> Program:
+        """Run a peer.
+
+        :param command: its name and arguments.
+        :param environment: of it: ``BENCHMARK_INTERVAL`` and the like, without the prefix.
+        """
+        name, *arguments = command.split()
+        added = {f'BENCHMARK_{key.upper()}': str(value) for key, value in environment.items()}
+        return Program([os.path.join(PEERS, f'{name}.py'), *arguments],
+                       self._environment | added)
+
+    def configuration(self, name: str, text: str) -> str:
+        """Write a configuration; returns its path."""
+        path = os.path.join(self.directory, f'{name}.yml')
+        with open(path, 'w') as file:
+            file.write(text)
+        return path
+
+    def interval(self, seconds: float) -> str:
+        """The configuration of an interval program."""
+        return self.configuration(
+            f'interval-{seconds}', f'Application: {{wake_interval: {seconds}}}\n{LOGGING}')
+
+    def consumer(self, queue: str, heartbeat: int) -> str:
+        """The configuration of a consumer."""
+        return self.configuration(
+            f'{queue}-{heartbeat}',
+            f'AMQP:\n  url: {self.url}\n  heartbeat: {heartbeat}\n'
+            f'  prefetch: 1\n  queues: {{{queue}: {{durable: true}}}}\n{LOGGING}')
+
+    @property
+    def url(self) -> str:
+        """The URL of a private RabbitMQ node, which is started when it is first asked for."""
+        if self._broker is None:
+            from tests.broker import Broker
+
+            self._broker = broker = Broker().__enter__()
+            self._url = broker.url()
+        return self._url
+
+    def fill(self, queue: str, count: int) -> None:
+        """Put messages into a durable queue, which is made if it is not there."""
+        import pika
+
+        with pika.BlockingConnection(pika.URLParameters(self.url)) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.queue_declare(queue, durable=True)
+            for number in range(count):
+                channel.basic_publish('', queue, b'%d' % number, pika.BasicProperties(
+                    content_type='application/json', delivery_mode=2))
+
+
+def _kilobytes(path: str, key: str) -> int:
+    with open(path) as file:
+        for line in file:
+            if line.startswith(f'{key}:'):
+                return int(line.split()[1])
+    raise KeyError(key)

@@ -1,0 +1,167 @@
+"""A program of ``tests/programs`` and its life: what it reports, and where it is held up."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from clihelper.testing import TIMEOUT, Program, WaitError
+from clihelper.testing.process import signal_number
+
+PROGRAMS = Path(__file__).parent / 'programs'
+
+LOGGING = """\
+Logging:
+  formatters: {plain: {format: '%(levelname)s %(name)s %(message)s'}}
+  handlers: {file: {class: logging.FileHandler, filename: FOLDER/log, formatter: plain}}
+  root: {level: DEBUG, handlers: [file]}
+"""
+"""A section that has all that is logged in the file ``log``"""
+
+
+class Life:
+    """A program, in the foreground or as a daemon, from entering the ``with`` to leaving it.
+
+    Its configuration is ``app.yml`` in *folder*, and its log ``log`` there.
+
+    :param folder: the test's own.
+    :param program: the file in ``tests/programs``.
+    :param words: what follows it on the command line, before the options.
+    :param options: what follows after ``-c FILE``; by default it stays in the foreground.
+    :param config: sections of the configuration, besides the pidfile and the log.
+    :param held_at: phases in which the program waits for :meth:`let_go`.
+    :param popen: further arguments of :class:`~clihelper.testing.Program`.
+    :ivar Program program: the command; it tells a daemon's end, too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        program: str,
+        *words: str,
+        options: tuple[str, ...] = ('-f',),
+        config: str = 'Daemon: {pidfile: FOLDER/pid}\n',
+        log: str = LOGGING,
+        held_at: str = '',
+        env: dict[str, str | None] | None = None,
+        **popen: Any,
+    ) -> None:
+        self.folder = folder
+        self.configure(config + log)
+        for name in ('reports', 'gate'):
+            os.mkfifo(folder / name)
+        self._reports = os.open(folder / 'reports', os.O_RDWR | os.O_NONBLOCK)
+        self._gate = os.open(folder / 'gate', os.O_RDWR)
+        self._unread = b''
+        self.reported: list[str] = []
+        self.pid = 0
+        is_daemon = '-f' not in options
+        popen.setdefault('notify', False)
+        self.program = Program(
+            [
+                sys.executable,
+                *([str(PROGRAMS / 'reaper.py'), sys.executable] if is_daemon else []),
+                str(PROGRAMS / program),
+                *words,
+                '-c',
+                str(folder / 'app.yml'),
+                *options,
+            ],
+            env={
+                'REPORTS': str(folder / 'reports'),
+                'GATE': str(folder / 'gate'),
+                'HELD_AT': held_at,
+                'PYTHONPATH': os.pathsep.join([str(PROGRAMS.parent.parent), str(PROGRAMS)]),
+                **(env or {}),
+            },
+            cwd=folder,
+            **popen,
+        )
+
+    def __enter__(self) -> Self:
+        self.program.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._kill_daemon()
+        self.program.__exit__(*exception)
+        os.close(self._reports)
+        os.close(self._gate)
+
+    def _kill_daemon(self) -> None:
+        try:
+            if f'REPORTS={self.folder}/' in Path(f'/proc/{self.pid}/environ').read_text():
+                os.kill(self.pid, signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            pass
+
+    def configure(self, text: str) -> None:
+        """Write the configuration."""
+        (self.folder / 'app.yml').write_text(text.replace('FOLDER', str(self.folder)))
+
+    @property
+    def log(self) -> list[str]:
+        """The lines of the log so far."""
+        try:
+            return (self.folder / 'log').read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def logged(self, words: str) -> int:
+        """How many lines of the log have the *words*."""
+        return sum(words in line for line in self.log)
+
+    def wait_report(self, words: str, timeout: float = TIMEOUT) -> str:
+        """Wait until it reports what begins with *words*; the process that does is :attr:`pid`.
+
+        :raises WaitError: it does not.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            while b'\n' in self._unread:
+                line, _, self._unread = self._unread.partition(b'\n')
+                pid, _, report = line.decode().partition(' ')
+                self.reported.append(report)
+                if report.startswith(words):
+                    self.pid = int(pid)
+                    return report
+            if not select.select([self._reports], [], [], max(end - time.monotonic(), 0))[0]:
+                raise WaitError(
+                    f'{words!r} was not reported\n{self.program}\nreported: {self.reported}\n'
+                    + '\n'.join(self.log)
+                )
+            self._unread += os.read(self._reports, 65536)
+
+    def take_reports(self) -> list[str]:
+        """All that it has reported so far."""
+        try:
+            self.wait_report('\0', timeout=0)
+        except WaitError:
+            pass
+        return self.reported
+
+    def let_go(self, times: int = 1) -> None:
+        """Open the gate at which it waits."""
+        os.write(self._gate, b'.' * times)
+
+    def signal(self, *signums: int | str) -> None:
+        """Send signals to the process that reported last."""
+        for signum in signums:
+            os.kill(self.pid, signal_number(signum))
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """Wait for the end of the program in the foreground; its exit status."""
+        return self.program.wait(timeout)
+
+    def wait_command(self, timeout: float = TIMEOUT) -> int:
+        """The exit status of the command that starts a daemon."""
+        return int(self.program.wait_line(r'^command (-?\d+)', timeout)[1])
+
+    def wait_daemon(self, timeout: float = TIMEOUT) -> int:
+        """The exit status of the daemon, the process that reported last."""
+        return int(self.program.wait_line(rf'^{self.pid} (-?\d+)', timeout)[1])

@@ -1,0 +1,77 @@
+"""A daemon that reports each phase of its life: phases.py CLASS -c FILE ..."""
+
+import os
+import sys
+
+import reports
+
+import clihelper
+
+reports.at('start')
+
+
+class Reporting:
+    """Reports the hooks of a controller, and its states."""
+
+    def set_state(self, state):
+        super().set_state(state)
+        reports.report(state.name)
+
+    def _setup(self):
+        reports.at('setup')
+
+    def _cleanup(self):
+        reports.at('cleanup')
+
+    def on_configuration_reloaded(self):
+        reports.report('reloaded', self.wake_interval)
+
+    def on_sigusr2(self):
+        super().on_sigusr2()
+        reports.report('stacks')
+
+
+class Periodic(Reporting, clihelper.Controller):
+    def _process(self):
+        reports.at('process')
+        reports.report('processed')
+
+
+class Consumer(Reporting, clihelper.ConsumerController):
+    has_published = False
+
+    def _process(self):
+        if not self.has_published:
+            self.has_published = True
+            self.publish('hello', routing_key='greetings')
+
+    def on_message(self, body, message):
+        reports.at('message')
+        reports.report('handled', body)
+
+
+class Ioloop(Reporting, clihelper.IOLoopController):
+    def _process(self):
+        reports.at('process')
+        reports.report('processed')
+
+
+class SlowToImport(Reporting, clihelper.Controller):
+    loop_class = 'slow_loop.IntervalLoop'
+
+
+def options(parser):
+    reports.at('options')
+
+
+def main():
+    controller = globals()[sys.argv.pop(1)]
+    if 'fork' in os.environ['HELD_AT']:
+        os.register_at_fork(after_in_child=lambda: reports.at('fork'))
+    clihelper.setup('phases', 'Reports its phases.', '1.2.3')
+    clihelper.run(controller, options)
+    reports.report('after run')
+
+
+if __name__ == '__main__':
+    main()

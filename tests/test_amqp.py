@@ -1,0 +1,150 @@
+"""The parts of the consumer that need no broker: outcomes, bodies, delays, addresses."""
+
+from __future__ import annotations
+
+import pytest
+
+from clihelper.amqp import settlement
+from clihelper.amqp.connection import Backoff, masked
+from clihelper.amqp.message import Message, decode
+from clihelper.amqp.publisher import encode
+from clihelper.amqp.settlement import Outcome
+
+ALL = ('json', 'text', 'binary')
+
+
+class Delivery:
+    """What kombu delivers."""
+
+    def __init__(self, body, content_type=None, content_encoding=None, **properties):
+        self.body = body
+        self.content_type = content_type
+        self.content_encoding = content_encoding
+        self.headers = properties.pop('headers', None)
+        self.properties = properties
+        self.delivery_info = {'exchange': 'shop', 'routing_key': 'order.new'}
+
+
+def message(*args, **kwargs):
+    return Message(Delivery(*args, **kwargs), 'orders', lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ('error', 'outcome', 'reason'),
+    [
+        (settlement.Requeue(), Outcome.REQUEUE, None),
+        (settlement.Reject(), Outcome.DEAD_LETTER, 'rejected'),
+        (settlement.Undecodable(), Outcome.DEAD_LETTER, 'undecodable'),
+        (settlement.Unaccepted(), Outcome.DEAD_LETTER, 'unaccepted'),
+        (settlement.Oversize(), Outcome.DEAD_LETTER, 'oversize'),
+        (ConnectionResetError(), Outcome.DEAD_LETTER, 'exception'),
+        (SystemExit(), Outcome.DEAD_LETTER, 'exception'),
+    ],
+)
+def test_what_was_raised_decides_the_outcome(error, outcome, reason):
+    assert settlement.judge(error) is outcome
+    if reason:
+        assert settlement.reason(error) == reason
+
+
+def test_returning_acknowledges():
+    assert settlement.judge(None) is Outcome.ACK
+
+
+def test_a_dead_letter_says_what_happened_within_bounds():
+    headers = settlement.dead_letter_headers(ValueError('x' * 9999), 'orders', 'shop')
+    assert headers['x-clihelper-exception'] == 'ValueError'
+    assert len(headers['x-clihelper-message']) == settlement.LONGEST_TEXT
+    assert headers['x-clihelper-queue'] == 'orders'
+    assert headers['x-clihelper-application'] == 'shop'
+
+
+@pytest.mark.parametrize(
+    ('body', 'content_type', 'encoding', 'expected'),
+    [
+        (b'{"a": 1}', 'application/json', 'utf-8', {'a': 1}),
+        (b'[1]', 'application/vnd.api+json; charset=utf-8', None, [1]),
+        ('grün'.encode(), 'text/plain', 'utf-8', 'grün'),
+        ('grün'.encode('latin-1'), 'text/plain', 'latin-1', 'grün'),
+        ('grün'.encode(), 'text/html; charset=utf-8', None, 'grün'),
+        (b'\x00\xff', 'application/octet-stream', 'binary', b'\x00\xff'),
+        (b'\x00\xff', None, None, b'\x00\xff'),
+    ],
+)
+def test_bodies_are_decoded_by_their_type(body, content_type, encoding, expected):
+    assert decode(message(body, content_type, encoding), ALL, 100) == expected
+
+
+@pytest.mark.parametrize(
+    ('body', 'content_type', 'encoding', 'error'),
+    [
+        (b'{secret', 'application/json', 'utf-8', settlement.Undecodable),
+        (b'"\xffsecret"', 'application/json', None, settlement.Undecodable),
+        (b'[' * 100_000, 'application/json', None, settlement.Undecodable),
+        (b'secret\xff', 'text/plain', None, settlement.Undecodable),
+        (b'secret', 'text/plain', 'no-such-code', settlement.Undecodable),
+        (b'secret', 'application/x-python-serialize', 'binary', settlement.Unaccepted),
+        (b'secret' * 100_000, 'text/plain', None, settlement.Oversize),
+    ],
+)
+def test_a_bad_body_is_refused_and_not_quoted(body, content_type, encoding, error):
+    with pytest.raises(error) as caught:
+        decode(message(body, content_type, encoding), ALL, 200_000)
+    assert 'secret' not in str(caught.value)
+
+
+def test_only_accepted_kinds_are_decoded():
+    with pytest.raises(settlement.Unaccepted, match='text/plain'):
+        decode(message(b'x', 'text/plain'), ('json',), 100)
+
+
+@pytest.mark.parametrize(
+    ('body', 'expected'),
+    [
+        (b'\xff', (b'\xff', 'application/octet-stream')),
+        ('grün', ('grün'.encode(), 'text/plain')),
+        ({'a': [1, None]}, (b'{"a":[1,null]}', 'application/json')),
+    ],
+)
+def test_bodies_are_encoded_by_their_kind(body, expected):
+    assert encode(body) == expected
+
+
+def test_a_copy_neither_expires_nor_is_refused_nor_goes_elsewhere():
+    properties = {'correlation_id': '7', 'expiration': '1', 'user_id': 'guest', 'delivery_tag': 1}
+    copy = message(
+        b'', 'text/plain', 'utf-8', headers={'CC': ['x'], 'mine': 1}, **properties
+    ).copy({'x-clihelper-reason': 'rejected'})
+    assert copy == {
+        'correlation_id': '7',
+        'content_type': 'text/plain',
+        'content_encoding': 'utf-8',
+        'headers': {'mine': 1, 'x-clihelper-reason': 'rejected'},
+    }
+
+
+def test_delays_grow_under_a_cap_that_depends_on_when_the_broker_was_well():
+    backoff = Backoff(uniform=lambda low, high: high)
+    assert [backoff.next(1) for _ in range(7)] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert backoff.next(3600) == 0.1 * 2**7
+    assert [backoff.next(3600) for _ in range(3)][-1] == 30
+    backoff.reset()
+    assert backoff.next(1) == 0.1
+
+
+def test_delays_are_jittered_in_full():
+    backoff = Backoff(uniform=lambda low, high: low)
+    assert backoff.next(1) == 0
+
+
+@pytest.mark.parametrize(
+    ('url', 'shown'),
+    [
+        ('amqp://orders:secret@broker:5672/shop', 'amqp://orders:**@broker:5672/shop'),
+        ('amqp://orders:se@cr:et@broker//', 'amqp://orders:**@broker//'),
+        ('amqp://orders@broker', 'amqp://orders@broker'),
+        ('memory://', 'memory://'),
+    ],
+)
+def test_addresses_are_shown_without_passwords(url, shown):
+    assert masked(url) == shown

@@ -1,0 +1,443 @@
+"""Each signal in each phase of a program's life, in the foreground and as a daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clihelper.errors import StoppedEarly
+from clihelper.signals import Deadline, Interrupted, Signals, wait_readable
+from tests.life import LOGGING, Life
+
+CONFIG = """\
+Daemon: {pidfile: FOLDER/pid}
+AMQP: {url: 'memory://', queues: {greetings: {}}}
+"""
+
+#: Reading it imports tests/programs/slow_handler.py.
+SLOW_LOGGING = LOGGING.replace(
+    'root:', '  slow: {class: slow_handler.Handler}\n  root:'
+).replace('  root:', 'root:').replace('root:', '  root:', 1)
+
+#: The phases before the program is ready, and the class that comes by each.
+BEFORE_READY = {
+    'options': 'Periodic',
+    'configuration': 'Periodic',
+    'import': 'SlowToImport',
+    'setup': 'Periodic',
+}
+
+#: The phases in which something is in hand, and the report of its end.
+AT_WORK = {
+    'process': ('Periodic', 'processed'),
+    'message': ('Consumer', 'handled hello'),
+}
+
+FOREGROUND, DAEMON = ('-f',), ()
+
+STOPPED_EARLY = 'phases: stopped before it was ready'
+
+
+def phases(folder: Path, controller: str, held_at: str, options: tuple[str, ...] = FOREGROUND,
+           **arguments: object) -> Life:
+    log = LOGGING
+    if held_at == 'configuration':
+        log = LOGGING.replace('handlers: {', 'handlers: {slow: {class: slow_handler.Handler}, ')
+    return Life(folder, 'phases.py', controller, options=options, config=CONFIG, log=log,
+                held_at=held_at, **arguments)
+
+
+def repeat_until_it_ends(life: Life, signum: str) -> int:
+    """Signals do not queue: one that comes before another is served is the same one."""
+    process = os.pidfd_open(life.pid)
+    try:
+        while not wait_readable((process,), 0.02):
+            life.signal(signum)
+    finally:
+        os.close(process)
+    return life.wait()
+
+
+# Before the program is ready.
+
+@pytest.mark.parametrize('phase', BEFORE_READY)
+@pytest.mark.parametrize('signum', ['TERM', 'INT'])
+def test_a_stop_before_it_is_ready_is_status_75(
+    tmp_path: Path, phase: str, signum: str
+) -> None:
+    with phases(tmp_path, BEFORE_READY[phase], phase) as life:
+        life.wait_report(phase)
+        life.signal(signum)
+        life.let_go()
+        assert life.wait() == 75
+        assert life.program.stderr == [STOPPED_EARLY]
+        assert 'process' not in life.take_reports()
+        assert ('cleanup' in life.reported) == ('setup' in life.reported)
+
+
+@pytest.mark.parametrize('phase', BEFORE_READY)
+def test_a_repeated_int_before_it_is_ready_ends_it_without_a_traceback(
+    tmp_path: Path, phase: str
+) -> None:
+    with phases(tmp_path, BEFORE_READY[phase], phase) as life:
+        life.wait_report(phase)
+        status = repeat_until_it_ends(life, 'INT')
+        assert (status, life.program.stderr) in [
+            (75, [STOPPED_EARLY]), (130, ['phases: stopped at once by SIGINT'])
+        ]
+
+
+@pytest.mark.parametrize('phase', BEFORE_READY)
+def test_quit_before_it_is_ready_is_status_131(tmp_path: Path, phase: str) -> None:
+    with phases(tmp_path, BEFORE_READY[phase], phase) as life:
+        life.wait_report(phase)
+        life.signal('QUIT')
+        assert life.wait() == 131
+        assert life.program.stderr == ['phases: stopped at once by SIGQUIT']
+
+
+@pytest.mark.parametrize('phase', BEFORE_READY)
+@pytest.mark.parametrize(('signum', 'effect'), [
+    ('HUP', 'RELOADING'), ('USR1', 'reloaded'), ('USR2', 'stacks'),
+])
+def test_other_signals_before_it_is_ready_are_served_after_setup(
+    tmp_path: Path, phase: str, signum: str, effect: str
+) -> None:
+    with phases(tmp_path, BEFORE_READY[phase], phase) as life:
+        life.wait_report(phase)
+        life.signal(signum)
+        life.let_go()
+        if phase != 'setup':
+            life.wait_report('setup')
+        life.wait_report(effect)
+        life.wait_report('SLEEPING')
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
+def test_before_run_is_called_signals_do_what_they_do_to_every_program(tmp_path: Path) -> None:
+    with phases(tmp_path, 'Periodic', 'start') as life:
+        life.wait_report('start')
+        life.signal('TERM')
+        assert life.wait() == -signal.SIGTERM
+        assert life.program.stderr == []
+
+
+@pytest.mark.parametrize('phase', ['options', 'configuration', 'fork', 'import', 'setup'])
+@pytest.mark.parametrize('signum', ['TERM', 'INT'])
+def test_a_stop_of_the_command_stops_the_daemon_that_starts(
+    tmp_path: Path, phase: str, signum: str
+) -> None:
+    with phases(tmp_path, BEFORE_READY.get(phase, 'Periodic'), phase, DAEMON) as life:
+        command = int(life.program.wait_line(r'^started (\d+)')[1])
+        life.wait_report(phase)
+        daemon = life.pid
+        os.kill(command, getattr(signal, f'SIG{signum}'))
+        if daemon != command:
+            # The command passes it on; the daemon is let go once it has come to it.
+            wait_until_caught_or_dead(daemon, signal.SIGTERM)
+        life.let_go(2)
+        assert life.wait_command() == 75
+        assert len(life.program.stderr) == 1
+        assert life.program.stderr[0].startswith(STOPPED_EARLY)
+        life.program.wait()
+        assert 'process' not in life.take_reports()
+        assert not (tmp_path / 'pid').exists()
+
+
+def wait_until_caught_or_dead(pid: int, signum: int) -> None:
+    """Until the signal has come to a process: it sleeps in read(2) again, or has ended."""
+
+
+@pytest.mark.parametrize('phase', ['import', 'setup'])
+@pytest.mark.parametrize(('signum', 'status', 'line'), [
+    ('TERM', 75, STOPPED_EARLY),
+    ('QUIT', 131, 'phases: stopped at once by SIGQUIT'),
+])
+def test_the_command_returns_the_status_of_a_daemon_stopped_before_it_was_ready(
+    tmp_path: Path, phase: str, signum: str, status: int, line: str
+) -> None:
+    with phases(tmp_path, BEFORE_READY[phase], phase, DAEMON) as life:
+        life.wait_report(phase)
+        life.signal(signum)
+        life.let_go()
+        assert life.wait_command() == status
+        assert life.program.stderr == [line]
+        assert life.wait_daemon() == status
+        assert not (tmp_path / 'pid').exists()
+
+
+# While it sleeps.
+
+@pytest.mark.parametrize('controller', ['Periodic', 'Consumer', 'Ioloop'])
+@pytest.mark.parametrize(('signum', 'status'), [('TERM', 0), ('INT', 0), ('QUIT', 131)])
+def test_a_stop_while_it_sleeps_cleans_up(
+    tmp_path: Path, controller: str, signum: str, status: int
+) -> None:
+    with phases(tmp_path, controller, '') as life:
+        life.wait_report('SLEEPING')
+        life.signal(signum)
+        assert life.wait() == status
+        assert life.take_reports().count('cleanup') == 1
+        assert ('after run' in life.reported) == (status == 0)
+
+
+@pytest.mark.parametrize('controller', ['Periodic', 'Consumer', 'Ioloop'])
+def test_hup_begins_again_in_the_same_process(tmp_path: Path, controller: str) -> None:
+    with phases(tmp_path, controller, '') as life:
+        life.wait_report('SLEEPING')
+        pid, before = life.pid, len(life.take_reports())
+        life.signal('HUP')
+        life.wait_report('SLEEPING')
+        life.signal('TERM')
+        assert life.wait() == 0
+        assert life.pid == pid
+        hooks = [each for each in life.take_reports()[before:] if each in ('cleanup', 'setup')]
+        assert hooks == ['cleanup', 'setup', 'cleanup']
+        assert life.reported[before:].index('cleanup') < life.reported[before:].index('setup')
+
+
+@pytest.mark.parametrize('controller', ['Periodic', 'Consumer', 'Ioloop'])
+def test_usr1_and_usr2_do_not_wake_it(tmp_path: Path, controller: str) -> None:
+    with phases(tmp_path, controller, '') as life:
+        life.wait_report('SLEEPING')
+        before = len(life.take_reports())
+        life.signal('USR1')
+        life.wait_report('reloaded 60.0')
+        life.signal('USR2')
+        life.wait_report('stacks')
+        life.signal('TERM')
+        assert life.wait() == 0
+        assert 'ACTIVE' not in life.take_reports()[before:]
+        assert life.logged('state SLEEPING') == 1
+        assert life.logged('phases.py", line') > 0
+
+
+# While something is in hand.
+
+@pytest.mark.parametrize('phase', AT_WORK)
+@pytest.mark.parametrize('options', [FOREGROUND, DAEMON], ids=['foreground', 'daemon'])
+@pytest.mark.parametrize('signums', ['TERM', 'INT', 'TERM TERM'])
+def test_a_stop_finishes_the_work_in_hand(
+    tmp_path: Path, phase: str, options: tuple[str, ...], signums: str
+) -> None:
+    controller, end = AT_WORK[phase]
+    with phases(tmp_path, controller, phase, options) as life:
+        life.wait_report(phase)
+        before = len(life.take_reports())
+        life.signal(*signums.split())
+        life.let_go()
+        assert (life.wait_daemon() if options is DAEMON else life.wait()) == 0
+        after = [each for each in life.take_reports()[before:] if each not in ('IDLE', 'SLEEPING')]
+        assert after == [end, 'STOP_REQUESTED', 'STOPPING', 'cleanup', 'STOPPED', 'after run']
+        assert not (tmp_path / 'pid').exists()
+
+
+@pytest.mark.parametrize('phase', AT_WORK)
+@pytest.mark.parametrize('options', [FOREGROUND, DAEMON], ids=['foreground', 'daemon'])
+def test_quit_abandons_the_work_in_hand(
+    tmp_path: Path, phase: str, options: tuple[str, ...]
+) -> None:
+    controller, end = AT_WORK[phase]
+    with phases(tmp_path, controller, phase, options) as life:
+        life.wait_report(phase)
+        life.signal('QUIT')
+        assert (life.wait_daemon() if options is DAEMON else life.wait()) == 131
+        assert end not in life.take_reports()
+        assert life.reported.count('cleanup') == 1
+        assert not (tmp_path / 'pid').exists()
+
+
+@pytest.mark.parametrize('phase', AT_WORK)
+@pytest.mark.parametrize('first', ['INT', 'TERM'])
+def test_int_while_it_stops_abandons_the_work_in_hand(
+    tmp_path: Path, phase: str, first: str
+) -> None:
+    controller, end = AT_WORK[phase]
+    with phases(tmp_path, controller, phase) as life:
+        life.wait_report(phase)
+        life.signal(first)
+        assert repeat_until_it_ends(life, 'INT') == 130
+        assert life.program.stderr == ['phases: stopped at once by SIGINT']
+        assert end not in life.take_reports()
+        assert 'cleanup' in life.reported
+
+
+@pytest.mark.parametrize('phase', AT_WORK)
+@pytest.mark.parametrize(('signum', 'effect'), [
+    ('HUP', 'RELOADING'), ('USR1', 'reloaded'), ('USR2', 'stacks'),
+])
+def test_other_signals_wait_for_the_end_of_the_work_in_hand(
+    tmp_path: Path, phase: str, signum: str, effect: str
+) -> None:
+    controller, end = AT_WORK[phase]
+    with phases(tmp_path, controller, phase) as life:
+        life.wait_report(phase)
+        life.signal(signum)
+        life.let_go()
+        life.wait_report(end)
+        life.wait_report(effect)
+        if signum == 'HUP':
+            life.wait_report('setup')
+        life.wait_report('SLEEPING')
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
+# While it cleans up.
+
+@pytest.mark.parametrize('signum', ['TERM', 'HUP', 'USR1', 'USR2'])
+def test_while_it_cleans_up_a_signal_is_noted_and_no_more(tmp_path: Path, signum: str) -> None:
+    with phases(tmp_path, 'Periodic', 'cleanup') as life:
+        life.wait_report('SLEEPING')
+        life.signal('TERM')
+        life.wait_report('cleanup')
+        life.signal(signum)
+        life.let_go()
+        assert life.wait() == 0
+        assert life.take_reports()[-3:] == ['cleanup', 'STOPPED', 'after run']
+        assert life.logged(f'SIG{signum} while stopping: noted') == 1
+
+
+@pytest.mark.parametrize(('signum', 'status'), [('INT', 130), ('QUIT', 131)])
+def test_while_it_cleans_up_int_and_quit_end_it_at_once(
+    tmp_path: Path, signum: str, status: int
+) -> None:
+    with phases(tmp_path, 'Periodic', 'cleanup') as life:
+        life.wait_report('SLEEPING')
+        life.signal('TERM')
+        life.wait_report('cleanup')
+        life.signal(signum)
+        assert life.wait() == status
+        assert life.program.stderr == [f'phases: stopped at once by SIG{signum}']
+
+
+# The pipe itself.
+
+@pytest.fixture
+def pipe() -> Iterator[Signals]:
+    signals = Signals()
+    signals.install()
+    yield signals
+    signals.uninstall()
+
+
+def test_the_pipe_has_each_signal_once_in_the_order_of_coming(pipe: Signals) -> None:
+    for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+        os.kill(os.getpid(), signum)
+    assert pipe.wait(0)
+    assert pipe.read() == [signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM]
+    assert pipe.read() == []
+    assert not pipe.wait(0)
+
+
+def test_a_signal_of_the_programs_own_is_not_the_pipes(pipe: Signals) -> None:
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda signum, frame: seen.append(signum))
+    signal.signal(signal.SIGUSR2, lambda signum, frame: seen.append(signum))
+    try:
+        os.kill(os.getpid(), signal.SIGALRM)
+        os.kill(os.getpid(), signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert seen == [signal.SIGALRM, signal.SIGUSR2]
+    assert pipe.read() == []
+
+
+def test_what_came_while_somebody_read_is_delivered_when_nobody_reads(pipe: Signals) -> None:
+    delivered: list[int] = []
+    pipe.deliver = lambda signum, frame: delivered.append(signum)
+    with pipe.held():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert delivered == []
+    assert delivered == [signal.SIGHUP]
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert delivered == [signal.SIGHUP, signal.SIGUSR1]
+    assert pipe.read() == []
+
+
+def test_a_signal_interrupts_a_blocking_call_and_is_not_lost(pipe: Signals) -> None:
+    reader, writer = os.pipe()
+    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        with pytest.raises(Interrupted), pipe.interrupting():
+            os.read(reader, 1)
+        assert pipe.wait(0)
+        with pytest.raises(Interrupted), pipe.interrupting():
+            os.read(reader, 1)
+        assert pipe.read() == [signal.SIGTERM]
+    finally:
+        timer.join()
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_forked_child_has_its_signals_for_itself(pipe: Signals) -> None:
+    child = os.fork()
+    if not child:
+        os.kill(os.getpid(), signal.SIGTERM)  # by its default action
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert pipe.read() == []
+
+
+def test_uninstalling_gives_the_signals_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    descriptors = os.listdir('/proc/self/fd')
+    signals = Signals()
+    signals.install()
+    signals.install()
+    assert signal.getsignal(signal.SIGTERM) != before
+    signals.uninstall()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert os.listdir('/proc/self/fd') == descriptors
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_waiting_takes_descriptors_of_any_number() -> None:
+    code = (
+        'import os, resource\n'
+        'from clihelper.signals import wait_readable\n'
+        'hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n'
+        'resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))\n'
+        'reader, writer = os.pipe()\n'
+        'high = os.dup2(reader, 2000)\n'
+        'print(wait_readable((reader, high), 0))\n'
+        'os.write(writer, b"x")\n'
+        'print(sorted(wait_readable((reader, high), None)) == [reader, high])\n'
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                            timeout=10)
+    assert result.stdout.split() == ['[]', 'True'], result.stderr
+
+
+def test_a_deadline_that_was_disarmed_is_silent(pipe: Signals) -> None:
+    ended: list[int] = []
+    deadline = Deadline(ended.append)
+    deadline.arm(0.01)
+    deadline.disarm()
+    assert not pipe.wait(0.05)
+    assert not deadline.expired
+    assert ended == []
+
+
+def test_a_deadline_that_passes_interrupts_the_main_thread(pipe: Signals) -> None:
+    deadline = Deadline(lambda signum: None)
+    deadline.arm(0.01)
+    assert pipe.wait(10)
+    assert deadline.expired
+    deadline.disarm()
+    assert pipe.read() == [signal.SIGTERM]
+
+
+def test_what_stops_a_program_early_is_no_exception_that_an_import_may_swallow() -> None:
+    assert not issubclass(StoppedEarly, Exception)
+    assert StoppedEarly().code == StoppedEarly.status == 75
