@@ -167,15 +167,19 @@ class ConsumerLoop(Loop):
             self._host.serve_signals()
 
     def _keep_alive(self) -> None:
-        """Send the heartbeats that are due, and see that the broker's come."""
+        """When it is due, send heartbeats to the broker and signs of life to the watchdog."""
         now = time.monotonic()
-        if now >= self._pulse:
-            heartbeat = self._connection.heartbeat
-            if heartbeat is None:
-                self._pulse = float('inf')
-            else:
-                self._connection.check_heartbeat()
-                self._pulse = now + heartbeat / 2
+        if now < self._pulse:
+            return
+        limits = [float('inf')]
+        heartbeat = self._connection.heartbeat
+        if heartbeat is not None:
+            self._connection.check_heartbeat()
+            limits.append(heartbeat / 2)
+        pulse = self._host.progress()
+        if pulse is not None:
+            limits.append(pulse)
+        self._pulse = now + min(limits)
 
     def _wait(self) -> None:
         """Wait for a message, a signal, or the next thing that is due."""
@@ -183,9 +187,6 @@ class ConsumerLoop(Loop):
         host.sleeping()
         due = min(self._pulse, self._ticks.due if self._ticks is not None else float('inf'))
         limits = [max(due - time.monotonic(), 0.0)]
-        pulse = host.progress()
-        if pulse is not None:
-            limits.append(pulse)
         descriptors = [host.signals.fileno()]
         socket = self._connection.fileno()
         if socket is None:
