@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import tempfile
 
@@ -17,6 +18,7 @@ TABLES = ('imports', 'usage', 'first_process', 'first_message', 'memory', 'stop'
 def main() -> int:
     """Run the tables named on the command line; 1 if a bar is missed."""
     arguments = _parse()
+    signal.signal(signal.SIGTERM, _terminated)
     print(f'Python {sys.version.split()[0]}, {os.cpu_count()} cores, '
           f'load {os.getloadavg()[0]:.2f}{", quick" if arguments.quick else ""}')
     missed = []
@@ -29,6 +31,11 @@ def main() -> int:
             missed += [f'{name}: {bar}' for bar in table.bars if not bar.reached]
     print('\n' + ('\n'.join(missed) if missed else 'Every bar is reached.'))
     return 1 if missed else 0
+
+
+def _terminated(signum: int, frame: object) -> None:
+    """End as an exception does: the programs that run, and the broker, are ended, too."""
+    sys.exit(128 + signum)
 
 
 def _parse() -> argparse.Namespace:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from typing import Any
 
 PEERS = os.path.join(os.path.dirname(__file__), 'peers')
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -40,12 +43,13 @@ class Program:
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         self._events, writer = os.pipe()
         self._buffer = b''
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self.started = time.monotonic()
             self._process = subprocess.Popen(
                 [sys.executable, *command], env=environment | {'BENCHMARK_EVENTS': str(writer)},
                 pass_fds=[writer], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE)
+                stderr=self._errors)
         finally:
             os.close(writer)
         self.pid = self._process.pid
@@ -59,8 +63,7 @@ class Program:
             self._process.kill()
             self._process.wait()
         os.close(self._events)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+        self._errors.close()
 
     def event(self) -> float:
         """The time of the next event; the first time that is asked for is that of the first."""
@@ -89,23 +92,16 @@ class Program:
         """Send TERM, and return the seconds until the program has ended and was waited for."""
         sent = time.monotonic()
         os.kill(self.pid, signal.SIGTERM)
-        self._process.wait(PATIENCE)
-        took = time.monotonic() - sent
-        if self._process.returncode not in (0, -signal.SIGTERM):
-            self._complain(f'status {self._process.returncode}')
-        return took
+        self._reap()
+        return time.monotonic() - sent
 
     def wait(self) -> tuple[float, float]:
         """Wait for a program that ends by itself.
 
         :returns: the seconds it took, and the seconds of CPU time.
         """
-        _, status, usage = os.wait4(self.pid, 0)
-        took = time.monotonic() - self.started
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        if self._process.returncode != 0:
-            self._complain(f'status {self._process.returncode}')
-        return took, usage.ru_utime + usage.ru_stime
+        usage = self._reap()
+        return time.monotonic() - self.started, usage.ru_utime + usage.ru_stime
 
     def resident(self) -> tuple[float, float]:
         """Its resident set and its proportional set, in MiB; see proc(5)."""
@@ -120,11 +116,26 @@ class Program:
                 f'/proc/{self.pid}/task/{thread}/status', 'voluntary_ctxt_switches')
         return total
 
+    def _reap(self) -> resource.struct_rusage:
+        """Wait for the end, without the naps that ``Popen.wait`` takes when it has a time-out."""
+        ended = os.pidfd_open(self.pid)
+        try:
+            if not select.select([ended], (), (), PATIENCE)[0]:
+                self._complain('does not end')
+        finally:
+            os.close(ended)
+        _, status, usage = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            self._complain(f'status {self._process.returncode}')
+        return usage
+
     def _complain(self, what: str) -> None:
         """End the benchmarks, with what the program has printed."""
-        self._process.kill()
-        assert self._process.stderr is not None
-        printed = self._process.stderr.read().decode(errors='replace')
+        if self._process.returncode is None:
+            self._process.kill()
+        self._errors.seek(0)
+        printed = self._errors.read().decode(errors='replace')
         raise RuntimeError(f'{self._command}: {what}\n{printed}')
 
 
@@ -136,8 +147,8 @@ class Workshop:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._broker: object | None = None
-        self._url = ''
+        self._broker: Any = None
+        self._channel: Any = None
         self._environment = {
             key: value for key, value in os.environ.items()
             if key not in ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'PYTHONDONTWRITEBYTECODE')
@@ -152,7 +163,7 @@ class Workshop:
 
     def __exit__(self, *exc_info: object) -> None:
         if self._broker is not None:
-            self._broker.__exit__(*exc_info)  # type: ignore[attr-defined]
+            self._broker.close()
 
     def code(self, source: str) -> Program:
         """Run Python source."""
@@ -194,21 +205,24 @@ class Workshop:
         if self._broker is None:
             from tests.broker import Broker
 
-            self._broker = broker = Broker().__enter__()
-            self._url = broker.url()
-        return self._url
+            self._broker = Broker()
+            self._broker.start()
+        url: str = self._broker.url()
+        return url
 
     def fill(self, queue: str, count: int) -> None:
         """Put messages into a durable queue, which is made if it is not there."""
-        import pika
+        import pika  # type: ignore[import-untyped]
 
-        with pika.BlockingConnection(pika.URLParameters(self.url)) as connection:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            channel.queue_declare(queue, durable=True)
-            for number in range(count):
-                channel.basic_publish('', queue, b'%d' % number, pika.BasicProperties(
-                    content_type='application/json', delivery_mode=2))
+        if self._channel is None:
+            parameters = pika.URLParameters(self.url)
+            parameters.heartbeat = 0
+            self._channel = pika.BlockingConnection(parameters).channel()
+            self._channel.confirm_delivery()
+        self._channel.queue_declare(queue, durable=True)
+        properties = pika.BasicProperties(content_type='application/json', delivery_mode=2)
+        for number in range(count):
+            self._channel.basic_publish('', queue, b'%d' % number, properties)
 
 
 def _kilobytes(path: str, key: str) -> int:

@@ -9,6 +9,7 @@ released in reverse::
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from clihelper.options import Options
 
 LOGGER = logging.getLogger('clihelper')
+
+LAST_WORDS = 1.0
+"""seconds to say that the program ends at once, before it does"""
 
 
 class Application:
@@ -79,7 +83,7 @@ def run(
     :param controller: a subclass of :class:`clihelper.Controller`.
     :param option_callback: called with the parser (an :class:`argparse.ArgumentParser` that also
         has ``add_option``) to add the application's options.
-    :raises SystemExit: with the exit status, unless it is 0.
+    :raises SystemExit: with the exit status, but after a clean stop.
     """
     daemonize.mend_standard_streams()
     signals = Signals()
@@ -150,7 +154,7 @@ class Run:
         self.config = self.read_configuration()
         if self.options.check:
             print(f'{self._shown}: ok')
-            return 0
+            sys.exit(0)
         with ExitStack() as held:
             # Pushed first, so that it is told last: with all released, it can be started anew.
             held.callback(self._report)
@@ -299,10 +303,19 @@ class Run:
 
     def _end_at_once(self, signum: int) -> None:
         """The main thread cannot be stopped: leave it behind, from another thread."""
-        LOGGER.critical('still not stopped: ending at once')
+        told = _thread.allocate_lock()
+        told.acquire()
+        _thread.start_new_thread(self._tell_end, (StopNow(signum), told))
+        # The main thread may hold what logging needs, or nobody read what is written.
+        told.acquire(timeout=LAST_WORDS)
         if self.pidfile is not None:
             self.pidfile.release()
         os._exit(128 + signum)
+
+    def _tell_end(self, stop: StopNow, told: _thread.LockType) -> None:
+        LOGGER.critical('still not stopped: ending at once')
+        self.readiness.failed(stop.status, [str(stop)])
+        told.release()
 
 
 def _stop_early(signals: Signals) -> None:

@@ -21,16 +21,24 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections import deque
+from contextlib import contextmanager
 
 from clihelper import logs
 from clihelper.errors import Error, StopNow
-from clihelper.signals import Deadline, running_event_loop, signal_later, wait_readable
+from clihelper.signals import (
+    Deadline,
+    call_back_in,
+    running_event_loop,
+    signal_later,
+    wait_readable,
+)
 from clihelper.states import RUNNING, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import Any
 
@@ -45,8 +53,15 @@ LOGGER = logging.getLogger('clihelper')
 STOPPED = frozenset({State.STOP_REQUESTED, State.STOPPING, State.STOPPED})
 """The states in which a stop is under way, or over."""
 
-POSTPONED = 0.05
-"""seconds after which a signal that came at a bad moment is delivered again"""
+POSTPONED = 0.01
+"""seconds after which a signal that came at a bad moment is looked after again"""
+
+UNTOLD_MIN, UNTOLD_MAX = 0.1, 60.0
+"""seconds after which a service manager whose socket was full is told again that all is ready:
+twice as many each time"""
+
+RETRY = signal.SIGUSR2
+"""what brings the handler back to what it could not do; by itself it changes nothing"""
 
 SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_core', 'workers')
 """The keys of ``Daemon`` that only the next start reads."""
@@ -91,13 +106,15 @@ class LifeCycle:
         self._controller: Controller
         self._next_config: Config | None = None
         self._announced = False
+        self._untold = 0.0
         self._looping = False
         self._stop_noted = False
-        self._unstopped = False
+        self._retrying = False
         self._serving = False
         self._waiting: deque[int] = deque()
-        self._postponed: set[int] = set()
-        self._interrupt = -1
+        # Threads may wait on it, so it lives as long as this.
+        self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self._interrupt).atexit = False
 
     # The way through.
 
@@ -108,36 +125,53 @@ class LifeCycle:
             ready. The deadline of the stop goes on: it is for the whole process to keep.
         :raises BaseException: what a hook raised, after ``_cleanup``.
         """
-        self._controller = controller
-        self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.signals.urgent = self._urgent
         try:
-            while self._run_once():
-                pass
+            with self.alive(controller):
+                while True:
+                    with self.round():
+                        self._run_loop()
+                    self.serve_signals()
+                    if not self.begin_again():
+                        break
         except KeyboardInterrupt:
             LOGGER.info('stopped by a KeyboardInterrupt')
+        return 0 if self.was_ready else os.EX_TEMPFAIL
+
+    @contextmanager
+    def alive(self, controller: Controller) -> Iterator[None]:
+        """The whole life of *controller*."""
+        self._controller = controller
+        self.signals.urgent = self._urgent
+        try:
+            yield
         finally:
             self._become(State.STOPPING)
             self._become(State.STOPPED)
-            os.close(self._interrupt)
-        return 0 if self.was_ready else os.EX_TEMPFAIL
+            os.eventfd_write(self._interrupt, 1)
 
-    def _run_once(self) -> bool:
-        """One round, from ``_setup`` to ``_cleanup``; True if there is to be another."""
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """One round of it, from ``_setup`` to ``_cleanup``; the loop runs in the context."""
         controller = self._controller
-        self.loop = controller.make_loop(self)
+        self.loop = self.make_loop()
         try:
             self.loop.call(controller._setup)
             try:
-                self._run_loop()
+                yield
             finally:
                 if controller.state is not State.RELOADING:
                     self._become(State.STOPPING)
                 self.loop.call(controller._cleanup)
         finally:
             self.loop.close()
-        self.serve_signals()
-        if controller.state is not State.RELOADING:
+
+    def make_loop(self) -> Loop:
+        """The loop of the next round."""
+        return self._controller.make_loop(self)
+
+    def begin_again(self) -> bool:
+        """After a round: whether HUP asked for another, for which all is made ready then."""
+        if self._controller.state is not State.RELOADING:
             return False
         self._swap_configuration()
         os.eventfd_read(self._interrupt)
@@ -175,11 +209,17 @@ class LifeCycle:
         if self._announced:
             return
         self._announced = True
-        self.notifier.ready('running')
+        self._tell_ready()
         if not self.was_ready:
             self.was_ready = True
             self._report_ready()
             LOGGER.debug('ready')
+
+    def _tell_ready(self) -> None:
+        if self.notifier.ready('running') or not self.notifier.enabled:
+            self._untold = 0.0
+        else:
+            self._untold = min(max(2 * self._untold, UNTOLD_MIN), UNTOLD_MAX)
 
     # What a loop calls.
 
@@ -229,15 +269,19 @@ class LifeCycle:
             self._become(State.ACTIVE)
 
     def progress(self) -> float | None:
-        """The loop has come round: feed the service manager's watchdog.
+        """The loop has come round: feed the service manager's watchdog, and tell it the untold.
 
         :returns: the seconds within which to come round again; None: no hurry.
         """
+        pulses = []
+        if self._untold and self.is_running:
+            self._tell_ready()
+            pulses.append(self._untold)
         interval = self.notifier.watchdog_interval
-        if interval is None:
-            return None
-        self.notifier.watchdog()
-        return interval / 2
+        if interval is not None:
+            self.notifier.watchdog()
+            pulses.append(interval / 2)
+        return min(filter(None, pulses), default=None)
 
     def wait(self, seconds: float) -> bool:
         """Wait, until a stop or a restart is asked for; see ``Controller.wait``."""
@@ -283,7 +327,7 @@ class LifeCycle:
         """Read the configuration; if it is good, swap it in place, and reopen the log files."""
         config = self._read_configuration()
         if config is None:
-            logs.reopen()
+            self._configure_logging(self.config)  # the same: it reopens the log files
             return
         if self._announced:
             self.notifier.reloading('reloading the configuration')
@@ -291,7 +335,7 @@ class LifeCycle:
         self._swap_configuration()
         self._controller.on_configuration_reloaded()
         if self._announced:
-            self.notifier.ready('running')
+            self._tell_ready()
 
     def log_stacks(self) -> None:
         """Log the state and where every thread is, at WARNING so that it is seen."""
@@ -306,8 +350,6 @@ class LifeCycle:
 
     def _urgent(self, signum: int, frame: FrameType | None) -> None:
         """What cannot wait for the loop: the deadline, QUIT, and a second INT."""
-        if signum in self._postponed:
-            return
         if signum == signal.SIGTERM and self._deadline.expired:
             self._deadline.expired = False
             raise StopNow(signal.SIGTERM)
@@ -321,19 +363,26 @@ class LifeCycle:
 
     def _deliver(self, signum: int, frame: FrameType | None) -> None:
         """Serve a signal for which nobody reads the pipe: a loop of the user's own runs."""
-        self._postponed.discard(signum)
+        self._waiting.append(signum)
         event_loop = running_event_loop()
         if event_loop is not None:
-            event_loop.call_soon_threadsafe(self._serve, signum)
-        elif frame is not None and logs.is_emitting(frame):
-            # A stream that is being written to cannot be written to again from here.
-            self._postpone(signum)
-        else:
-            self._serve(signum)
+            event_loop.call_soon_threadsafe(self._serve_waiting)
+            return
+        # A stream that is being written to cannot be written to again from here.
+        caller = frame
+        while logs.is_emitting(caller):
+            caller = caller and caller.f_back
+        if caller is frame or caller is None:
+            self._serve_waiting()
+        elif not call_back_in(caller, self._serve_waiting):
+            self._retry_later()
 
     def _serve(self, signum: int) -> None:
-        """Act on a signal, after those that are being acted on."""
         self._waiting.append(signum)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        """Act on the signals that came, after the one that is being acted on."""
         if self._serving:
             return
         self._serving = True
@@ -345,11 +394,11 @@ class LifeCycle:
 
     def _dispatch(self, signum: int) -> None:
         name = signal.Signals(signum).name
+        if signum == RETRY and self._retrying:
+            self._retry()
+            return
         if self._controller.state in STOPPED:
-            if self._unstopped:
-                self._end_loop()
-            else:
-                LOGGER.info('%s while stopping: noted', name)
+            LOGGER.info('%s while stopping: noted', name)
             return
         LOGGER.info('%s', name)
         try:
@@ -373,17 +422,13 @@ class LifeCycle:
             signal.SIGUSR2: controller.on_sigusr2,
         }.get(signal.Signals(signum), self.stop)
 
-    def _postpone(self, signum: int) -> None:
-        self._postponed.add(signum)
-        signal_later(signum, POSTPONED)
-
     # The steps of a change.
 
     def _become(self, state: State) -> None:
         if self._controller.state is not state:
             self._controller.set_state(state)
 
-    def _end_loop(self) -> None:
+    def _end_loop(self, *, again: bool = False) -> None:
         """Have ``_shutdown`` end the loop, and the waits of other threads."""
         os.eventfd_write(self._interrupt, 1)
         if not self._looping:
@@ -392,12 +437,18 @@ class LifeCycle:
             self._controller._shutdown()
         except Exception:
             # The loop may be about to begin: what _shutdown stops may not be there yet.
-            if not self._unstopped:
+            if not again:
                 LOGGER.warning('_shutdown failed and is tried again', exc_info=True)
-            self._unstopped = True
-            self._postpone(signal.SIGTERM)
-        else:
-            self._unstopped = False
+            self._retry_later()
+
+    def _retry_later(self) -> None:
+        self._retrying = True
+        signal_later(RETRY, POSTPONED)
+
+    def _retry(self) -> None:
+        self._retrying = False
+        if self._controller.state not in RUNNING:
+            self._end_loop(again=True)
 
     def _read_configuration(self) -> Config | None:
         try:
@@ -413,10 +464,7 @@ class LifeCycle:
         old, self.config, self._next_config = self.config, self._next_config, None
         self._controller.config = self.config
         try:
-            if self.config.logging == old.logging:
-                logs.reopen()
-            else:
-                self._configure_logging(self.config)
+            self._configure_logging(self.config)
         except Error as error:
             LOGGER.error('%s; logging goes on as before', error)
         for key in SETTLED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from clihelper.errors import UsageError
@@ -23,6 +24,18 @@ OPTPARSE_TYPES: dict[str, Callable[[str], Any]] = {
     'float': float,
     'complex': complex,
 }
+
+
+class Formatter(argparse.HelpFormatter):
+    """argparse's formatter, told the width of the terminal.
+
+    To find it itself, it would import :mod:`shutil`, at each start of the program: argparse makes
+    a formatter for each option, to check it.
+    """
+
+    def __init__(self, prog: str, **keywords: Any) -> None:
+        keywords.setdefault('width', _columns() - 2)
+        super().__init__(prog, **keywords)
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,7 +84,7 @@ def parse(
     :raises clihelper.errors.UsageError: it is wrong.
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
-    parser = Parser(prog=appname, description=description)
+    parser = Parser(prog=appname, description=description, formatter_class=Formatter)
     parser.add_argument(
         '-c',
         '--config',
@@ -104,3 +117,14 @@ def _parse(parser: Parser, argv: Sequence[str]) -> tuple[Options, list[str]]:
 def program_name() -> str:
     """The name by which the program was called, for one that did not give its own."""
     return sys.argv[0].rpartition('/')[2] or 'clihelper'
+
+
+def _columns() -> int:
+    """The width of the terminal; see :func:`shutil.get_terminal_size`."""
+    columns = os.environ.get('COLUMNS', '')
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size().columns or 80
+    except OSError:  # standard output is no terminal
+        return 80

@@ -48,6 +48,8 @@ class Signals:
 
     :ivar urgent: called for each signal at once, in the main thread, with the number and the
         interrupted frame. What it raises is raised wherever the main thread is.
+    :ivar bool arrived: whether a signal has come since the pipe was read, for a loop that is too
+        busy to look into the pipe each time round.
     :ivar deliver: called like :attr:`urgent` and after it, where nobody reads the pipe; None
         while somebody does.
     """
@@ -55,6 +57,7 @@ class Signals:
     def __init__(self) -> None:
         self.urgent: Callable[[int, FrameType | None], None] | None = None
         self.deliver: Callable[[int, FrameType | None], None] | None = None
+        self.arrived = False
         self._reader = self._writer = -1
         self._previous: dict[int, Any] = {}
         self._owner = 0
@@ -87,6 +90,7 @@ class Signals:
 
     def read(self) -> list[int]:
         """Take the signals out of the pipe: each that came, once, in the order of coming."""
+        self.arrived = False
         numbers = b''
         try:
             while chunk := os.read(self._reader, 4096):
@@ -112,6 +116,7 @@ class Signals:
         return Interrupting(self)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.arrived = True
         if self.urgent is not None:
             self.urgent(signum, frame)
         if self._interrupting:
@@ -237,6 +242,31 @@ def signal_later(signum: int, seconds: float) -> None:
         kill_main_thread(signum)
 
     _thread.start_new_thread(wait_and_send, ())
+
+
+def call_back_in(frame: FrameType, call: Callable[[], object]) -> bool:
+    """Have *call* called as soon as the main thread is back in *frame*, which it was called from.
+
+    For a signal handler that has interrupted what must not be entered again. The interpreter's
+    tracing does it: only this waits for code that is not ours, and knows when it has returned.
+
+    :returns: False where a debugger traces already: then nothing will be called.
+    """
+    if sys.gettrace() is not None:
+        return sys.gettrace() is _trace_nothing
+
+    def back(*_: object) -> None:
+        sys.settrace(None)
+        frame.f_trace = None
+        call()
+
+    frame.f_trace = back
+    sys.settrace(_trace_nothing)
+    return True
+
+
+def _trace_nothing(frame: FrameType, event: str, argument: object) -> None:
+    """No function that is called meanwhile is traced."""
 
 
 class Deadline:

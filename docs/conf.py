@@ -35,9 +35,6 @@ html_theme_options = {
 html_show_copyright = False
 html_show_sourcelink = False
 
-# The page of figures is there once the benchmarks are.
-suppress_warnings = ['toc.empty_glob']
-
 
 def make_reference(app: Any, page: str, source: list[str]) -> None:
     """Put the text made from the schema in the place of the page's own."""

@@ -1,6 +1,7 @@
-"""Print the reference of the configuration in reStructuredText, from the schema.
+"""The reference of the configuration in reStructuredText, made from the schema.
 
-    python docs/reference.py > docs/reference.rst
+Sphinx puts it in the place of ``reference.rst`` (``conf.py``); ``python docs/reference.py`` prints
+it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,9 +33,12 @@ class Life:
     :param folder: the test's own.
     :param program: the file in ``tests/programs``.
     :param words: what follows it on the command line, before the options.
-    :param options: what follows after ``-c FILE``; by default it stays in the foreground.
+    :param options: what follows after ``-c FILE``; by default it stays in the foreground. With
+        none at all it is a daemon; ``--`` is none, for what does not detach for other reasons.
     :param config: sections of the configuration, besides the pidfile and the log.
     :param held_at: phases in which the program waits for :meth:`let_go`.
+    :param stdout_to: a descriptor that is its standard output; :attr:`program` sees none then.
+    :param stderr_to: the same for standard error.
     :param popen: further arguments of :class:`~clihelper.testing.Program`.
     :ivar Program program: the command; it tells a daemon's end, too.
     """
@@ -49,6 +53,8 @@ class Life:
         log: str = LOGGING,
         held_at: str = '',
         env: dict[str, str | None] | None = None,
+        stdout_to: int | None = None,
+        stderr_to: int | None = None,
         **popen: Any,
     ) -> None:
         self.folder = folder
@@ -60,12 +66,15 @@ class Life:
         self._unread = b''
         self.reported: list[str] = []
         self.pid = 0
-        is_daemon = '-f' not in options
+        self._is_daemon = options == ()
         popen.setdefault('notify', False)
+        for number, descriptor in ((1, stdout_to), (2, stderr_to)):
+            if descriptor is not None:
+                popen['preexec_fn'] = partial(os.dup2, descriptor, number)
         self.program = Program(
             [
                 sys.executable,
-                *([str(PROGRAMS / 'reaper.py'), sys.executable] if is_daemon else []),
+                *([str(PROGRAMS / 'reaper.py'), sys.executable] if self._is_daemon else []),
                 str(PROGRAMS / program),
                 *words,
                 '-c',
@@ -88,7 +97,8 @@ class Life:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._kill_daemon()
+        if self._is_daemon:
+            self._kill_daemon()
         self.program.__exit__(*exception)
         os.close(self._reports)
         os.close(self._gate)
@@ -115,6 +125,14 @@ class Life:
     def logged(self, words: str) -> int:
         """How many lines of the log have the *words*."""
         return sum(words in line for line in self.log)
+
+    def wait_logged(self, words: str, times: int = 1, timeout: float = TIMEOUT) -> None:
+        """Wait until that many lines of the log have the *words*."""
+        end = time.monotonic() + timeout
+        while self.logged(words) < times:
+            if time.monotonic() > end:
+                raise WaitError('\n'.join([f'{words!r} was not logged', *self.log]))
+            time.sleep(0.005)
 
     def wait_report(self, words: str, timeout: float = TIMEOUT) -> str:
         """Wait until it reports what begins with *words*; the process that does is :attr:`pid`.

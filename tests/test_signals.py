@@ -7,24 +7,22 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from clihelper.errors import StoppedEarly
-from clihelper.signals import Deadline, Interrupted, Signals, wait_readable
+from clihelper.pidfile import probe
+from clihelper.signals import Deadline, Interrupted, Signals
 from tests.life import LOGGING, Life
 
 CONFIG = """\
 Daemon: {pidfile: FOLDER/pid}
 AMQP: {url: 'memory://', queues: {greetings: {}}}
 """
-
-#: Reading it imports tests/programs/slow_handler.py.
-SLOW_LOGGING = LOGGING.replace(
-    'root:', '  slow: {class: slow_handler.Handler}\n  root:'
-).replace('  root:', 'root:').replace('root:', '  root:', 1)
 
 #: The phases before the program is ready, and the class that comes by each.
 BEFORE_READY = {
@@ -48,21 +46,41 @@ STOPPED_EARLY = 'phases: stopped before it was ready'
 def phases(folder: Path, controller: str, held_at: str, options: tuple[str, ...] = FOREGROUND,
            **arguments: object) -> Life:
     log = LOGGING
-    if held_at == 'configuration':
+    if held_at == 'configuration':  # reading it imports slow_handler.py
         log = LOGGING.replace('handlers: {', 'handlers: {slow: {class: slow_handler.Handler}, ')
     return Life(folder, 'phases.py', controller, options=options, config=CONFIG, log=log,
                 held_at=held_at, **arguments)
 
 
-def repeat_until_it_ends(life: Life, signum: str) -> int:
-    """Signals do not queue: one that comes before another is served is the same one."""
-    process = os.pidfd_open(life.pid)
-    try:
-        while not wait_readable((process,), 0.02):
-            life.signal(signum)
-    finally:
-        os.close(process)
-    return life.wait()
+def signal_held(life: Life, signum: str) -> None:
+    """Send a signal to a program that is held up, and return once its handler has run.
+
+    Signals do not queue: the same one sent again before that would be lost.
+    """
+    with handled_by(life.pid):
+        life.signal(signum)
+
+
+@contextmanager
+def handled_by(pid: int) -> Iterator[None]:
+    """A context after which a process that is held up has handled the signal sent in it."""
+    asleep = settled(pid)
+    yield
+    while settled(pid) == asleep:
+        pass
+
+
+def settled(pid: int) -> str:
+    """Wait until a process sleeps and goes on to; how often it has: proc_pid_status(5)."""
+    before = None
+    while True:
+        lines = Path(f'/proc/{pid}/status').read_text().splitlines()
+        status = dict(line.split(':', 1) for line in lines)
+        now = status['State'], status['voluntary_ctxt_switches']
+        if now == before and 'sleeping' in now[0]:
+            return now[1]
+        before = now
+        time.sleep(0.005)
 
 
 # Before the program is ready.
@@ -82,16 +100,26 @@ def test_a_stop_before_it_is_ready_is_status_75(
         assert ('cleanup' in life.reported) == ('setup' in life.reported)
 
 
-@pytest.mark.parametrize('phase', BEFORE_READY)
-def test_a_repeated_int_before_it_is_ready_ends_it_without_a_traceback(
-    tmp_path: Path, phase: str
+@pytest.mark.parametrize('phase', ['import', 'setup'])
+def test_a_second_int_before_it_is_ready_ends_it_at_once(tmp_path: Path, phase: str) -> None:
+    with phases(tmp_path, BEFORE_READY[phase], phase) as life:
+        life.wait_report(phase)
+        signal_held(life, 'TERM')
+        life.signal('INT')
+        assert life.wait() == 130
+        assert life.program.stderr == ['phases: stopped at once by SIGINT']
+
+
+@pytest.mark.parametrize('phase', ['options', 'configuration'])
+@pytest.mark.parametrize('signums', ['INT TERM', 'INT QUIT', 'TERM QUIT'])
+def test_two_stops_at_once_before_it_is_ready_are_one(
+    tmp_path: Path, phase: str, signums: str
 ) -> None:
     with phases(tmp_path, BEFORE_READY[phase], phase) as life:
         life.wait_report(phase)
-        status = repeat_until_it_ends(life, 'INT')
-        assert (status, life.program.stderr) in [
-            (75, [STOPPED_EARLY]), (130, ['phases: stopped at once by SIGINT'])
-        ]
+        life.signal(*signums.split())
+        assert life.wait() in (75, 131)
+        assert len(life.program.stderr) == 1
 
 
 @pytest.mark.parametrize('phase', BEFORE_READY)
@@ -130,30 +158,51 @@ def test_before_run_is_called_signals_do_what_they_do_to_every_program(tmp_path:
         assert life.program.stderr == []
 
 
-@pytest.mark.parametrize('phase', ['options', 'configuration', 'fork', 'import', 'setup'])
+@pytest.mark.parametrize('signum', ['TERM', 'INT', 'QUIT'])
+def test_a_stop_while_it_detaches_leaves_no_daemon(tmp_path: Path, signum: str) -> None:
+    with phases(tmp_path, 'Periodic', 'fork', DAEMON) as life:
+        life.wait_report('fork')
+        send_to_command(life, signum)
+        life.let_go(2)
+        # QUIT may find it detached by then.
+        assert life.wait_command() in ((75, 131) if signum == 'QUIT' else (75,))
+        assert len(life.program.stderr) == 1
+        assert life.program.stderr[0].startswith('phases: stopped ')
+        life.program.wait()
+        assert 'process' not in life.take_reports()
+        assert probe(str(tmp_path / 'pid'))[0] != 'running'
+
+
+@pytest.mark.parametrize('phase', ['import', 'setup'])
 @pytest.mark.parametrize('signum', ['TERM', 'INT'])
 def test_a_stop_of_the_command_stops_the_daemon_that_starts(
     tmp_path: Path, phase: str, signum: str
 ) -> None:
-    with phases(tmp_path, BEFORE_READY.get(phase, 'Periodic'), phase, DAEMON) as life:
-        command = int(life.program.wait_line(r'^started (\d+)')[1])
+    with phases(tmp_path, BEFORE_READY[phase], phase, DAEMON) as life:
         life.wait_report(phase)
-        daemon = life.pid
-        os.kill(command, getattr(signal, f'SIG{signum}'))
-        if daemon != command:
-            # The command passes it on; the daemon is let go once it has come to it.
-            wait_until_caught_or_dead(daemon, signal.SIGTERM)
-        life.let_go(2)
+        with handled_by(life.pid):
+            send_to_command(life, signum)
+        life.let_go()
         assert life.wait_command() == 75
-        assert len(life.program.stderr) == 1
-        assert life.program.stderr[0].startswith(STOPPED_EARLY)
-        life.program.wait()
+        assert life.program.stderr == [STOPPED_EARLY]
+        assert life.wait_daemon() == 75
         assert 'process' not in life.take_reports()
         assert not (tmp_path / 'pid').exists()
 
 
-def wait_until_caught_or_dead(pid: int, signum: int) -> None:
-    """Until the signal has come to a process: it sleeps in read(2) again, or has ended."""
+@pytest.mark.parametrize('phase', ['import', 'setup'])
+def test_quit_to_the_command_ends_the_daemon_at_once(tmp_path: Path, phase: str) -> None:
+    with phases(tmp_path, BEFORE_READY[phase], phase, DAEMON) as life:
+        life.wait_report(phase)
+        send_to_command(life, 'QUIT')
+        assert life.wait_command() == 131
+        assert life.program.stderr == ['phases: stopped at once by SIGQUIT']
+        assert life.wait_daemon() == 131
+
+
+def send_to_command(life: Life, signum: str) -> None:
+    command = int(life.program.wait_line(r'^started (\d+)')[1])
+    os.kill(command, signal.Signals[f'SIG{signum}'])
 
 
 @pytest.mark.parametrize('phase', ['import', 'setup'])
@@ -263,8 +312,9 @@ def test_int_while_it_stops_abandons_the_work_in_hand(
     controller, end = AT_WORK[phase]
     with phases(tmp_path, controller, phase) as life:
         life.wait_report(phase)
-        life.signal(first)
-        assert repeat_until_it_ends(life, 'INT') == 130
+        signal_held(life, first)
+        life.signal('INT')
+        assert life.wait() == 130
         assert life.program.stderr == ['phases: stopped at once by SIGINT']
         assert end not in life.take_reports()
         assert 'cleanup' in life.reported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import select
@@ -11,6 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -168,7 +171,7 @@ def test_the_shutdown_of_a_loop_of_its_own_is_not_called_since_the_loop_is_not()
 # The harness: what the controller is given.
 
 def test_a_mapping_is_a_configuration_with_the_defaults_filled_in(tmp_path: Path) -> None:
-    config = {'Application': {'dry_run': True, 'sizes': (1, 2)},
+    config = {'Application': OrderedDict(dry_run=True, sizes=(1, 2)),
               'Daemon': {'working_directory': tmp_path}}
     with testing.Harness(Diary, config) as harness:
         assert harness.controller.application_config == {
@@ -337,6 +340,31 @@ def test_a_stop_ends_the_wait_of_a_thread_of_the_controller() -> None:
         assert harness.controller.results == [False]
 
 
+def test_a_thread_of_the_controller_waits_again_after_hup() -> None:
+    class Threaded(Diary):
+        def _process(self) -> None:
+            before = time.monotonic()
+            thread = threading.Thread(target=self.wait, args=[0.05])
+            thread.start()
+            thread.join()
+            self.waited = time.monotonic() - before
+
+    with testing.Harness(Threaded) as harness:
+        harness.signal('HUP')
+        harness.tick()
+        assert harness.controller.waited >= 0.05
+
+
+def test_a_stop_has_no_deadline_that_would_hit_the_process_of_the_tests() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        with testing.Harness(Diary, {'Daemon': {'stop_timeout': 0.001}}) as harness:
+            harness.signal('TERM')
+        assert signal.sigtimedwait([signal.SIGTERM], 0.1) is None
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
 # The harness: messages.
 
 class Clerk(clihelper.ConsumerController):
@@ -451,6 +479,10 @@ def test_a_reply_goes_where_it_is_awaited(clerk: testing.Harness[Clerk]) -> None
     assert reply.properties['correlation_id'] == '7'
 
 
+def test_a_dead_letter_is_no_reply(clerk: testing.Harness[Clerk]) -> None:
+    assert clerk.deliver('raise', reply_to='orders.dead').reply is None
+
+
 def test_what_the_controller_publishes_is_kept_and_what_settles_a_message_is_not(
     clerk: testing.Harness[Clerk]
 ) -> None:
@@ -459,7 +491,8 @@ def test_what_the_controller_publishes_is_kept_and_what_settles_a_message_is_not
     clerk.deliver('reply', reply_to='answers')
     clerk.deliver('raise')
     clerk.deliver(b'{', content_type='application/json')
-    first, second, third = clerk.published
+    clerk.tick()
+    first, second, third, _ = clerk.published
     assert (first.exchange, first.routing_key, first.body) == ('shop', 'order.new', {'number': 1})
     assert first.raw == b'{"number":1}'
     assert first.properties == {
@@ -622,9 +655,34 @@ def test_what_a_coroutine_of_the_test_raises_is_no_fault_of_the_controller() -> 
         assert web.tick() == 'processed'
 
 
+def test_what_shutdown_raises_comes_out_and_the_ioloop_ends() -> None:
+    class Failing(Web):
+        def _shutdown(self) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), testing.Harness(Failing):
+        pass
+
+
+def test_the_end_of_one_harness_leaves_the_servers_of_others_alone() -> None:
+    with testing.Harness(Web) as web:
+        with testing.Harness(Web):
+            pass
+        web.controller.released.set()
+        assert b'served' in web.run(fetch(web.controller.port))
+
+
+def test_no_event_loop_is_left() -> None:
+    with testing.Harness(Web):
+        pass
+    with pytest.raises(RuntimeError, match='no current event loop'):
+        asyncio.get_event_loop()
+
+
 # The harness: what it leaves alone.
 
 def facts() -> dict[str, Any]:
+    gc.collect()
     root = logging.getLogger()
     fd = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(fd)
@@ -638,6 +696,21 @@ def facts() -> dict[str, Any]:
     }
 
 
+def test_log_files_of_the_tests_are_not_reopened(tmp_path: Path) -> None:
+    handler = logging.FileHandler(tmp_path / 'log')
+    try:
+        stream = handler.stream
+        os.unlink(tmp_path / 'log')
+        with testing.Harness(Diary) as harness:
+            harness.signal('USR1')
+            harness.signal('HUP')
+            harness.configure('Daemon: wrong')
+            harness.signal('USR1')
+        assert handler.stream is stream
+    finally:
+        handler.close()
+
+
 @pytest.mark.parametrize('controller', [Diary, Clerk, Web])
 def test_nothing_of_the_process_is_changed_however_often(controller: Any) -> None:
     config = {**QUEUE, 'Logging': {'root': {'level': 'DEBUG'}}, 'Daemon': {'umask': '077'}}
@@ -645,6 +718,7 @@ def test_nothing_of_the_process_is_changed_however_often(controller: Any) -> Non
     def run() -> dict[str, Any]:
         with testing.Harness(controller, config) as harness:
             harness.tick()
+            harness.configure({**config, 'Logging': {'root': {'level': 'ERROR'}}})
             harness.signal('USR1')
             inside = facts()
             harness.signal('HUP')
@@ -726,6 +800,21 @@ def test_all_that_a_program_wrote_is_there_when_it_has_ended() -> None:
     with python('print("x" * 100, end="\\n" + "y" * 1_000_000)') as program:
         assert program.wait() == 0
         assert program.lines == ['x' * 100, 'y' * 1_000_000]
+
+
+def test_what_a_program_wrote_and_told_just_before_it_ended_is_there() -> None:
+    code = ('import fcntl, os, socket\n'
+            'fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n'
+            'manager = "\\0" + os.environ["NOTIFY_SOCKET"][1:]\n'
+            'with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:\n'
+            '    for n in range(8):\n'
+            '        notify.sendto(b"STATUS=%d" % n, manager)\n'
+            '    os.write(1, b"x\\n" * 500_000)\n'
+            '    os._exit(0)\n')
+    with python(code) as program:
+        assert program.wait() == 0
+        assert program.lines == ['x'] * 500_000
+        assert [each['STATUS'] for each in program.notifications] == list('01234567')
 
 
 def test_what_is_no_text_is_shown_escaped() -> None:

@@ -1,8 +1,7 @@
 """PyPI's helper: the same kind of framework."""
 
-from event import work
-
 import helper
+from event import work
 from helper import controller, parser
 
 

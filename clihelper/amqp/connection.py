@@ -6,20 +6,23 @@ dead peer's answer.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+import os
 import random
 import time
-
-import kombu
-from kombu.exceptions import OperationalError
 
 from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
+
+    from clihelper.amqp.acknowledgement import Acknowledger
+    from clihelper.amqp.others import Other
+    from clihelper.amqp.wire import Wire
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -28,6 +31,9 @@ CONNECT_TIMEOUT = 5.0
 
 CLOSE_TIMEOUT = 1.0
 """seconds that the broker has to confirm the end of a healthy connection"""
+
+CONFIRM_TIMEOUT = 30.0
+"""seconds to wait for the broker's confirmation, as long as it takes under a memory alarm"""
 
 POLL = 0.05
 """seconds between two looks into a transport that has no socket, such as kombu's memory"""
@@ -45,9 +51,9 @@ class Lost(Exception):
 
 
 class Guard:
-    """A context that turns what kombu raises for a lost connection into :class:`Lost`.
+    """A context that turns what a lost connection raises into :class:`Lost`.
 
-    Only calls of kombu stand in it: what a handler raises, an OSError perhaps, is not the
+    Only calls of the transport stand in it: what a handler raises, an OSError perhaps, is not the
     connection's fault.
     """
 
@@ -96,14 +102,16 @@ class Connection:
 
     :param urls: tried in turn.
     :param heartbeat: seconds; 0 for none.
+    :param name: of the program, for the broker's operator.
     """
 
-    def __init__(self, urls: Sequence[str], heartbeat: float) -> None:
+    def __init__(self, urls: Sequence[str], heartbeat: float, name: str) -> None:
         self._urls = urls
-        self._heartbeat = heartbeat
+        self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
+        self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._next = 0
-        self._kombu: Any = None
-        self._errors: tuple[type[BaseException], ...] = (OSError,)
+        self._tags = itertools.count(1)
+        self._link: Wire | Other | None = None
         self._healthy = float('-inf')
 
     def open(self) -> None:
@@ -114,37 +122,31 @@ class Connection:
         """
         url = self._urls[self._next % len(self._urls)]
         self._next += 1
-        connection = kombu.Connection(
-            url if url.partition('://')[2] else f'{url}localhost',
-            heartbeat=math.ceil(self._heartbeat),  # whole seconds on the wire
-            connect_timeout=CONNECT_TIMEOUT,
-            transport_options=_transport_options(url),
-        )
+        link = _transport(url)(url, self._heartbeat, CONNECT_TIMEOUT, self._name)
         try:
-            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-        except (
-            OSError,
-            OperationalError,
-            *connection.connection_errors,
-            *connection.channel_errors,  # py-amqp counts a refused login among them
-        ) as error:
-            raise _explained(error, masked(url)) from error
-        finally:
-            if not connection.connected:
-                connection.collect()
-        self._kombu = connection
-        self._errors = (*connection.connection_errors, *connection.channel_errors)
+            link.connect()
+        except BaseException as error:
+            link.collect()
+            if isinstance(error, (OSError, *link.errors)):
+                raise _explained(error, masked(url)) from error
+            raise
+        self._link = link
         self._next -= 1  # the one that answers is the first to be asked again
         self._healthy = time.monotonic()
 
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, as far as is known."""
-        return self._kombu is not None
+        return self._link is not None
 
     def guard(self) -> Guard:
-        """A context in which kombu's errors of connections and channels become :class:`Lost`."""
-        return Guard(self._errors)
+        """A context in which errors of connections and channels become :class:`Lost`."""
+        return Guard((OSError,) if self._link is None else self._link.errors)
+
+    @property
+    def refusals(self) -> tuple[type[BaseException], ...]:
+        """What a channel raises when the broker refuses something."""
+        return self._open_link.refusals
 
     @property
     def since_healthy(self) -> float:
@@ -153,55 +155,69 @@ class Connection:
 
     def shown(self) -> str:
         """The address that is or was last tried, without its password."""
-        index = self._next if self._kombu is not None else self._next - 1
+        index = self._next if self._link is not None else self._next - 1
         return masked(self._urls[max(index, 0) % len(self._urls)])
 
     def channel(self) -> Any:
-        """A new channel, that gives bodies as they came; raises :class:`Lost`."""
+        """A new channel; raises :class:`Lost`."""
         with self.guard():
-            channel = self._open_kombu.channel()
-        channel.auto_decode = False  # py-amqp would decode by the character set, and guess
-        return channel
+            return self._open_link.channel()
+
+    def consume(self, channel: Any, queue: str, on_delivery: Callable[[Any], None]) -> None:
+        """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`."""
+        tag = f'{os.uname().nodename}.{os.getpid()}.{next(self._tags)}'
+        self._open_link.consume(channel, queue, tag, on_delivery)
+
+    def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger | None:
+        """What acknowledges the messages of *channel*; None: each message does by itself."""
+        return self._open_link.acknowledger(channel, prefetch)
+
+    def publish(
+        self,
+        channel: Any,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any],
+    ) -> None:
+        """Publish and wait for the confirmation, where the transport has such."""
+        self._open_link.publish(
+            channel, body, exchange, routing_key, properties, CONFIRM_TIMEOUT
+        )
 
     def fileno(self) -> int | None:
         """The socket's descriptor; None where the transport has none to wait on."""
-        sock = getattr(self._open_kombu.connection, 'sock', None)
-        return None if sock is None else sock.fileno()
+        return self._open_link.fileno()
 
     def drain(self) -> bool:
         """Take in what has arrived, without waiting; False if there is nothing more."""
         with self.guard():
-            try:
-                self._open_kombu.drain_events(timeout=0)
-            except TimeoutError:
-                return False
-        self._healthy = time.monotonic()
-        return True
+            taken = self._open_link.take()
+        if taken:
+            self._healthy = time.monotonic()
+        return taken
 
     @property
     def heartbeat(self) -> float | None:
         """Seconds, as agreed with the broker; None for none."""
-        connection = self._open_kombu
-        if not connection.transport.implements.heartbeats:
-            return None
-        return connection.connection.heartbeat or None
+        return self._open_link.heartbeat or None
 
     def check_heartbeat(self) -> None:
         """Send one if it is due; raises :class:`Lost` if the broker's are missing."""
         with self.guard():
-            self._open_kombu.heartbeat_check(rate=2)
+            self._open_link.check_heartbeat()
 
     @property
-    def _open_kombu(self) -> Any:
-        if self._kombu is None:
+    def _open_link(self) -> Wire | Other:
+        if self._link is None:
             raise Lost('not connected')
-        return self._kombu
+        return self._link
 
     def drop(self) -> None:
         """Leave the connection behind, without a word to the peer."""
-        connection, self._kombu = self._kombu, None
-        if connection is not None:
-            connection.collect()
+        link, self._link = self._link, None
+        if link is not None:
+            link.collect()
 
     def close(self) -> None:
         """End a healthy connection, so that what was sent before is taken in; or drop it.
@@ -209,18 +225,24 @@ class Connection:
         With data unread, closing the socket alone would reset the connection, and the broker
         might lose the last acknowledgements with it.
         """
-        connection = self._kombu
-        if connection is None:
+        if self._link is None:
             return
         try:
-            sock = getattr(connection.connection, 'sock', None)
-            if sock is not None:
-                sock.settimeout(CLOSE_TIMEOUT)
-            connection.transport.close_connection(connection.connection)
+            self._link.end(CLOSE_TIMEOUT)
         except Exception as error:
             LOGGER.debug('the connection did not close: %s', error)
         finally:
             self.drop()
+
+
+def _transport(url: str) -> type[Wire | Other]:
+    if url.partition('://')[0] in ('amqp', 'amqps', 'pyamqp'):
+        from clihelper.amqp.wire import Wire
+
+        return Wire
+    from clihelper.amqp.others import Other
+
+    return Other
 
 
 def masked(url: str) -> str:
@@ -233,12 +255,6 @@ def masked(url: str) -> str:
     credentials, at, place = rest.rpartition('@')
     user, colon, _ = credentials.partition(':')
     return f'{scheme}{separator}{user}{colon and ":**"}{at}{place}'
-
-
-def _transport_options(url: str) -> dict[str, Any]:
-    if url.partition('://')[0] in ('amqp', 'amqps', 'pyamqp'):
-        return {'confirm_publish': True}
-    return {}
 
 
 def _explained(error: BaseException, where: str) -> Exception:

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
     from clihelper.amqp.connection import Connection
 
-CONFIRM_TIMEOUT = 30.0
-"""seconds to wait for the broker's confirmation, as long as it takes under a memory alarm"""
-
 PERSISTENT = 2
 """The ``delivery_mode`` of a message that a durable queue keeps over a restart."""
 
@@ -47,7 +44,9 @@ class Publisher:
             with self._connection.guard():
                 if self._channel is None:
                     self._channel = self._connection.channel()
-                self._send(payload, exchange, routing_key, properties)
+                self._connection.publish(
+                    self._channel, payload, exchange, routing_key, properties
+                )
         except Lost as lost:
             # A channel that raised is closed, or waits for a confirmation that may come late.
             self.reset()
@@ -56,26 +55,6 @@ class Publisher:
     def reset(self) -> None:
         """Forget the channel: the connection is another one now."""
         self._channel = None
-
-    def _send(
-        self, payload: bytes, exchange: str, routing_key: str, properties: dict[str, Any]
-    ) -> None:
-        channel = self._channel
-        message = channel.prepare_message(
-            payload,
-            priority=properties.pop('priority', None),
-            content_type=properties.pop('content_type'),
-            content_encoding=properties.pop('content_encoding', None),
-            headers=dict(properties.pop('headers', None) or {}),
-            properties=properties,
-        )
-        channel.basic_publish(
-            message,
-            exchange=exchange,
-            routing_key=routing_key,
-            mandatory=True,
-            confirm_timeout=CONFIRM_TIMEOUT,
-        )
 
 
 def encode(body: Any) -> tuple[bytes, str]:

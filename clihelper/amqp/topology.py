@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from kombu import Exchange, Queue
-
 from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+Refusals = tuple[type[BaseException], ...]
 
 
 class Topology:
@@ -20,18 +20,8 @@ class Topology:
 
     def __init__(self, section: Mapping[str, Any]) -> None:
         self._declare: bool = section['declare']
-        self._exchanges = {
-            name: Exchange(
-                name,
-                type=options['type'],
-                durable=options['durable'],
-                auto_delete=options['auto_delete'],
-                arguments=options['arguments'] or None,
-            )
-            for name, options in section['exchanges'].items()
-        }
-        self._bindings = {name: _binding(options) for name, options in section['queues'].items()}
-        self._queues = {name: _queue(name, options) for name, options in section['queues'].items()}
+        self._exchanges: Mapping[str, Mapping[str, Any]] = section['exchanges']
+        self._queues: Mapping[str, Mapping[str, Any]] = section['queues']
         self._dead = _dead_letter_queues(section)
 
     @property
@@ -43,56 +33,85 @@ class Topology:
         """The name of the queue that takes *queue*'s dead letters, if there is one."""
         return self._dead.get(queue)
 
-    def establish(self, channel: Any) -> None:
+    def establish(self, channel: Any, refusals: Refusals) -> None:
         """Declare everything, or with ``declare: false`` verify that it is there.
 
+        :param refusals: what *channel* raises when the broker refuses.
         :raises clihelper.errors.UnavailableError: something is not as declared.
         """
-        for name, exchange in self._exchanges.items():
-            self._one(f'AMQP.exchanges.{name}', exchange(channel), channel)
-        for name, queue in self._queues.items():
-            self._one(f'AMQP.queues.{name}', queue(channel), channel)
-            if self._declare:
-                self._bind(name, queue, channel)
-        for name in dict.fromkeys(self._dead.values()):
-            source = next(queue for queue, dead in self._dead.items() if dead == name)
-            self._one(f'AMQP.dead_letter {name}', self._dead_queue(name, source)(channel), channel)
 
-    def _one(self, where: str, entity: Any, channel: Any) -> None:
-        try:
-            if isinstance(entity, Queue):
-                entity.queue_declare(passive=not self._declare)
-            else:
-                entity.declare(passive=not self._declare)
-        except channel.connection.client.channel_errors as error:
-            raise UnavailableError(f'{where}: {error}') from error
-
-    def _bind(self, name: str, queue: Queue, channel: Any) -> None:
-        exchange, keys = self._bindings[name]
-        for key in keys if exchange else ():
+        def ask(where: str, method: Callable[..., Any], **arguments: Any) -> None:
             try:
-                queue(channel).bind_to(exchange, routing_key=key)
-            except channel.connection.client.channel_errors as error:
-                raise UnavailableError(f'AMQP.queues.{name}.exchange: {error}') from error
+                method(**arguments)
+            except refusals as error:
+                raise UnavailableError(f'AMQP.{where}: {error}') from error
 
-    def _dead_queue(self, name: str, source: str) -> Queue:
-        # As safe as the queue whose letters it keeps.
-        kind = (self._queues[source].queue_arguments or {}).get('x-queue-type')
-        return Queue(name, durable=True, queue_arguments={'x-queue-type': kind} if kind else None)
+        for name, options in self._exchanges.items():
+            self._declare_exchange(ask, channel, name, options)
+        for name, options in self._queues.items():
+            self._declare_queue(ask, channel, f'queues.{name}', name, options)
+            if self._declare:
+                self._bind(ask, channel, name, options)
+        for queue, dead in {dead: queue for queue, dead in self._dead.items()}.items():
+            self._declare_queue(ask, channel, 'dead_letter', queue, self._as_safe_as(dead))
 
+    def _declare_exchange(
+        self, ask: Callable[..., None], channel: Any, name: str, options: Mapping[str, Any]
+    ) -> None:
+        ask(
+            f'exchanges.{name}',
+            channel.exchange_declare,
+            exchange=name,
+            type=options['type'],
+            passive=not self._declare,
+            durable=options['durable'],
+            auto_delete=options['auto_delete'],
+            arguments=options['arguments'] or None,
+        )
 
-def _queue(name: str, options: Mapping[str, Any]) -> Queue:
-    return Queue(
-        name,
-        durable=options['durable'],
-        exclusive=options['exclusive'],
-        auto_delete=options['auto_delete'],
-        queue_arguments=options['arguments'] or None,
-    )
+    def _declare_queue(
+        self,
+        ask: Callable[..., None],
+        channel: Any,
+        where: str,
+        name: str,
+        options: Mapping[str, Any],
+    ) -> None:
+        ask(
+            where,
+            channel.queue_declare,
+            queue=name,
+            passive=not self._declare,
+            durable=options['durable'],
+            exclusive=options['exclusive'],
+            auto_delete=options['auto_delete'],
+            arguments=options['arguments'] or None,
+        )
 
+    def _bind(
+        self, ask: Callable[..., None], channel: Any, name: str, options: Mapping[str, Any]
+    ) -> None:
+        exchange = options.get('exchange')
+        if not exchange:
+            return
+        for key in options['routing_keys'] or ['']:
+            ask(
+                f'queues.{name}.exchange',
+                channel.queue_bind,
+                queue=name,
+                exchange=exchange,
+                routing_key=key,
+            )
 
-def _binding(options: Mapping[str, Any]) -> tuple[str, list[str]]:
-    return options.get('exchange') or '', options['routing_keys'] or ['']
+    def _as_safe_as(self, queue: str) -> dict[str, Any]:
+        """The options of a queue that keeps dead letters as well as *queue* keeps messages."""
+        kind = self._queues[queue]['arguments'].get('x-queue-type')
+        return {
+            'durable': True,
+            'exclusive': False,
+            'auto_delete': False,
+            'arguments': {'x-queue-type': kind} if kind else {},
+        }
 
 
 def _dead_letter_queues(section: Mapping[str, Any]) -> dict[str, str]:

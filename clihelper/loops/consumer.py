@@ -14,9 +14,8 @@ import time
 from collections import deque
 from functools import partial
 
-import kombu
-
 from clihelper.amqp import settlement
+from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.connection import (
     CONNECT_TIMEOUT,
     POLL,
@@ -56,13 +55,14 @@ class ConsumerLoop(Loop):
         self._section = section = host.config.amqp
         url = section['url']
         urls = [url] if isinstance(url, str) else url
-        self._connection = Connection(urls, section['heartbeat'])
+        self._connection = Connection(urls, section['heartbeat'], host.appname)
         self._publisher = Publisher(self._connection)
         self._topology = Topology(section)
         self._backoff = Backoff()
         self._deliveries: deque[Message] = deque()
         self._ticks: Ticks | None = None
         self._pulse = 0.0
+        self._acknowledger: Acknowledger | None = None
         self._was_consuming = False
         if section['retry'] != RETRY.defaults():
             LOGGER.warning('AMQP.retry has no effect yet: a message that fails is a dead letter')
@@ -84,6 +84,10 @@ class ConsumerLoop(Loop):
     def close(self) -> None:
         """Close the connection: what was prefetched goes back to its queue."""
         self._deliveries.clear()
+        try:
+            self._flush()
+        except Lost as lost:
+            LOGGER.debug('not acknowledged: %s', lost)
         self._connection.close()
 
     def _goes_on(self) -> bool:
@@ -92,6 +96,7 @@ class ConsumerLoop(Loop):
     def _drop(self) -> None:
         # What came over the old connection can be settled no more: it will be delivered again.
         self._deliveries.clear()
+        self._acknowledger = None
         self._publisher.reset()
         self._connection.drop()
 
@@ -130,15 +135,11 @@ class ConsumerLoop(Loop):
         """Declare the topology and consume each queue of it."""
         channel = self._connection.channel()
         with self._connection.guard():
-            self._topology.establish(channel)
+            self._topology.establish(channel, self._connection.refusals)
             channel.basic_qos(0, self._section['prefetch'], False)
+            self._acknowledger = self._connection.acknowledger(channel, self._section['prefetch'])
             for queue in self._topology.queues:
-                kombu.Consumer(
-                    channel,
-                    [kombu.Queue(queue)],
-                    auto_declare=False,
-                    on_message=partial(self._on_delivery, queue),
-                ).consume()
+                self._connection.consume(channel, queue, partial(self._on_delivery, queue))
         if not self._topology.queues:
             LOGGER.warning('AMQP.queues names no queue: there is nothing to consume')
         self._backoff.reset()
@@ -161,10 +162,13 @@ class ConsumerLoop(Loop):
                 self._process(self._ticks)
             elif self._deliveries:
                 self._handle(self._deliveries.popleft())
-            elif not self._connection.drain():
-                self._wait()
+            else:
+                self._flush()
+                if not self._connection.drain():
+                    self._wait()
             self._keep_alive()
-            self._host.serve_signals()
+            if self._host.signals.arrived:
+                self._host.serve_signals()
 
     def _keep_alive(self) -> None:
         """When it is due, send heartbeats to the broker and signs of life to the watchdog."""
@@ -194,6 +198,7 @@ class ConsumerLoop(Loop):
         else:
             descriptors.append(socket)
         wait_readable(tuple(descriptors), min(limits))
+        host.serve_signals()
 
     def _process(self, ticks: Ticks) -> None:
         self._host.active()
@@ -219,7 +224,6 @@ class ConsumerLoop(Loop):
             raise
         except BaseException as raised:
             error = raised
-        self._host.idle()
         if message.outcome is None:
             self._settle(message, error, answer)
         elif error is not None:
@@ -234,7 +238,7 @@ class ConsumerLoop(Loop):
             if outcome is Outcome.ACK:
                 if answer is not None and message.reply_to:
                     self._reply(message, answer)
-                message.delivery.ack()
+                self._acknowledge(message)
             elif outcome is Outcome.REQUEUE:
                 message.delivery.requeue()
             else:
@@ -286,7 +290,19 @@ class ConsumerLoop(Loop):
             self._publisher.publish(message.raw, '', queue, message.copy(headers))
         except PublishError as failure:
             raise Lost(f'the dead letter was not taken: {failure}') from failure
-        message.delivery.ack()
+        self._acknowledge(message)
+
+    def _acknowledge(self, message: Message) -> None:
+        if self._acknowledger is None:
+            message.delivery.ack()
+        else:
+            self._acknowledger.add(message.delivery.delivery_tag)
+
+    def _flush(self) -> None:
+        """Send the acknowledgements that are pending: nothing is left to be handled."""
+        if self._acknowledger is not None:
+            with self._connection.guard():
+                self._acknowledger.flush()
 
     # For the controller.
 

@@ -96,8 +96,8 @@ class TornadoLoop(Loop):
             self._begin_work()
         else:
             self._host.sleeping()
-        self._feed_watchdog()
         self._host.ready()
+        self._feed_watchdog()
 
     def _begin_work(self) -> None:
         self._work = self._event_loop.create_task(self._process())
@@ -136,7 +136,7 @@ class TornadoLoop(Loop):
     async def _finish_work(self) -> None:
         """Close the listening sockets, then wait for the requests and the work in hand."""
         await asyncio.sleep(0)  # connections that wait to be accepted came before the stop
-        servers = list(_servers())
+        servers = list(_servers(self.io_loop))
         for server in servers:
             server.stop()
         while any(_close_idle(server) for server in servers if isinstance(server, HTTPServer)):
@@ -149,10 +149,15 @@ async def _finished(result: Any) -> Any:
     return await result
 
 
-def _servers() -> Iterator[TCPServer]:
-    """Every server of the process: nobody but the collector knows those of ``app.listen``."""
+def _servers(io_loop: Any) -> Iterator[TCPServer]:
+    """The servers that listen on a loop: nobody but the collector knows those of ``app.listen``.
+
+    A process may have others, on the loop of a test runner or of a thread.
+    """
     for candidate in gc.get_objects():
-        if issubclass(type(candidate), TCPServer):
+        if issubclass(type(candidate), TCPServer) and any(
+            descriptor in io_loop.handlers for descriptor in candidate._sockets
+        ):
             yield candidate
 
 

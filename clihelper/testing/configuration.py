@@ -61,9 +61,6 @@ def _read_file(path: str) -> bytes:
 class _Dumper(yaml.SafeDumper):
     """Writes what tests put into mappings: paths, tuples and kinds of dictionaries, too."""
 
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
 
 _Dumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
 _Dumper.add_multi_representer(dict, lambda dumper, mapping: dumper.represent_dict(mapping))

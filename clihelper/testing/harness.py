@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from clihelper.config import Config
 from clihelper.controller import ConsumerController, Controller, IOLoopController
 from clihelper.lifecycle import LifeCycle
+from clihelper.loops import Loop
 from clihelper.signals import HANDLED, Deadline, Signals
 from clihelper.states import RUNNING, State
 from clihelper.systemd import Notifier
@@ -228,18 +229,16 @@ class _Life(LifeCycle):
         )
         self.mailbox: Mailbox | None = None
         self._deadline = _NoDeadline(lambda _: None)
-        self._round = ExitStack()
+        self._alive, self._round = ExitStack(), ExitStack()
         self._failure: Exception | None = None
 
     # The way through, which LifeCycle.run() goes at once.
 
     def begin(self, controller: Controller) -> None:
         """As far as the loop, where the test takes over."""
-        self._controller = controller
-        self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.signals.urgent = self._urgent
+        self._alive.enter_context(self.alive(controller))
         with self._ending():
-            self._round.enter_context(self._one_round())
+            self._begin_round()
             self._go_on()
 
     @contextmanager
@@ -260,49 +259,30 @@ class _Life(LifeCycle):
                 self.stop()
                 self._go_on()
 
-    @contextmanager
-    def _one_round(self) -> Iterator[None]:
-        """From ``_setup`` to ``_cleanup``; what it is entered for comes in the place of a loop."""
-        controller = self._controller
-        self.loop = controller.make_loop(self)
+    def make_loop(self) -> Loop:
+        """The real loop; a consumer's has the mailbox for a broker."""
+        loop = super().make_loop()
         if self.mailbox is not None:
-            self.mailbox.adopt(self.loop, list(self.config.amqp['queues']))  # type: ignore[arg-type]
-        try:
-            self.loop.call(controller._setup)
-            self._looping = not controller.brings_loop
-            try:
-                if controller.is_running:
-                    self.ready()
-                yield
-            finally:
-                self._looping = False
-                if controller.state is not State.RELOADING:
-                    self._become(State.STOPPING)
-                self.loop.call(controller._cleanup)
-        except BaseException:
-            self._become(State.STOPPING)
-            raise
-        finally:
-            self.loop.close()
+            self.mailbox.adopt(loop, list(self.config.amqp['queues']))  # type: ignore[arg-type]
+        return loop
+
+    def _begin_round(self) -> None:
+        self._round.enter_context(self.round())
+        self._looping = not self._controller.brings_loop
+        self._round.callback(setattr, self, '_looping', False)
 
     def _go_on(self) -> None:
         """Do what was asked for meanwhile; then wait for the next step, if there is one."""
         self.serve_signals()
-        while self._controller.state is State.RELOADING:
-            self._end_round()
-            self._swap_configuration()
-            os.eventfd_read(self._interrupt)
-            self._become(State.INITIALIZING)
-            self._round.enter_context(self._one_round())
+        while self._controller.state in (State.RELOADING, State.STOP_REQUESTED):
+            with self._round:
+                self._finish_work_in_hand()
+            if not self.begin_again():
+                self._alive.close()
+                return
+            self._begin_round()
             self.serve_signals()
-        if self._controller.state is State.STOP_REQUESTED:
-            self._end_round()
-            self._end()
         self.sleeping()
-
-    def _end_round(self) -> None:
-        with self._round:
-            self._finish_work_in_hand()
 
     def _finish_work_in_hand(self) -> None:
         """Run the IOLoop until its servers have; no other loop has work between two steps."""
@@ -322,19 +302,12 @@ class _Life(LifeCycle):
         try:
             yield
         except BaseException:
-            try:
+            with self._alive:
                 self._round.__exit__(*sys.exc_info())
-            finally:
-                self._become(State.STOPPING)
-                self._end()
             raise
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-    def _end(self) -> None:
-        self._become(State.STOPPED)
-        os.close(self._interrupt)
 
     # What differs from a daemon.
 
@@ -357,7 +330,7 @@ class _Life(LifeCycle):
 
         return call
 
-    def _end_loop(self) -> None:
+    def _end_loop(self, *, again: bool = False) -> None:
         """A daemon tries a failed ``_shutdown`` again; the test gets what it raised."""
         os.eventfd_write(self._interrupt, 1)
         if self._looping:

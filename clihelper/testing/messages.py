@@ -85,17 +85,10 @@ class Delivered:
     @property
     def reply(self) -> Published | None:
         """The answer that was sent where its ``reply_to`` says."""
-        if not self.message.reply_to:
+        if self.outcome is not Outcome.ACK:
             return None
         return next(
-            (
-                each
-                for each in self.settling
-                if not each.exchange
-                and each.routing_key == self.message.reply_to
-                and each is not self.dead_letter
-            ),
-            None,
+            (each for each in self.settling if each.routing_key == self.message.reply_to), None
         )
 
     def __repr__(self) -> str:
@@ -120,7 +113,7 @@ class Mailbox:
         self._settling: list[Published] | None = None
         self._error: BaseException | None = None
         self._tag = 0
-        self._channel = _Channel(self._take)
+        self._channel = _Channel()
         self._loop: ConsumerLoop
         self._queues: list[str]
 
@@ -131,7 +124,7 @@ class Mailbox:
         """
         self._loop = loop
         self._queues = queues
-        connection = _Unconnected(self._channel)
+        connection = _Unconnected(self._channel, self._take)
         loop._connection = connection
         loop._publisher = Publisher(connection)
 
@@ -212,9 +205,10 @@ class Mailbox:
 class _Unconnected(Connection):
     """A connection that is always open, to no broker."""
 
-    def __init__(self, channel: _Channel) -> None:
-        super().__init__([], 0.0)
+    def __init__(self, channel: _Channel, take: Callable[[Published], None]) -> None:
+        super().__init__([], 0.0, 'test')
         self._channel = channel
+        self._take = take
 
     @property
     def is_open(self) -> bool:
@@ -222,6 +216,20 @@ class _Unconnected(Connection):
 
     def channel(self) -> Any:
         return self._channel
+
+    def publish(
+        self,
+        channel: Any,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any],
+    ) -> None:
+        given = {name: value for name, value in properties.items() if value is not None}
+        message = Published(body, {'headers': {}, **given})
+        message.exchange = exchange
+        message.routing_key = routing_key
+        self._take(message)
 
     def drop(self) -> None:
         pass
@@ -231,36 +239,9 @@ class _Unconnected(Connection):
 
 
 class _Channel:
-    """What is used of kombu's channels. What settles a message arrives, and has no effect."""
+    """What is used of channels. What settles a message arrives, and has no effect."""
 
     no_ack_consumers = None
-
-    def __init__(self, take: Callable[[Published], None]) -> None:
-        self._take = take
-
-    def prepare_message(
-        self,
-        body: bytes,
-        priority: int | None = None,
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        headers: dict[str, Any] | None = None,
-        properties: dict[str, Any] | None = None,
-    ) -> Published:
-        named = {
-            'priority': priority,
-            'content_type': content_type,
-            'content_encoding': content_encoding,
-        }
-        given = {name: value for name, value in named.items() if value is not None}
-        return Published(body, {**given, 'headers': headers or {}, **(properties or {})})
-
-    def basic_publish(
-        self, message: Published, exchange: str = '', routing_key: str = '', **_: Any
-    ) -> None:
-        message.exchange = exchange
-        message.routing_key = routing_key
-        self._take(message)
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         pass

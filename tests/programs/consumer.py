@@ -57,6 +57,10 @@ class Obedient(clihelper.ConsumerController):
             time.sleep(0.005)
         self.logger.info('worked')
 
+    def do_sleep(self, message):
+        time.sleep(4)
+        self.logger.info('slept')
+
     def do_die(self, message):
         os._exit(9)
 

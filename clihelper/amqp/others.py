@@ -1,0 +1,90 @@
+"""Connections by kombu's other transports: memory, redis, filesystem and so on."""
+
+from __future__ import annotations
+
+import kombu
+from kombu.exceptions import OperationalError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Other:
+    """What :class:`~clihelper.amqp.wire.Wire` is for AMQP, for everything else.
+
+    These transports are polled: they have no descriptor to wait on, and no heartbeats.
+    """
+
+    heartbeat = 0
+
+    def __init__(self, url: str, heartbeat: int, timeout: float, name: str) -> None:
+        # Without a host kombu warns of having taken localhost.
+        complete = url if url.partition('://')[2] else f'{url}localhost'
+        self._connection = kombu.Connection(complete, connect_timeout=timeout)
+        self.errors: tuple[type[BaseException], ...] = (
+            OperationalError,
+            *self._connection.connection_errors,
+            *self._connection.channel_errors,
+        )
+        self.refusals: tuple[type[BaseException], ...] = self._connection.channel_errors
+
+    def connect(self) -> None:
+        """Connect, once."""
+        self._connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+
+    def channel(self) -> Any:
+        """A new channel."""
+        return self._connection.channel()
+
+    def fileno(self) -> None:
+        """There is nothing to wait on."""
+
+    def consume(
+        self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Any], None]
+    ) -> None:
+        """Consume *queue*; each delivery is handed over by :meth:`take`."""
+        channel.basic_consume(queue, no_ack=False, callback=on_delivery, consumer_tag=tag)
+
+    def acknowledger(self, channel: Any, prefetch: int) -> None:
+        """Each message is acknowledged by itself."""
+
+    def take(self) -> bool:
+        """Take in one message, without waiting; False if there is none."""
+        try:
+            self._connection.drain_events(timeout=0)
+        except TimeoutError:
+            return False
+        return True
+
+    def publish(
+        self,
+        channel: Any,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any],
+        timeout: float,
+    ) -> None:
+        """Publish; these transports have no confirmations."""
+        message = channel.prepare_message(
+            body,
+            priority=properties.pop('priority', None),
+            content_type=properties.pop('content_type', None),
+            content_encoding=properties.pop('content_encoding', None),
+            headers=properties.pop('headers', None) or {},
+            properties=properties,
+        )
+        channel.basic_publish(message, exchange=exchange, routing_key=routing_key)
+
+    def check_heartbeat(self) -> None:
+        """There are none."""
+
+    def end(self, timeout: float) -> None:
+        """Close."""
+        self._connection.release()
+
+    def collect(self) -> None:
+        """Leave it."""
+        self._connection.collect()

@@ -1,0 +1,192 @@
+"""Deliveries read from the wire, in whatever pieces they arrive."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+
+import amqp
+import pytest
+from amqp.exceptions import UnexpectedFrame
+from amqp.method_framing import frame_handler
+from amqp.transport import TCPTransport
+
+from clihelper.amqp.acknowledgement import Acknowledger
+from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Wire
+
+TAG = 'host.1.1'
+
+
+def frame(kind, channel, payload):
+    return struct.pack('>BHI', kind, channel, len(payload)) + payload + b'\xce'
+
+
+def short(text):
+    return bytes([len(text)]) + text.encode()
+
+
+def delivery(number, body, *, channel=1, pieces=1, tag=TAG, properties=None):
+    """The frames of a delivery, its body in that many frames."""
+    content = amqp.Message(body, **(properties or {}))
+    method = (
+        struct.pack('>HH', 60, 60)
+        + short(tag)
+        + struct.pack('>QB', number, number % 2)
+        + short('shop')
+        + short(f'order.{number}')
+    )
+    header = struct.pack('>HHQ', 60, 0, len(body)) + content._serialize_properties()
+    frames = [frame(1, channel, method), frame(2, channel, header)]
+    size = -(-len(body) // pieces) or 1
+    frames += [frame(3, channel, body[i : i + size]) for i in range(0, len(body), size)]
+    return frames
+
+
+class Ends:
+    """A connection whose other end is a socket of the test's, past the handshake."""
+
+    def __init__(self):
+        self.connection = connection = Wire('amqp://localhost', 0, 5, 'test')
+        self.far, near = socket.socketpair()
+        transport = TCPTransport('localhost:5672')
+        transport.sock = near
+        transport._setup_transport()
+        connection._transport = transport
+        connection.on_inbound_frame = frame_handler(connection, connection.on_inbound_method)
+        self.got = []
+        for number in (1, 2):
+            channel = connection.Channel(connection, number, auto_decode=False)
+            connection.channels[number] = channel
+            channel.callbacks[TAG] = lambda m: self.take(Delivery.of(m), 'long')
+            connection._consumers[number, TAG.encode()] = lambda m: self.take(m, 'short')
+
+    def take(self, message, road):
+        info = message.delivery_info
+        self.got.append(
+            (
+                message.delivery_tag,
+                message.body,
+                info['redelivered'],
+                info['exchange'],
+                info['routing_key'],
+                message.properties.get('correlation_id'),
+            )
+        )
+        self.road = road
+
+    def close(self):
+        self.far.close()
+        self.connection.transport.sock.close()
+
+
+@pytest.fixture
+def wire():
+    wire = Ends()
+    yield wire
+    wire.close()
+
+
+def expected(number, body, correlation_id=None):
+    return (number, body, bool(number % 2), 'shop', f'order.{number}', correlation_id)
+
+
+def test_complete_deliveries_take_the_short_road(wire):
+    frames = [f for n in range(1, 50) for f in delivery(n, b'x' * n)]
+    wire.far.sendall(b''.join(frames))
+    assert wire.connection.take()
+    assert wire.got == [expected(n, b'x' * n) for n in range(1, 50)]
+    assert wire.road == 'short'
+    assert not wire.connection.take()
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_it_does_not_matter_in_which_pieces_the_bytes_arrive(wire, seed):
+    chance = random.Random(seed)
+    stream, wanted = b'', []
+    for number in range(1, 60):
+        body = chance.randbytes(chance.choice([0, 1, 11, 100, 5000]))
+        properties = {'correlation_id': str(number), 'priority': 3} if number % 3 else {}
+        frames = delivery(
+            number,
+            body,
+            channel=chance.choice([1, 2]),
+            pieces=chance.choice([1, 1, 3]),
+            properties=properties,
+        )
+        wanted.append(expected(number, body, properties.get('correlation_id')))
+        # A heartbeat may stand between any two frames.
+        stream += b''.join(f + chance.choice([b'', b'', HEARTBEAT_FRAME]) for f in frames)
+    while stream:
+        size = chance.choice([1, 7, 8, 12, 100, 1460, 20_000])
+        wire.far.sendall(stream[:size])
+        stream = stream[size:]
+        wire.connection.take()
+    assert wire.got == wanted
+
+
+def test_frames_of_two_channels_may_be_interleaved(wire):
+    one, two = delivery(1, b'one'), delivery(2, b'two', channel=2)
+    wire.far.sendall(b''.join([one[0], two[0], two[1], one[1], one[2], two[2]]))
+    wire.connection.take()
+    assert wire.got == [expected(1, b'one'), expected(2, b'two')]
+
+
+def test_a_delivery_for_nobody_known_is_left_to_py_amqp(wire):
+    wire.far.sendall(b''.join(delivery(1, b'x', tag='other')))
+    wire.connection.channels[1].callbacks['other'] = lambda message: wire.got.append(message.body)
+    wire.connection.take()
+    assert wire.got == [b'x']
+
+
+def test_py_amqp_finds_what_was_fetched_and_not_used(wire):
+    method, header, body = delivery(1, b'x' * 10)
+    wire.far.sendall(method + header)
+    wire.connection.take()
+    wire.far.sendall(body)
+    wire.connection.drain_events(timeout=1)
+    assert wire.got == [expected(1, b'x' * 10)]
+    assert wire.road == 'long'
+
+
+@pytest.mark.parametrize('place', [0, 1, 2])
+def test_a_corrupt_frame_delivers_nothing(wire, place):
+    frames = delivery(1, b'x' * 10)
+    frames[place] = frames[place][:-1] + b'\x00'
+    wire.far.sendall(b''.join(frames))
+    with pytest.raises(UnexpectedFrame):
+        wire.connection.take()
+    assert wire.got == []
+
+
+def test_the_end_of_the_stream_is_an_error(wire):
+    wire.far.close()
+    with pytest.raises(ConnectionResetError):
+        wire.connection.take()
+
+
+def test_an_acknowledgement_is_one_frame_for_many(wire):
+    wire.connection.acknowledger(wire.connection.channels[1], prefetch=1).add(7)
+    assert wire.far.recv(100) == frame(1, 1, struct.pack('>HHQB', 60, 80, 7, 1))
+
+
+def test_acknowledgements_are_put_together():
+    sent = []
+    acknowledger = Acknowledger(sent.append, prefetch=10)
+    for tag in range(1, 8):
+        acknowledger.add(tag)
+    assert sent == [5]
+    acknowledger.flush()
+    acknowledger.flush()
+    assert sent == [5, 7]
+
+
+def test_a_slow_handler_has_each_message_acknowledged_as_it_ends(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr('clihelper.amqp.acknowledgement.time.monotonic', lambda: now)
+    sent = []
+    acknowledger = Acknowledger(sent.append, prefetch=100)
+    for tag in range(1, 4):
+        now += 0.06
+        acknowledger.add(tag)
+    assert sent == [1, 2, 3]
