@@ -10,6 +10,7 @@ released in reverse::
 from __future__ import annotations
 
 import _thread
+import gc
 import logging
 import os
 import signal
@@ -17,10 +18,9 @@ import sys
 from contextlib import ExitStack
 
 from clihelper import config as configuration
-from clihelper import daemonize, logs, privileges
+from clihelper import daemonize, logs
 from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
 from clihelper.lifecycle import LifeCycle
-from clihelper.pidfile import Pidfile
 from clihelper.signals import Signals
 from clihelper.systemd import Notifier
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from clihelper.config import Config
     from clihelper.controller import Controller
     from clihelper.options import Options
+    from clihelper.pidfile import Pidfile
+    from clihelper.privileges import Identity
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -86,6 +88,8 @@ def run(
     :raises SystemExit: with the exit status, but after a clean stop.
     """
     daemonize.mend_standard_streams()
+    collects = gc.isenabled()
+    gc.disable()  # until the loop runs: what is imported meanwhile stays
     signals = Signals()
     signals.install()
     _stop_early(signals)
@@ -101,10 +105,14 @@ def run(
             version=_application.version,
             option_callback=option_callback,
         )
-        status = Run(appname, signals, controller, options, arguments).run()
+        status = Run(appname, signals, controller, options, arguments, collects).run()
+    except ConfigurationError as error:
+        # A fault begins with its file's name, for people and editors that go there.
+        for fault in error.faults:
+            _say(None, fault)
+        status = error.status
     except (Error, StopNow, StoppedEarly) as error:
-        for line in str(error).splitlines():
-            _say(appname, line)
+        _say(appname, str(error))
         status = error.status
     if status:
         sys.exit(status)
@@ -116,6 +124,7 @@ class Run:
     :param controller: the class of the controller.
     :param options: the command line's options.
     :param arguments: its remaining words.
+    :param collects: whether the garbage collector is to be on when the loop runs.
     """
 
     def __init__(
@@ -125,19 +134,21 @@ class Run:
         controller: type[Controller],
         options: Options,
         arguments: list[str],
+        collects: bool,
     ) -> None:
         self.appname = appname
         self.signals = signals
         self.controller = controller
         self.options = options
         self.arguments = arguments
+        self.collects = collects
         self.foreground: bool = options.foreground
         self.detaches = daemonize.should_detach(self.foreground)
         self.readiness: daemonize.Readiness | daemonize.Attached = daemonize.Attached(self._say)
         self.status = 0
         self.lines: list[str] = []
         self.config: Config
-        self.identity: privileges.Identity
+        self.identity: Identity
         self.pidfile: Pidfile | None = None
         # The path holds after the directory has changed; messages name it as it was typed.
         self._shown: str = options.configuration
@@ -187,6 +198,9 @@ class Run:
     # Before detaching: all that can be wrong is found here.
 
     def _look_ahead(self, held: ExitStack) -> None:
+        from clihelper import privileges
+        from clihelper.pidfile import Pidfile
+
         daemon = self.config.daemon
         self.identity = privileges.resolve(daemon['user'], daemon['group'])
         self.identity.check()
@@ -249,6 +263,8 @@ class Run:
         self.configure_logging(self.config)
         held.callback(logs.restore_output)
         self._redirect_output()
+        if self.config.daemon['workers'] > 1:
+            LOGGER.warning('Daemon.workers has no effect yet: one process does the work')
         life = LifeCycle(
             appname=self.appname,
             config=self.config,
@@ -256,6 +272,7 @@ class Run:
             notifier=Notifier.from_environment(),
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
+            before_loop=self._collect_garbage,
             report_ready=self.readiness.ready,
             last_resort=self._end_at_once,
         )
@@ -273,11 +290,15 @@ class Run:
 
     def _say_who(self) -> None:
         user = self.config.daemon['user']
-        if user is not None and privileges.resolve(user, None).uid != os.geteuid():
+        if user is None:
+            return
+        from clihelper import privileges
+
+        if privileges.resolve(user, None).uid != os.geteuid():
             self._say(f'with -f it runs as who you are, not as {user}')
 
     def _say(self, line: str) -> None:
-        _say(self.appname, line)
+        _say(None if line.startswith(f'{self._shown}:') else self.appname, line)
 
     def configure_logging(self, config: Config) -> None:
         """Set logging up from *config*, now and when a reload has changed it."""
@@ -294,6 +315,12 @@ class Run:
         redirect = self.config.daemon['redirect_output']
         if redirect and not self.foreground:
             logs.redirect_output(**(redirect if isinstance(redirect, dict) else {}))
+
+    def _collect_garbage(self) -> None:
+        """From here on; what there is by now is for good, and need not be looked at again."""
+        gc.freeze()
+        if self.collects:
+            gc.enable()
 
     def _make_controller(self, life: LifeCycle) -> Controller:
         controller = self.controller.__new__(self.controller)

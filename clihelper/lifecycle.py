@@ -77,6 +77,7 @@ class LifeCycle:
     :param reread: reads and validates the configuration anew; raises
         :class:`~clihelper.errors.Error`.
     :param configure_logging: sets logging up from a configuration; raises the same.
+    :param before_loop: called when the first ``_setup`` is done.
     :param report_ready: tells the command that started the daemon that it is ready.
     :param last_resort: ends the process by the signal of that number, at once, from any thread.
     """
@@ -90,6 +91,7 @@ class LifeCycle:
         notifier: Notifier,
         reread: Callable[[], Config],
         configure_logging: Callable[[Config], None],
+        before_loop: Callable[[], None],
         report_ready: Callable[[], None],
         last_resort: Callable[[int], None],
     ) -> None:
@@ -101,6 +103,7 @@ class LifeCycle:
         self.was_ready = False
         self._reread = reread
         self._configure_logging = configure_logging
+        self._before_loop: Callable[[], None] | None = before_loop
         self._report_ready = report_ready
         self._deadline = Deadline(last_resort)
         self._controller: Controller
@@ -180,6 +183,9 @@ class LifeCycle:
 
     def _run_loop(self) -> None:
         controller = self._controller
+        if self._before_loop is not None:
+            self._before_loop()
+            self._before_loop = None
         self.serve_signals()
         if not controller.is_running:
             return
@@ -327,7 +333,6 @@ class LifeCycle:
         """Read the configuration; if it is good, swap it in place, and reopen the log files."""
         config = self._read_configuration()
         if config is None:
-            self._configure_logging(self.config)  # the same: it reopens the log files
             return
         if self._announced:
             self.notifier.reloading('reloading the configuration')
@@ -457,6 +462,7 @@ class LifeCycle:
             for line in str(error).splitlines():
                 LOGGER.error('%s', line)
             LOGGER.error('the configuration was not read; going on with the old one')
+            self._configure_logging(self.config)  # the same: it reopens the log files
             return None
 
     def _swap_configuration(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 import struct
 
 import amqp
@@ -13,7 +14,7 @@ from amqp.method_framing import frame_handler
 from amqp.transport import TCPTransport
 
 from clihelper.amqp.acknowledgement import Acknowledger
-from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Wire
+from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Wire, _parameters
 
 TAG = 'host.1.1'
 
@@ -89,6 +90,27 @@ def wire():
 
 def expected(number, body, correlation_id=None):
     return (number, body, bool(number % 2), 'shop', f'order.{number}', correlation_id)
+
+
+@pytest.mark.parametrize(
+    ('url', 'host', 'user', 'password', 'vhost'),
+    [
+        ('amqp://', 'localhost:5672', 'guest', 'guest', '/'),
+        ('amqp://broker', 'broker:5672', 'guest', 'guest', '/'),
+        ('amqp://u:p@broker:1//', 'broker:1', 'u', 'p', '/'),
+        ('amqp://u:p@broker:1/%2F', 'broker:1', 'u', 'p', '/'),
+        ('pyamqp://u:p%40%2f%C3%BC@broker/shop?x=1', 'broker:5672', 'u', 'p@/ü', 'shop'),
+        ('amqp://u:p@x@broker/shop%2Fa', 'broker:5672', 'u', 'p@x', 'shop/a'),
+        ('amqps://[::1]/', '[::1]:5671', 'guest', 'guest', '/'),
+        ('amqp://[::1]:7/', '[::1]:7', 'guest', 'guest', '/'),
+    ],
+)
+def test_an_url_says_where_and_as_whom_to_connect(url, host, user, password, vhost):
+    said = _parameters(url)
+    assert said.pop('ssl') == (
+        {'server_hostname': '::1', 'cert_reqs': ssl.CERT_REQUIRED} if 'amqps' in url else False
+    )
+    assert said == {'host': host, 'userid': user, 'password': password, 'virtual_host': vhost}
 
 
 def test_complete_deliveries_take_the_short_road(wire):

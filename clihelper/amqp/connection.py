@@ -10,7 +10,6 @@ import itertools
 import logging
 import math
 import os
-import random
 import time
 
 from clihelper.errors import UnavailableError
@@ -73,12 +72,12 @@ class Backoff:
 
     The cap doubles from 0.1 s to 2 s while the broker was healthy a moment ago, to 30 s later.
 
-    :param uniform: the source of the jitter.
+    :param uniform: the source of the jitter; by default :func:`random.uniform`.
     """
 
     FIRST, SOON, LATER = 0.1, 2.0, 30.0
 
-    def __init__(self, uniform: Any = random.uniform) -> None:
+    def __init__(self, uniform: Callable[[float, float], float] | None = None) -> None:
         self._uniform = uniform
         self._attempts = 0
 
@@ -94,7 +93,11 @@ class Backoff:
         cap = self.SOON if since_healthy < HEALTHY else self.LATER
         delay = min(self.FIRST * 2**self._attempts, cap)
         self._attempts = min(self._attempts + 1, 30)
-        return float(self._uniform(0, delay))
+        if self._uniform is None:
+            from random import uniform  # not needed while all is well
+
+            self._uniform = uniform
+        return self._uniform(0, delay)
 
 
 class Connection:
@@ -107,6 +110,7 @@ class Connection:
 
     def __init__(self, urls: Sequence[str], heartbeat: float, name: str) -> None:
         self._urls = urls
+        self._transports = [_transport(url) for url in urls]  # imported while all else is
         self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._next = 0
@@ -120,9 +124,10 @@ class Connection:
         :raises Unreachable: it does not answer.
         :raises clihelper.errors.UnavailableError: it refuses the credentials, or the vhost.
         """
-        url = self._urls[self._next % len(self._urls)]
+        index = self._next % len(self._urls)
+        url = self._urls[index]
         self._next += 1
-        link = _transport(url)(url, self._heartbeat, CONNECT_TIMEOUT, self._name)
+        link = self._transports[index](url, self._heartbeat, CONNECT_TIMEOUT, self._name)
         try:
             link.connect()
         except BaseException as error:

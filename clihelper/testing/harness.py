@@ -224,6 +224,7 @@ class _Life(LifeCycle):
             notifier=Notifier(),
             reread=reread,
             configure_logging=lambda _: None,
+            before_loop=lambda: None,
             report_ready=lambda: None,
             last_resort=lambda _: None,
         )
