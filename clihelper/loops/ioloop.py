@@ -17,7 +17,7 @@ from clihelper.signals import wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     from clihelper.loops import Host
@@ -136,7 +136,7 @@ class TornadoLoop(Loop):
     async def _finish_work(self) -> None:
         """Close the listening sockets, then wait for the requests and the work in hand."""
         await asyncio.sleep(0)  # connections that wait to be accepted came before the stop
-        servers = list(_servers(self.io_loop))
+        servers = _servers(self.io_loop)
         for server in servers:
             server.stop()
         while any(_close_idle(server) for server in servers if isinstance(server, HTTPServer)):
@@ -149,16 +149,22 @@ async def _finished(result: Any) -> Any:
     return await result
 
 
-def _servers(io_loop: Any) -> Iterator[TCPServer]:
+def _servers(io_loop: Any) -> list[TCPServer]:
     """The servers that listen on a loop: nobody but the collector knows those of ``app.listen``.
 
     A process may have others, on the loop of a test runner or of a thread.
     """
-    for candidate in gc.get_objects():
-        if issubclass(type(candidate), TCPServer) and any(
-            descriptor in io_loop.handlers for descriptor in candidate._sockets
-        ):
-            yield candidate
+    frozen = gc.get_freeze_count()
+    if frozen:
+        gc.unfreeze()  # it does not tell of those that were there when the loop began, else
+    found = [candidate for candidate in gc.get_objects() if issubclass(type(candidate), TCPServer)]
+    if frozen:
+        gc.freeze()
+    return [
+        server
+        for server in found
+        if any(descriptor in io_loop.handlers for descriptor in server._sockets)
+    ]
 
 
 def _close_idle(server: HTTPServer) -> int:
