@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import kombu
@@ -289,6 +290,47 @@ def test_connecting_to_a_silent_peer_is_ended_by_a_signal(configure):
             assert program.wait(3) == 75
 
 
+class Swallowing:
+    """A proxy to the broker that is silent from a client's first ``queue.declare`` on."""
+
+    def __init__(self, port):
+        self.server = socket.create_server(('127.0.0.1', 0))
+        self.port = self.server.getsockname()[1]
+        self.silent = threading.Event()
+        self.broker = socket.create_connection(('127.0.0.1', port))
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        self.client, _ = self.server.accept()
+        threading.Thread(target=self.answer, daemon=True).start()
+        while data := self.client.recv(65536):
+            if b'\x00\x32\x00\x0a' in data:  # class 50, method 10
+                self.silent.set()
+                return
+            self.broker.sendall(data)
+
+    def answer(self):
+        with contextlib.suppress(OSError):  # closed under it
+            while not self.silent.is_set() and (data := self.broker.recv(65536)):
+                self.client.sendall(data)
+
+    def close(self):
+        for end in (self.server, self.broker, self.client):
+            end.close()
+
+
+def test_declaring_to_a_peer_that_fell_silent_is_ended_by_a_signal(configure, broker):
+    proxy = Swallowing(broker.port)
+    try:
+        config = configure(f'amqp://guest:guest@127.0.0.1:{proxy.port}//')
+        with Program([sys.executable, PROGRAM, '-c', config, '-f']) as program:
+            assert proxy.silent.wait(10)
+            program.signal('TERM')
+            assert program.wait(3) == 75
+    finally:
+        proxy.close()
+
+
 def test_a_second_address_is_tried(configure, broker, channel, queue_name):
     config = configure(f'[amqp://127.0.0.1:1//, {broker.url()}]')
     with consuming(config) as program:
@@ -300,7 +342,7 @@ def test_a_second_address_is_tried(configure, broker, channel, queue_name):
 def test_a_deleted_queue_is_declared_again(configure, channel, queue_name):
     with consuming(configure()) as program:
         channel.queue_delete(queue_name)
-        program.wait_line('lost the broker')
+        program.wait_line(r'lost the broker: .*; next attempt in 0\.\d+ s')
         program.wait_line('consuming')
         send(channel, queue_name, 'after')
         program.wait_line("got 'after'")

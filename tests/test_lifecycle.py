@@ -335,7 +335,7 @@ def test_a_thousand_hups_while_stderr_is_read_slowly(tmp_path: Path, controller:
         life.signal('TERM')
         assert life.wait() == 0
         assert life.take_reports()[-1] == 'cleanup'
-        assert seen > 10
+        assert seen >= 3, 'no restart in the whole storm'
     slow.join()
     os.close(reader)
     text = b''.join(read).decode()

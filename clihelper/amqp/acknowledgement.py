@@ -60,13 +60,18 @@ class Pulse:
     """A thread that acts now and then while the main thread is in a handler.
 
     :param interval: seconds.
-    :param act: what it does; that it raises an OSError ends the thread, for the main thread will
-        see it, too.
+    :param act: what it does.
+    :param errors: what it raises when the connection is lost. That ends the thread; the main
+        thread will see it, too.
     """
 
-    def __init__(self, interval: float, act: Callable[[], None]) -> None:
+    def __init__(
+        self, interval: float, act: Callable[[], None], errors: tuple[type[BaseException], ...]
+    ) -> None:
         self._interval = interval
         self._act = act
+        # py-amqp takes itself apart while this is under way: its socket may be None.
+        self._errors: tuple[type[BaseException], ...] = (*errors, AttributeError)
         self._ended = threading.Event()
         threading.Thread(target=self._run, name='heartbeat', daemon=True).start()
 
@@ -78,5 +83,5 @@ class Pulse:
         while not self._ended.wait(self._interval):
             try:
                 self._act()
-            except (OSError, AttributeError):  # the connection is gone, or going
+            except self._errors:
                 return

@@ -168,6 +168,10 @@ class Connection:
         with self.guard():
             return self._open_link.channel()
 
+    def limit(self, seconds: float | None) -> None:
+        """Have calls that wait for the broker raise :class:`Lost` after *seconds*; None: never."""
+        self._open_link.limit(seconds)
+
     def consume(self, channel: Any, queue: str, on_delivery: Callable[[Any], None]) -> None:
         """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`."""
         tag = f'{os.uname().nodename}.{os.getpid()}.{next(self._tags)}'

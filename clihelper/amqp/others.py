@@ -41,6 +41,9 @@ class Other:
     def fileno(self) -> None:
         """There is nothing to wait on."""
 
+    def limit(self, seconds: float | None) -> None:
+        """Nothing is waited for."""
+
     def consume(
         self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Any], None]
     ) -> None:

@@ -190,6 +190,10 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         """The socket's descriptor."""
         return self.sock.fileno()  # type: ignore[no-any-return]
 
+    def limit(self, seconds: float | None) -> None:
+        """Have calls that wait for the broker raise after *seconds*; None: never."""
+        self.sock.settimeout(seconds)
+
     def consume(
         self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Delivery], None]
     ) -> None:
@@ -217,7 +221,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
 
         acknowledger = Acknowledger(send, prefetch)
         if self.heartbeat:
-            self._pulse = Pulse(self.heartbeat / 2, live)
+            self._pulse = Pulse(self.heartbeat / 2, live, self.errors)
         return acknowledger
 
     def publish(

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger('clihelper')
 
+STABLE = 5.0
+"""seconds of consuming after which a lost broker is no flapping one: the delays begin anew"""
+
 REFUSED_DELAY = 30.0
 """seconds between attempts at a broker that refuses what it took before"""
 
@@ -64,6 +67,7 @@ class ConsumerLoop(Loop):
         self._pulse = 0.0
         self._acknowledger: Acknowledger | None = None
         self._was_consuming = False
+        self._consuming_since = float('-inf')
         if section['retry'] != RETRY.defaults():
             LOGGER.warning('AMQP.retry has no effect yet: a message that fails is a dead letter')
 
@@ -74,12 +78,19 @@ class ConsumerLoop(Loop):
         while self._goes_on():
             try:
                 if self._connect():
-                    self._subscribe()
+                    with self._host.signals.interrupting():
+                        self._subscribe()
+                    self._begin()
                     self._consume()
-            except Lost as lost:
-                LOGGER.warning('lost the broker: %s', lost)
-                self._host.notifier.status('the broker is lost; connecting again')
+            except Interrupted:
+                # In the midst of declaring: the connection is of no use, and nothing is lost.
                 self._drop()
+                self._host.serve_signals()
+            except Lost as lost:
+                self._drop()
+                if time.monotonic() - self._consuming_since > STABLE:
+                    self._backoff.reset()
+                self._wait_for_broker(f'lost the broker: {lost}')
 
     def close(self) -> None:
         """Close the connection: what was prefetched goes back to its queue."""
@@ -115,14 +126,16 @@ class ConsumerLoop(Loop):
             except Unreachable as error:
                 if not (self._was_consuming or self._section['wait_for_broker']):
                     raise UnavailableError(f'AMQP.url: {error}') from error
-                delay = self._backoff.next(self._connection.since_healthy)
-                self._wait_for_broker(str(error), delay)
+                self._wait_for_broker(f'no broker: {error}')
         return self._goes_on()
 
-    def _wait_for_broker(self, why: str, delay: float) -> None:
-        LOGGER.warning('no broker: %s; next attempt in %.1f s', why, delay)
+    def _wait_for_broker(self, why: str, delay: float | None = None) -> None:
+        """Wait before the next attempt; a signal ends it."""
+        if delay is None:
+            delay = self._backoff.next(self._connection.since_healthy)
+        LOGGER.warning('%s; next attempt in %.2f s', why, delay)
         host = self._host
-        host.notifier.status(f'waiting for the broker: {why}')
+        host.notifier.status(why)
         if not self._was_consuming:
             host.notifier.extend_timeout(delay + 2 * CONNECT_TIMEOUT)
         end = time.monotonic() + delay
@@ -133,6 +146,7 @@ class ConsumerLoop(Loop):
 
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
+        self._connection.limit(CONNECT_TIMEOUT)
         channel = self._connection.channel()
         with self._connection.guard():
             self._topology.establish(channel, self._connection.refusals)
@@ -140,9 +154,13 @@ class ConsumerLoop(Loop):
             self._acknowledger = self._connection.acknowledger(channel, self._section['prefetch'])
             for queue in self._topology.queues:
                 self._connection.consume(channel, queue, partial(self._on_delivery, queue))
+        self._connection.limit(None)
+
+    def _begin(self) -> None:
+        """The broker has confirmed every consumer: ready."""
         if not self._topology.queues:
             LOGGER.warning('AMQP.queues names no queue: there is nothing to consume')
-        self._backoff.reset()
+        self._consuming_since = time.monotonic()
         self._pulse = 0.0
         if self._ticks is not None:
             self._ticks.resume()
