@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -48,6 +50,7 @@ def test_what_belongs_to_no_option_is_left_over() -> None:
 
 @pytest.mark.parametrize(('argv', 'word'), [
     ((), '-c/--config'), (('-f',), '-c/--config'), (('-c',), '-c/--config'),
+    (('-c', ''), '-c/--config'),
     (('-c', 'app.yml', '--nonsense'), '--nonsense'), (('-c', 'app.yml', '-x'), '-x'),
 ])
 def test_a_wrong_command_line_is_one_line(argv: tuple[str, ...], word: str) -> None:
@@ -139,3 +142,29 @@ def test_without_a_name_the_program_is_called_as_it_was_called(
 ) -> None:
     monkeypatch.setattr('sys.argv', ['/usr/bin/orders', '-f'])
     assert options.program_name() == 'orders'
+
+
+@pytest.mark.parametrize('argv', [
+    ('-c', 'app.yml'), ('-f', '-c', 'app.yml'), ('--config', 'app.yml', '--check'),
+    ('-c', 'one.yml', '-c', 'two.yml', '--foreground'),
+])
+def test_a_plain_command_line_means_the_same_with_and_without_argparse(
+    argv: tuple[str, ...],
+) -> None:
+    assert parse(*argv) == parse(*argv, option_callback=lambda parser: None)
+
+
+@pytest.mark.parametrize('argv', [
+    (), ('-f',), ('-c',), ('-c', ''), ('-c', '-f'), ('-c', 'app.yml', '-x'), ('-c', 'a.yml', '-c'),
+])
+def test_a_faulty_command_line_is_left_to_argparse(argv: tuple[str, ...]) -> None:
+    assert not options._is_plain(argv, options.Options(configuration=None))
+
+
+def test_a_plain_command_line_does_not_import_argparse() -> None:
+    code = (
+        'import sys; from clihelper import options; '
+        "options.parse(['-c', 'x'], appname='a', description=None, version=None); "
+        "sys.exit('argparse' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

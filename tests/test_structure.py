@@ -27,6 +27,8 @@ LAYERS = [
     {'systemd', 'signals', 'states'},
     {'daemonize', 'privileges', 'pidfile'},
     {'logs'},
+    {'options'},
+    {'parser'},
     {'config'},
     {'schema', 'yamlfile'},
     {'errors'},

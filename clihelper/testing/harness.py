@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import Namespace
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -14,6 +13,7 @@ from clihelper.config import Config
 from clihelper.controller import ConsumerController, Controller, IOLoopController
 from clihelper.lifecycle import LifeCycle
 from clihelper.loops import Loop
+from clihelper.options import Options
 from clihelper.signals import HANDLED, Deadline, Signals
 from clihelper.states import RUNNING, State
 from clihelper.systemd import Notifier
@@ -206,7 +206,7 @@ class Harness(Generic[C]):
         controller = self._class.__new__(self._class)
         controller.attach(life)
         controller.__init__(  # type: ignore[misc]
-            Namespace(**{**options, **self._options}), self._arguments
+            Options(**{**options, **self._options}), self._arguments
         )
         return controller
 

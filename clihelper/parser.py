@@ -1,0 +1,114 @@
+"""The command line by argparse: for help, for faults, and for options of the application's own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from clihelper.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn
+
+    from clihelper.options import Options
+
+OPTPARSE_TYPES: dict[str, Callable[[str], Any]] = {
+    'string': str,
+    'str': str,
+    'int': int,
+    'long': int,
+    'float': float,
+    'complex': complex,
+}
+
+
+class Formatter(argparse.HelpFormatter):
+    """argparse's formatter, told the width of the terminal.
+
+    To find it itself, it would import :mod:`shutil`, at each start of the program: argparse makes
+    a formatter for each option, to check it.
+    """
+
+    def __init__(self, prog: str, **keywords: Any) -> None:
+        keywords.setdefault('width', _columns() - 2)
+        super().__init__(prog, **keywords)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that also understands optparse's ``add_option``.
+
+    A wrong command line raises :class:`~clihelper.errors.UsageError`, status 2.
+    """
+
+    def add_option(self, *flags: str, **keywords: Any) -> argparse.Action:
+        """Add an option in the words of :mod:`optparse`.
+
+        Types are named by strings, and ``%default`` in a help text is the default. optparse's
+        ``action="callback"`` has no counterpart.
+
+        :raises TypeError: the option is none that argparse could take.
+        """
+        if keywords.get('action') == 'callback':
+            raise TypeError(f'{"/".join(flags)}: an option cannot have a callback; use a type')
+        kind = keywords.pop('type', None)
+        if kind is not None and kind != 'choice':
+            keywords['type'] = OPTPARSE_TYPES.get(kind, kind)
+        if isinstance(keywords.get('help'), str):
+            text = keywords['help'].replace('%', '%%')
+            keywords['help'] = text.replace('%%default', '%(default)s')
+        if keywords.get('nargs') == 1:
+            del keywords['nargs']
+        return self.add_argument(*flags, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f'{message} (see {self.prog} --help)')
+
+
+def make_parser(appname: str, description: str | None, version: str | None) -> Parser:
+    """The parser of clihelper's own options."""
+    parser = Parser(prog=appname, description=description, formatter_class=Formatter)
+    parser.add_argument(
+        '-c',
+        '--config',
+        dest='configuration',
+        metavar='FILE',
+        required=True,
+        help='the configuration, a YAML file',
+    )
+    parser.add_argument(
+        '-f', '--foreground', action='store_true', help='stay in the terminal, as who you are'
+    )
+    parser.add_argument(
+        '--check', action='store_true', help='say what is wrong with the configuration, and exit'
+    )
+    parser.add_argument('--version', action='version', version=f'{appname} {version or "unknown"}')
+    return parser
+
+
+def parse(parser: Parser, argv: Sequence[str], options: Options) -> list[str]:
+    """Read the command line into *options*.
+
+    :returns: the words that belong to no option.
+    :raises clihelper.errors.UsageError: it is wrong.
+    :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
+    """
+    if any(not action.option_strings for action in parser._actions):
+        parser.parse_args(argv, options)  # the application has positional arguments of its own
+        return []
+    parser.add_argument('_arguments', nargs='*', help=argparse.SUPPRESS)
+    parser.parse_intermixed_args(argv, options)
+    arguments: list[str] = vars(options).pop('_arguments')
+    return arguments
+
+
+def _columns() -> int:
+    """The width of the terminal; see :func:`shutil.get_terminal_size`."""
+    columns = os.environ.get('COLUMNS', '')
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size().columns or 80
+    except OSError:  # standard output is no terminal
+        return 80
