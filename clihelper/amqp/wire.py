@@ -184,6 +184,9 @@ class Wire(amqp.Connection):  # type: ignore[misc]
                 write(data)
 
         transport.write = write_locked
+        if transport.host.isascii():
+            # A str would be looked up by way of the codec "idna", which takes 2 ms to import.
+            transport.host = transport.host.encode()
         return transport
 
     def fileno(self) -> int:
