@@ -66,6 +66,7 @@ class Life:
         self._unread = b''
         self.reported: list[str] = []
         self.pid = 0
+        self._ended: dict[str, int] = {}
         self._is_daemon = options == ()
         popen.setdefault('notify', False)
         for number, descriptor in ((1, stdout_to), (2, stderr_to)):
@@ -178,8 +179,15 @@ class Life:
 
     def wait_command(self, timeout: float = TIMEOUT) -> int:
         """The exit status of the command that starts a daemon."""
-        return int(self.program.wait_line(r'^command (-?\d+)', timeout)[1])
+        return self._wait_ended('command', timeout)
 
     def wait_daemon(self, timeout: float = TIMEOUT) -> int:
         """The exit status of the daemon, the process that reported last."""
-        return int(self.program.wait_line(rf'^{self.pid} (-?\d+)', timeout)[1])
+        return self._wait_ended(str(self.pid), timeout)
+
+    def _wait_ended(self, who: str, timeout: float) -> int:
+        """Either of the two may end first; what the other's end says is kept for later."""
+        while who not in self._ended:
+            line = self.program.wait_line(r'^(command|\d+) (-?\d+)$', timeout)
+            self._ended[line[1]] = int(line[2])
+        return self._ended[who]
