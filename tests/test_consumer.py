@@ -147,6 +147,8 @@ def test_a_handler_may_publish_and_reply(configure, channel, queue_name):
         send(channel, queue_name, 'reply', reply_to=replies, correlation_id='42')
         send(channel, queue_name, 'reply', reply_to='nobody-there')
         program.wait_line('the reply has nowhere to go')
+        send(channel, queue_name, 'reply_badly', reply_to=replies)
+        program.wait_line('the reply cannot be encoded')
         assert program.stop() == 0
     (reply,) = take(channel, replies)
     assert reply.payload == {'to': '42'}

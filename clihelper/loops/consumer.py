@@ -288,6 +288,9 @@ class ConsumerLoop(Loop):
             self._publisher.publish(answer, '', message.reply_to or '', properties)
         except PublishError as error:
             LOGGER.warning('the reply has nowhere to go: %s', error)
+        except (TypeError, ValueError) as error:
+            # The work is done: a result that JSON cannot say must not end the program.
+            LOGGER.error('the reply cannot be encoded: %s', error)
 
     def _bury(self, message: Message, error: BaseException) -> None:
         """Put it among the dead letters, and only when the broker has it there acknowledge it."""

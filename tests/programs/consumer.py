@@ -40,6 +40,9 @@ class Obedient(clihelper.ConsumerController):
     def do_reply(self, message):
         return {'to': message.correlation_id}
 
+    def do_reply_badly(self, message):
+        return {1, 2}
+
     def do_ack_and_fail(self, message):
         message.ack()
         message.ack()
