@@ -18,6 +18,8 @@ PACKAGE = ROOT / 'clihelper'
 #: From the top to the bottom: a module imports what stands below it. What is in none of them
 #: is held to having no cycles only.
 LAYERS = [
+    {'__main__'},
+    {'commands'},
     {'application'},
     {'testing'},
     {'lifecycle'},

@@ -1,0 +1,5 @@
+"""``python -m clihelper`` is ``clihelper``."""
+
+from clihelper.commands import main
+
+main()

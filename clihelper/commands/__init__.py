@@ -1,0 +1,55 @@
+"""The ``clihelper`` command: what an operator types, one module for each subcommand.
+
+A module has ``main(arguments)``, which returns the exit status and raises
+:class:`~clihelper.errors.Error` for what the user can mend. It is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from clihelper.errors import Error
+
+COMMANDS: dict[str, tuple[str, str]] = {}
+"""the module and what it does in a few words, by the word that is typed"""
+
+
+def main() -> None:
+    """Run ``clihelper SUBCOMMAND ...``, and end with its exit status."""
+    try:
+        status = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except Error as error:
+        print('\n'.join(f'clihelper: {line}' for line in str(error).splitlines()), file=sys.stderr)
+        status = error.status
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        # Who reads has had enough. Python's own flush at exit must not fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
+
+
+def _run(words: list[str]) -> int:
+    name, arguments = (words[0], words[1:]) if words else ('--help', [])
+    if name in ('-h', '--help'):
+        print(_usage())
+        return 0
+    if name == '--version':
+        print(f'clihelper {sys.modules["clihelper"].__version__}')
+        return 0
+    if name not in COMMANDS:
+        print(f'clihelper: no command {name!r}\n{_usage()}', file=sys.stderr)
+        return 2
+    import importlib
+
+    module = importlib.import_module(COMMANDS[name][0])
+    return module.main(arguments)  # type: ignore[no-any-return]
+
+
+def _usage() -> str:
+    lines = ['usage: clihelper COMMAND ...   (clihelper COMMAND --help says more)', '']
+    lines += [f'  {name:<16}{words}' for name, (_, words) in COMMANDS.items()]
+    return '\n'.join(lines)
