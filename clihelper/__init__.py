@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.publisher import PublishError as PublishError
     from clihelper.amqp.settlement import Reject as Reject
     from clihelper.amqp.settlement import Requeue as Requeue
+    from clihelper.amqp.settlement import Retry as Retry
     from clihelper.application import add_config_key as add_config_key
     from clihelper.application import run as run
     from clihelper.application import setup as setup
@@ -34,6 +35,7 @@ _HOMES = {
     'PublishError': 'clihelper.amqp.publisher',
     'Reject': 'clihelper.amqp.settlement',
     'Requeue': 'clihelper.amqp.settlement',
+    'Retry': 'clihelper.amqp.settlement',
 }
 
 __all__ = ['__version__', *_HOMES]

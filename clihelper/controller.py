@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from clihelper.amqp.client import Pipeline
+    from clihelper.amqp.message import Message
     from clihelper.config import Config
     from clihelper.lifecycle import LifeCycle
     from clihelper.loops import Loop
@@ -123,6 +125,72 @@ class Controller:
         :returns: :attr:`is_running`, so that ``while self.wait(5):`` is a loop that ends.
         """
         return self._life_cycle.wait(seconds)
+
+    # Messages, by the broker of the AMQP section. These may be called in any thread.
+
+    def publish(
+        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
+    ) -> None:
+        """Publish a message, and return once the broker has it in a queue.
+
+        :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
+        :param exchange: its name; '' is the default exchange, which routes to the queue that is
+            named like the routing key.
+        :param properties: AMQP's (``correlation_id``, ``headers``, ``expiration``, ...);
+            ``delivery_mode`` is 2, persistent, by default.
+        :raises clihelper.PublishError: the broker has it not, or nobody is known to have it.
+        :raises TypeError, ValueError: the body or a property cannot be encoded.
+        """
+        self._life_cycle.loop.client.publish(body, exchange, routing_key, properties)
+
+    def pipeline(self) -> Pipeline:
+        """Publish many messages, whose confirmations are awaited together::
+
+            with self.pipeline() as pipeline:
+                for order in orders:
+                    pipeline.publish(order, routing_key='orders')
+
+        :raises clihelper.PublishError: at the end of the ``with``, or in it: not all are
+            confirmed; its ``failed`` has which, and why.
+        """
+        return self._life_cycle.loop.client.pipeline()
+
+    def call(
+        self,
+        body: Any,
+        exchange: str = '',
+        routing_key: str = '',
+        *,
+        timeout: float = 30.0,
+        **properties: Any,
+    ) -> Any:
+        """Publish a request, and return the reply to it, decoded as for ``on_message``.
+
+        :param timeout: seconds to wait for the reply.
+        :raises TimeoutError: none has come.
+        :raises clihelper.PublishError: the request has not been taken.
+        """
+        client = self._life_cycle.loop.client
+        return client.call(body, exchange, routing_key, timeout, properties)
+
+    def queue_depth(self, queue: str) -> int:
+        """How many messages wait in *queue*; those that a consumer has already are not counted.
+
+        :raises LookupError: there is no such queue.
+        :raises ConnectionError: the broker cannot be asked.
+        """
+        return self._life_cycle.loop.client.queue_depth(queue)
+
+    def get(self, queue: str) -> Message | None:
+        """Take one message of *queue*, without consuming it; None if there is none.
+
+        Its ``body`` is decoded when it is asked for; it is to be settled by its ``ack()``,
+        ``reject()`` or ``requeue()``, and goes back to the queue if it is not.
+
+        :raises LookupError: there is no such queue.
+        :raises ConnectionError: the broker cannot be asked.
+        """
+        return self._life_cycle.loop.client.get(queue)
 
     # The state.
 
@@ -243,7 +311,7 @@ class ConsumerController(Controller):
     loop_class = 'clihelper.loops.consumer.ConsumerLoop'
 
     def on_message(self, body: Any, message: Any) -> Any:
-        """One message. Returning acknowledges it; raising sends it to the dead letters.
+        """One message. Returning acknowledges it; raising has it run again: see ``AMQP.retry``.
 
         :param body: decoded: an object for JSON, ``str`` for ``text/*``, else ``bytes``.
         :param message: a :class:`clihelper.amqp.message.Message`: its properties, and
@@ -252,21 +320,13 @@ class ConsumerController(Controller):
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
-    def publish(
-        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
-    ) -> None:
-        """Publish a message, and return once the broker has it.
+    def recover(self) -> None:
+        """Have every message that has been delivered and is not settled delivered again.
 
-        :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
-        :param exchange: its name; '' is the default exchange, which routes to the queue that is
-            named like the routing key.
-        :param properties: AMQP's (``correlation_id``, ``headers``, ``expiration``, ...);
-            ``delivery_mode`` is 2, persistent, by default.
-        :raises clihelper.PublishError: the broker has it not, or nobody is known to have it.
+        What the broker has sent ahead goes back to its queue, and the message in hand too: it is
+        not settled by what the handler does then (``basic.recover`` of AMQP 0-9-1).
         """
-        self._life_cycle.loop.publish(  # type: ignore[attr-defined]
-            body, exchange, routing_key, properties
-        )
+        self._life_cycle.loop.recover()  # type: ignore[attr-defined]
 
 
 def _overridden(controller: Controller, name: str) -> bool:

@@ -187,19 +187,40 @@ class Interrupting:
 def wait_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[int]:
     """Wait until one of the *descriptors* is readable, for at most *seconds* (None: for ever).
 
+    :returns: those that are readable; empty at the time-out.
+    """
+    return _wait(descriptors, (), seconds)
+
+
+def wait_writable(
+    descriptors: tuple[int, ...], readable: tuple[int, ...], seconds: float | None
+) -> list[int]:
+    """Wait until one of the *descriptors* can be written to, or one of the others be read.
+
+    :returns: those that are ready; empty at the time-out.
+    """
+    return _wait(readable, descriptors, seconds)
+
+
+def _wait(
+    readable: tuple[int, ...], writable: tuple[int, ...], seconds: float | None
+) -> list[int]:
+    """Wait for any of them.
+
     select(2) is used while the numbers allow it, because its time-outs are exact to the
     microsecond where those of poll(2) are rounded up to the next millisecond.
-
-    :returns: those that are readable; empty at the time-out.
     """
     end = None if seconds is None else time.monotonic() + seconds
     for part in _parts(end):
-        if max(descriptors) < FD_SETSIZE:
-            ready = select.select(descriptors, (), (), part)[0]
+        if max((*readable, *writable), default=0) < FD_SETSIZE:
+            inputs, outputs, _ = select.select(readable, writable, (), part)
+            ready = [*inputs, *outputs]
         else:
             poll = select.poll()
-            for descriptor in descriptors:
+            for descriptor in readable:
                 poll.register(descriptor, select.POLLIN)
+            for descriptor in writable:
+                poll.register(descriptor, select.POLLOUT)
             ready = [fd for fd, _ in poll.poll(None if part is None else part * 1000)]
         if ready:
             return ready

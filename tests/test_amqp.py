@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from clihelper.amqp import settlement
+from clihelper.amqp import retries, settlement
 from clihelper.amqp.connection import Backoff, masked
 from clihelper.amqp.message import Message, decode
-from clihelper.amqp.publisher import encode
+from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.settlement import Outcome
 
 ALL = ('json', 'text', 'binary')
@@ -30,25 +30,76 @@ def message(*args, **kwargs):
 
 
 @pytest.mark.parametrize(
-    ('error', 'outcome', 'reason'),
+    ('error', 'first', 'last', 'reason'),
     [
-        (settlement.Requeue(), Outcome.REQUEUE, None),
-        (settlement.Reject(), Outcome.DEAD_LETTER, 'rejected'),
-        (settlement.Undecodable(), Outcome.DEAD_LETTER, 'undecodable'),
-        (settlement.Unaccepted(), Outcome.DEAD_LETTER, 'unaccepted'),
-        (settlement.Oversize(), Outcome.DEAD_LETTER, 'oversize'),
-        (ConnectionResetError(), Outcome.DEAD_LETTER, 'exception'),
-        (SystemExit(), Outcome.DEAD_LETTER, 'exception'),
+        (None, Outcome.ACK, Outcome.ACK, None),
+        (settlement.Requeue(), Outcome.REQUEUE, Outcome.REQUEUE, None),
+        (PublishError('', stopped=True), Outcome.REQUEUE, Outcome.REQUEUE, None),
+        (settlement.Reject(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'rejected'),
+        (settlement.Undecodable(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'undecodable'),
+        (settlement.Unaccepted(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'unaccepted'),
+        (settlement.Oversize(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'oversize'),
+        (settlement.Crashed(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'crashed'),
+        (settlement.Retry(), Outcome.RETRY, Outcome.DEAD_LETTER, 'exception'),
+        (ConnectionResetError(), Outcome.RETRY, Outcome.DEAD_LETTER, 'exception'),
+        (SystemExit(), Outcome.RETRY, Outcome.DEAD_LETTER, 'exception'),
     ],
 )
-def test_what_was_raised_decides_the_outcome(error, outcome, reason):
-    assert settlement.judge(error) is outcome
+def test_what_was_raised_and_how_often_decides_the_outcome(error, first, last, reason):
+    assert settlement.judge(error, 1, 3) is settlement.judge(error, 2, 3) is first
+    assert settlement.judge(error, 3, 3) is settlement.judge(error, 4, 3) is last
     if reason:
         assert settlement.reason(error) == reason
 
 
-def test_returning_acknowledges():
-    assert settlement.judge(None) is Outcome.ACK
+SCHEDULE = {'attempts': 12, 'delay': 1, 'factor': 2, 'max_delay': 300}
+
+
+def test_delays_grow_up_to_a_limit():
+    delays = [settlement.delay(ValueError(), runs, SCHEDULE) for runs in range(1, 12)]
+    assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert settlement.delay(ValueError(), 10**6, {**SCHEDULE, 'factor': 1000}) == 300
+
+
+def test_a_handler_may_say_how_long():
+    assert settlement.delay(settlement.Retry('later', delay=0), 3, SCHEDULE) == 0
+    assert settlement.delay(settlement.Retry(delay=1000.5), 3, SCHEDULE) == 1000.5
+    assert settlement.delay(settlement.Retry('later'), 3, SCHEDULE) == 4
+    assert str(settlement.Retry('later', delay=3)) == 'later'
+    for wrong in (-1, float('nan'), float('inf'), settlement.LONGEST_DELAY + 1):
+        with pytest.raises(ValueError, match='a delay is from 0 to'):
+            settlement.Retry(delay=wrong)
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'milliseconds'),
+    [(1, 1000), (0.5, 500), (0.0001, 1), (1.024, 1100), (0.099, 99), (99.01, 100_000),
+     (300, 300_000), (settlement.LONGEST_DELAY, 2_600_000_000)],
+)  # fmt: skip
+def test_delays_are_rounded_up_to_few_steps(seconds, milliseconds):
+    assert retries.step(seconds) == milliseconds
+
+
+def test_the_schedule_has_few_steps():
+    assert retries.steps(SCHEDULE) == [1000 * n for n in (1, 2, 4, 8, 16, 32, 64, 130, 260, 300)]
+    assert retries.steps({**SCHEDULE, 'attempts': 1}) == []
+    assert retries.steps({**SCHEDULE, 'delay': 0}) == []
+    assert retries.steps({**SCHEDULE, 'attempts': 10**6, 'factor': 1}) == [1000]
+
+
+@pytest.mark.parametrize(
+    ('headers', 'runs'),
+    [
+        ({}, 0),
+        ({'x-clihelper-attempts': 3}, 3),
+        ({'x-clihelper-attempts': -3}, 0),
+        ({'x-clihelper-attempts': 'many'}, 0),
+        ({'x-clihelper-attempts': True}, 0),
+        ({'x-clihelper-attempts': 5, 'x-clihelper-reason': 'exception'}, 0),
+    ],
+)
+def test_runs_are_counted_in_a_header(headers, runs):
+    assert settlement.runs_before(headers) == runs
 
 
 def test_a_dead_letter_says_what_happened_within_bounds():

@@ -400,7 +400,7 @@ def clerk() -> Iterator[testing.Harness[Clerk]]:
 
 @pytest.mark.parametrize(('body', 'outcome', 'error', 'reason'), [
     ('return', Outcome.ACK, None, None),
-    ('raise', Outcome.DEAD_LETTER, KeyError, 'exception'),
+    ('raise', Outcome.RETRY, KeyError, None),
     ('reject', Outcome.DEAD_LETTER, clihelper.Reject, 'rejected'),
     ('requeue', Outcome.REQUEUE, clihelper.Requeue, None),
     ('message.ack', Outcome.ACK, None, None),
@@ -462,7 +462,7 @@ def test_a_body_that_is_not_to_be_had_is_a_dead_letter(
 
 
 def test_a_dead_letter_has_all_of_the_message_and_why(clerk: testing.Harness[Clerk]) -> None:
-    letter = clerk.deliver('raise', headers={'a': 1}, message_id='m').dead_letter
+    letter = clerk.deliver('raise', attempts=5, headers={'a': 1}, message_id='m').dead_letter
     assert letter is not None
     assert (letter.exchange, letter.routing_key) == ('', 'orders.dead')
     assert letter.body == 'raise'
@@ -510,7 +510,7 @@ def test_what_was_published_survives_hup(clerk: testing.Harness[Clerk]) -> None:
 
 def test_a_publication_can_be_refused(clerk: testing.Harness[Clerk]) -> None:
     with clerk.refusing_publications():
-        delivered = clerk.deliver('publish')
+        delivered = clerk.deliver('publish', attempts=5)
     assert isinstance(delivered.error, clihelper.PublishError)
     assert delivered.reason == 'exception'
     assert clerk.published == []

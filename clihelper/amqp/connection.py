@@ -16,11 +16,12 @@ from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from clihelper.amqp.acknowledgement import Acknowledger
     from clihelper.amqp.others import Other
+    from clihelper.amqp.patience import Patience
     from clihelper.amqp.wire import Wire
 
 LOGGER = logging.getLogger('clihelper')
@@ -30,9 +31,6 @@ CONNECT_TIMEOUT = 5.0
 
 CLOSE_TIMEOUT = 1.0
 """seconds that the broker has to confirm the end of a healthy connection"""
-
-CONFIRM_TIMEOUT = 30.0
-"""seconds to wait for the broker's confirmation, as long as it takes under a memory alarm"""
 
 POLL = 0.05
 """seconds between two looks into a transport that has no socket, such as kombu's memory"""
@@ -108,13 +106,24 @@ class Connection:
     :param name: of the program, for the broker's operator.
     """
 
+    @classmethod
+    def of(cls, section: Mapping[str, Any], name: str, *, heartbeat: bool = True) -> Connection:
+        """The connection that the ``AMQP`` section describes.
+
+        :param heartbeat: whether there are any; else nobody need look after it while it is idle.
+        """
+        url = section['url']
+        urls = [url] if isinstance(url, str) else url
+        return cls(urls, section['heartbeat'] if heartbeat else 0, name)
+
     def __init__(self, urls: Sequence[str], heartbeat: float, name: str) -> None:
         self._urls = urls
         self._transports = [_transport(url) for url in urls]  # imported while all else is
         self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._next = 0
-        self._tags = itertools.count(1)
+        # Of consumers, unique on a broker.
+        self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
         self._link: Wire | Other | None = None
         self._healthy = float('-inf')
 
@@ -139,6 +148,16 @@ class Connection:
         self._next -= 1  # the one that answers is the first to be asked again
         self._healthy = time.monotonic()
 
+    def open_any(self) -> None:
+        """Connect to the first address that answers; raises as :meth:`open` does of the last."""
+        for left in reversed(range(len(self._urls))):
+            try:
+                self.open()
+                return
+            except (Unreachable, UnavailableError):
+                if not left:
+                    raise
+
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, as far as is known."""
@@ -152,6 +171,11 @@ class Connection:
     def refusals(self) -> tuple[type[BaseException], ...]:
         """What a channel raises when the broker refuses something."""
         return self._open_link.refusals
+
+    @property
+    def expires(self) -> bool:
+        """Whether messages leave a queue when their time is over."""
+        return self._open_link.expires
 
     @property
     def since_healthy(self) -> float:
@@ -174,25 +198,61 @@ class Connection:
 
     def consume(self, channel: Any, queue: str, on_delivery: Callable[[Any], None]) -> None:
         """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`."""
-        tag = f'{os.uname().nodename}.{os.getpid()}.{next(self._tags)}'
-        self._open_link.consume(channel, queue, tag, on_delivery)
+        self._open_link.consume(channel, queue, next(self._names), on_delivery)
+
+    def consume_replies(self, channel: Any, on_delivery: Callable[[Any], None]) -> str:
+        """Consume, without acknowledging, a queue for replies to what *channel* publishes.
+
+        :returns: what to say as ``reply_to``.
+        """
+        with self.guard():
+            return self._open_link.consume_replies(channel, next(self._names), on_delivery)
+
+    def get(self, channel: Any, queue: str) -> Any:
+        """One message of *queue*; None: it is empty."""
+        return self._open_link.get(channel, queue)
 
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger | None:
         """What acknowledges the messages of *channel*; None: each message does by itself."""
         return self._open_link.acknowledger(channel, prefetch)
 
-    def publish(
+    def has(self, channel: Any) -> bool:
+        """Whether *channel* is one of the open connection, and open itself."""
+        return self._link is not None and self._link.has(channel)
+
+    def confirm(
+        self,
+        channel: Any,
+        on_ack: Callable[[int, bool], None],
+        on_nack: Callable[[int, bool], None],
+        on_return: Callable[[Exception, str, str, Any], None],
+    ) -> bool:
+        """Have what is published on *channel* confirmed, by calls in :meth:`drain`.
+
+        :param on_ack, on_nack: called with a delivery tag, and whether all before it are meant.
+        :param on_return: called with an error, exchange, routing key and message.
+        :returns: False where the transport has no confirmations.
+        """
+        with self.guard():
+            return self._open_link.confirm(channel, on_ack, on_nack, on_return)
+
+    def published(
         self,
         channel: Any,
         body: bytes,
         exchange: str,
         routing_key: str,
         properties: dict[str, Any],
-    ) -> None:
-        """Publish and wait for the confirmation, where the transport has such."""
-        self._open_link.publish(
-            channel, body, exchange, routing_key, properties, CONFIRM_TIMEOUT
-        )
+    ) -> bytes:
+        """A mandatory message as it is to be written; empty where it has been published by it.
+
+        :raises TypeError, ValueError: it cannot be encoded.
+        """
+        return self._open_link.published(channel, body, exchange, routing_key, properties)
+
+    def write(self, data: bytes, patience: Patience, deadline: float) -> None:
+        """Write all of *data*; a broker that does not read is waited for with *patience*."""
+        self._open_link.write(data, patience, deadline)
 
     def fileno(self) -> int | None:
         """The socket's descriptor; None where the transport has none to wait on."""

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from clihelper.amqp.settlement import Outcome, Oversize, Unaccepted, Undecodable
+import sys
+
+from clihelper.amqp.settlement import (
+    EXCHANGE,
+    ROUTING_KEY,
+    Outcome,
+    Oversize,
+    Unaccepted,
+    Undecodable,
+    runs_before,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any
 
+
+ALL = ('json', 'text', 'binary')
+"""The kinds of bodies, all that ``AMQP.accept`` may list."""
 
 COPIED = ('priority', 'correlation_id', 'reply_to', 'message_id', 'timestamp', 'type', 'app_id')
 """The basic properties that a copy of a message keeps."""
@@ -22,7 +35,7 @@ class Message:
     :ivar outcome: what the handler itself made of it, or None.
     """
 
-    __slots__ = ('_delivery', '_settle', 'outcome', 'queue', 'raw')
+    __slots__ = ('_delivery', '_runs', '_settle', 'outcome', 'queue', 'raw')
 
     def __init__(
         self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]
@@ -33,6 +46,26 @@ class Message:
         self.outcome: Outcome | None = None
         self._delivery = delivery
         self._settle = settle
+        self._runs = 0
+
+    @property
+    def body(self) -> Any:
+        """The body, decoded: an object for JSON, ``str`` for ``text/*``, else ``bytes``.
+
+        :raises clihelper.amqp.settlement.Undecodable: it is not what its content type says.
+        :raises clihelper.amqp.settlement.Unaccepted: the content type is another.
+        """
+        return decode(self, ALL, sys.maxsize)
+
+    @property
+    def attempts(self) -> int:
+        """How often it has been run, this time included: 1 for the first."""
+        return self._runs + runs_before(self.headers) + 1
+
+    def run_again(self) -> None:
+        """It has been run and failed, and is still here to be run once more."""
+        self._runs += 1
+        self.outcome = None
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -56,13 +89,17 @@ class Message:
 
     @property
     def exchange(self) -> str:
-        """The exchange that it was published to."""
-        return self._delivery.delivery_info.get('exchange', '')  # type: ignore[no-any-return]
+        """The exchange that it was published to, before its first run."""
+        return self._origin(EXCHANGE, 'exchange')
 
     @property
     def routing_key(self) -> str:
-        """The routing key that it was published with."""
-        return self._delivery.delivery_info.get('routing_key', '')  # type: ignore[no-any-return]
+        """The routing key that it was published with, before its first run."""
+        return self._origin(ROUTING_KEY, 'routing_key')
+
+    def _origin(self, header: str, name: str) -> str:
+        value = self.headers.get(header)
+        return value if isinstance(value, str) else self._delivery.delivery_info.get(name, '')
 
     @property
     def redelivered(self) -> bool:
@@ -86,7 +123,11 @@ class Message:
         routed to the further queues that ``CC`` names.
         """
         properties = {key: self.properties[key] for key in COPIED if key in self.properties}
-        own = {key: value for key, value in self.headers.items() if key not in ('CC', 'BCC')}
+        own = {
+            key: value
+            for key, value in self.headers.items()
+            if key not in ('CC', 'BCC') and not key.startswith('x-clihelper-')
+        }
         return {
             **properties,
             'content_type': self.content_type,
@@ -110,6 +151,16 @@ class Message:
     def requeue(self) -> None:
         """Put it back in its queue now."""
         self._settle(self, Outcome.REQUEUE)
+
+
+def settle_at_once(delivery: Any, outcome: Outcome) -> None:
+    """Settle a delivery by itself, as AMQP has it."""
+    if outcome is Outcome.ACK:
+        delivery.ack()
+    elif outcome is Outcome.REQUEUE:
+        delivery.requeue()
+    else:
+        delivery.reject()
 
 
 def decode(message: Message, accept: Collection[str], max_body: int) -> Any:

@@ -19,6 +19,9 @@ class Other:
 
     heartbeat = 0
 
+    expires = False
+    """Whether messages leave a queue when their time is over."""
+
     def __init__(self, url: str, heartbeat: int, timeout: float, name: str) -> None:
         # Without a host kombu warns of having taken localhost.
         complete = url if url.partition('://')[2] else f'{url}localhost'
@@ -50,6 +53,19 @@ class Other:
         """Consume *queue*; each delivery is handed over by :meth:`take`."""
         channel.basic_consume(queue, no_ack=False, callback=on_delivery, consumer_tag=tag)
 
+    def consume_replies(
+        self, channel: Any, name: str, on_delivery: Callable[[Any], None]
+    ) -> str:
+        """Consume a queue of one's own for replies; returns what to say as ``reply_to``."""
+        queue = f'replies.{name}'
+        channel.queue_declare(queue, exclusive=True, auto_delete=True)
+        channel.basic_consume(queue, no_ack=True, callback=on_delivery, consumer_tag=name)
+        return queue
+
+    def get(self, channel: Any, queue: str) -> Any:
+        """One message of *queue*; None: it is empty."""
+        return channel.basic_get(queue)
+
     def acknowledger(self, channel: Any, prefetch: int) -> None:
         """Each message is acknowledged by itself."""
 
@@ -61,16 +77,23 @@ class Other:
             return False
         return True
 
-    def publish(
+    def has(self, channel: Any) -> bool:
+        """Whether *channel* is one of this connection, and open."""
+        return channel in (self._connection.transport.channels if self._connection else ())
+
+    def confirm(self, channel: Any, *callbacks: Any) -> bool:
+        """These transports have no confirmations."""
+        return False
+
+    def published(
         self,
         channel: Any,
         body: bytes,
         exchange: str,
         routing_key: str,
         properties: dict[str, Any],
-        timeout: float,
-    ) -> None:
-        """Publish; these transports have no confirmations."""
+    ) -> bytes:
+        """Publish; nothing is left to be written."""
         message = channel.prepare_message(
             body,
             priority=properties.pop('priority', None),
@@ -80,6 +103,10 @@ class Other:
             properties=properties,
         )
         channel.basic_publish(message, exchange=exchange, routing_key=routing_key)
+        return b''
+
+    def write(self, data: bytes, *patience: Any) -> None:
+        """There is nothing to write."""
 
     def check_heartbeat(self) -> None:
         """There are none."""

@@ -1,60 +1,250 @@
-"""Publishing, confirmed and mandatory: it returns when the broker has the message."""
+"""Publishing, confirmed and mandatory: done when the broker has the message in a queue.
+
+A message and its confirmation are two things on the wire: :meth:`Publisher.send` writes the one,
+:meth:`Publisher.settle` waits for the other, for as many messages as have been sent by then.
+"""
 
 from __future__ import annotations
 
 from clihelper.amqp.connection import Lost
+from clihelper.amqp.patience import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from clihelper.amqp.connection import Connection
+    from clihelper.amqp.patience import Patience
 
 PERSISTENT = 2
 """The ``delivery_mode`` of a message that a durable queue keeps over a restart."""
 
+CONFIRM_TIMEOUT = 30.0
+"""seconds to wait for the broker's confirmation, as long as it takes under a memory alarm"""
+
+CHUNK = 64 * 1024
+"""bytes of a pipeline that are put together before they are sent"""
+
+WINDOW = 1000
+"""messages of a pipeline that may be without confirmation before the next one waits"""
+
 
 class PublishError(Exception):
-    """The broker has not got the message, or has not confirmed it: it may still arrive."""
+    """The broker has not taken a message, or has not confirmed it.
+
+    :ivar bool unknown: whether it may arrive all the same: no confirmation came in time.
+    :ivar bool stopped: whether it was not waited for any longer because of a stop.
+    :ivar list failed: of a pipeline, what has not been confirmed: each the number of the message,
+        counted from 0, and why.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        unknown: bool = False,
+        stopped: bool = False,
+        failed: list[tuple[int, str]] | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.unknown = unknown
+        self.stopped = stopped
+        self.failed = failed or []
+
+
+class Letter:
+    """A message that is on its way.
+
+    :ivar int number: its number among those that are settled together, from 0.
+    """
+
+    __slots__ = ('body', 'exchange', 'number', 'returned', 'routing_key')
+
+    def __init__(self, number: int, exchange: str, routing_key: str, body: bytes) -> None:
+        self.number = number
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.body = body
+        self.returned = False
+
+    def __str__(self) -> str:
+        return f'exchange {self.exchange!r}, routing key {self.routing_key!r}'
 
 
 class Publisher:
     """Publishes on a channel of its own.
 
     :param connection: an open connection.
+    :param patience: how long to wait.
+    :param prepare: called with a new channel.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        patience: Patience,
+        prepare: Callable[[Any], None] | None = None,
+    ) -> None:
         self._connection = connection
+        self._patience = patience
+        self._prepare = prepare
         self._channel: Any = None
+        self._confirms = False
+        self._delivery_tag = 0
+        self._forget()
 
-    def publish(
+    def prepare(self) -> None:
+        """Have an open channel.
+
+        :raises PublishError: the connection is lost.
+        """
+        try:
+            self._open_channel()
+        except Lost as lost:
+            raise self._given_up(str(lost), unknown=True) from lost
+
+    def send(
         self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
     ) -> None:
-        """Publish one message.
+        """Put one message on its way; what becomes of it, :meth:`settle` tells.
 
         :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
-        :raises PublishError: it is not confirmed; ``__cause__`` has why.
+        :raises TypeError, ValueError: the body, or a property, cannot be encoded.
+        :raises PublishError: the connection is lost.
         """
         payload, kind = encode(body)
         properties = {'content_type': kind, 'delivery_mode': PERSISTENT, **properties}
-        target = f'exchange {exchange!r}, routing key {routing_key!r}'
+        letter = Letter(self._count, exchange, routing_key, payload)
+        self._count += 1
         try:
+            self._open_channel()
             with self._connection.guard():
-                if self._channel is None:
-                    self._channel = self._connection.channel()
-                self._connection.publish(
+                frames = self._connection.published(
                     self._channel, payload, exchange, routing_key, properties
                 )
         except Lost as lost:
-            # A channel that raised is closed, or waits for a confirmation that may come late.
-            self.reset()
-            raise PublishError(f'{target}: {lost}') from lost
+            raise self._given_up(str(lost), letter, unknown=bool(self._unconfirmed)) from lost
+        if self._confirms:
+            self._delivery_tag += 1
+            self._unconfirmed[self._delivery_tag] = letter
+            self._unsent.append(frames)
+            self._unsent_size += len(frames)
 
-    def reset(self) -> None:
-        """Forget the channel: the connection is another one now."""
-        self._channel = None
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is on its way, or to be written, that the next one should wait."""
+        return self._unsent_size > CHUNK or len(self._unconfirmed) > WINDOW
+
+    def make_room(self) -> None:
+        """Write, and wait until there is room for more on the way; raises as :meth:`settle`."""
+        self._wait_for_confirmations(WINDOW // 2)
+
+    def settle(self) -> None:
+        """Wait until the broker has confirmed, or refused, all that has been sent.
+
+        :raises PublishError: it has not got all of it; what it has not is given up.
+        """
+        self._wait_for_confirmations(0)
+        if self._failed:
+            raise self._given_up('')
+        self._count = 0
+
+    def _wait_for_confirmations(self, most: int) -> None:
+        """Until at most so many are missing."""
+        deadline = self._patience.deadline(CONFIRM_TIMEOUT)
+        try:
+            self._write(deadline)
+            while len(self._unconfirmed) > most:
+                if not self._connection.drain():
+                    self._patience.wait(self._connection.fileno(), deadline)
+        except NoAnswer as why:
+            self._connection.drop()  # what is confirmed late must not be taken for another
+            raise self._given_up(str(why), unknown=True, stopped=why.stopped) from why
+        except Lost as lost:
+            raise self._given_up(str(lost), unknown=True) from lost
+
+    def _write(self, deadline: float) -> None:
+        if self._unsent:
+            data = b''.join(self._unsent)
+            self._unsent.clear()
+            self._unsent_size = 0
+            with self._connection.guard():
+                self._connection.write(data, self._patience, deadline)
+
+    def _open_channel(self) -> None:
+        if self._channel is not None and self._connection.has(self._channel):
+            return
+        if self._unconfirmed:
+            raise Lost('the connection was lost')
+        self._channel, self._delivery_tag = self._connection.channel(), 0
+        self._confirms = self._connection.confirm(
+            self._channel, self._on_ack, self._on_nack, self._on_return
+        )
+        if self._prepare is not None:
+            self._prepare(self._channel)
+
+    def _forget(self) -> None:
+        """Nothing is on its way any more."""
+        self._count = 0
+        self._unconfirmed: dict[int, Letter] = {}
+        self._failed: list[tuple[Letter, str]] = []
+        self._unsent: list[bytes] = []
+        self._unsent_size = 0
+
+    # What the broker says.
+
+    def _on_ack(self, delivery_tag: int, multiple: bool) -> None:
+        for _ in self._taken(delivery_tag, multiple):
+            pass
+
+    def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
+        # A full queue with reject-publish, for one.
+        for letter in self._taken(delivery_tag, multiple):
+            self._failed.append((letter, 'the broker refuses it'))
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        # Nothing in it tells which one it is, but they come back in the order of publishing.
+        body = bytes(message.body)
+        for letter in self._unconfirmed.values():
+            if (
+                not letter.returned
+                and (letter.exchange, letter.routing_key) == (exchange, routing_key)
+                and letter.body == body
+            ):
+                letter.returned = True
+                self._failed.append((letter, 'no queue gets it'))
+                return
+
+    def _taken(self, delivery_tag: int, multiple: bool) -> list[Letter]:
+        if not multiple:
+            letter = self._unconfirmed.pop(delivery_tag, None)
+            return [] if letter is None else [letter]
+        tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
+        return [self._unconfirmed.pop(tag) for tag in tags]
+
+    def _given_up(
+        self, why: str, *letters: Letter, unknown: bool = False, stopped: bool = False
+    ) -> PublishError:
+        """The error for all that has been refused or is not confirmed, which is forgotten.
+
+        :param letters: what has not been sent.
+        """
+        missing = [(letter, why) for letter in (*self._unconfirmed.values(), *letters)]
+        failed = sorted([*self._failed, *missing], key=lambda each: each[0].number)
+        self._forget()
+        if missing:
+            self._channel = None
+        if not failed:
+            return PublishError(why, unknown=unknown, stopped=stopped)
+        letter, reason = failed[0]
+        more = f' (and {len(failed) - 1} more)' if len(failed) > 1 else ''
+        return PublishError(
+            f'{letter}: {reason}{more}',
+            unknown=unknown,
+            stopped=stopped,
+            failed=[(letter.number, reason) for letter, reason in failed],
+        )
 
 
 def encode(body: Any) -> tuple[bytes, str]:

@@ -12,18 +12,42 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 LONGEST_TEXT = 1024
 """characters of an exception's text that a dead letter carries"""
 
 
+LONGEST_DELAY = 30 * 24 * 3600
+"""seconds that a message can be kept from its next run"""
+
+ATTEMPTS = 'x-clihelper-attempts'
+REASON = 'x-clihelper-reason'
+EXCHANGE = 'x-clihelper-exchange'
+ROUTING_KEY = 'x-clihelper-routing-key'
+
+
 class Outcome(enum.Enum):
     """What becomes of a message."""
 
     ACK = 'acknowledged'
+    RETRY = 'put aside for its next run'
     DEAD_LETTER = 'dead-lettered'
     REQUEUE = 'back to its queue'
+
+
+class Retry(Exception):
+    """Raised in ``on_message``: run this message again later. The run counts as one that failed.
+
+    :param delay: seconds, up to 30 days; by default what ``AMQP.retry`` says.
+    """
+
+    def __init__(self, *reason: object, delay: float | None = None) -> None:
+        super().__init__(*reason)
+        if delay is not None and not 0 <= delay <= LONGEST_DELAY:
+            raise ValueError(f'a delay is from 0 to {LONGEST_DELAY} seconds, not {delay!r}')
+        self.delay = delay
 
 
 class Reject(Exception):
@@ -46,22 +70,72 @@ class Oversize(Exception):
     """The body is larger than ``AMQP.max_body``."""
 
 
+class Crashed(Exception):
+    """The process that ran the message has ended under it, each time."""
+
+
 REASONS: dict[type[Exception], str] = {
     Reject: 'rejected',
     Undecodable: 'undecodable',
     Unaccepted: 'unaccepted',
     Oversize: 'oversize',
+    Crashed: 'crashed',
 }
 """The ``x-clihelper-reason`` of a dead letter, by what was raised; else it is ``exception``."""
 
 
-def judge(error: BaseException | None) -> Outcome:
-    """The outcome of a message whose handling raised *error*, or returned (None)."""
+UNRUN = (Undecodable, Unaccepted, Oversize, Crashed)
+"""What is raised before ``on_message`` is called."""
+
+
+def judge(error: BaseException | None, runs: int, attempts: int) -> Outcome:
+    """The outcome of a message.
+
+    :param error: what its handling raised; None: it returned.
+    :param runs: how often it has been run, this time included.
+    :param attempts: how often it may be.
+    """
     if error is None:
         return Outcome.ACK
-    if isinstance(error, Requeue):
+    if isinstance(error, Requeue) or getattr(error, 'stopped', False):
+        # Who waited for the broker and was stopped has not failed.
         return Outcome.REQUEUE
-    return Outcome.DEAD_LETTER
+    if isinstance(error, tuple(REASONS)) or runs >= attempts:
+        return Outcome.DEAD_LETTER
+    return Outcome.RETRY
+
+
+def delay(error: BaseException, runs: int, schedule: Mapping[str, float]) -> float:
+    """The seconds from a run that failed to the next one.
+
+    :param error: what it raised: a :class:`Retry` may say how long.
+    :param runs: how often the message has been run.
+    :param schedule: ``AMQP.retry``.
+    """
+    if isinstance(error, Retry) and error.delay is not None:
+        return error.delay
+    try:
+        seconds = schedule['delay'] * float(schedule['factor']) ** (runs - 1)
+    except OverflowError:
+        seconds = float('inf')
+    return min(seconds, schedule['max_delay'])
+
+
+def runs_before(headers: Mapping[str, Any]) -> int:
+    """How often a message has been run and failed, by its headers.
+
+    A dead letter that somebody has put back into its queue begins anew.
+    """
+    value = headers.get(ATTEMPTS, 0)
+    if REASON in headers or isinstance(value, bool) or not isinstance(value, int):
+        return 0
+    return max(value, 0)
+
+
+def deliveries_before(headers: Mapping[str, Any]) -> int:
+    """How often a quorum queue has delivered a message in vain; other queues do not count."""
+    value = headers.get('x-delivery-count', 0)
+    return value if isinstance(value, int) else 0
 
 
 def reason(error: BaseException) -> str:
@@ -71,17 +145,21 @@ def reason(error: BaseException) -> str:
     )
 
 
-def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[str, Any]:
-    """The headers that a dead letter gets besides its own.
+def run_headers(runs: int, exchange: str, routing_key: str) -> dict[str, Any]:
+    """The headers of a copy of a message: how often it was run, and what it was published to."""
+    return {ATTEMPTS: runs, EXCHANGE: exchange, ROUTING_KEY: routing_key}
 
-    :param queue: the queue that the message came from.
+
+def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[str, Any]:
+    """The headers that a dead letter gets besides those of a message that is run again.
+
+    :param queue: the queue that it came from.
     """
     return {
-        'x-clihelper-reason': reason(error),
+        REASON: reason(error),
         'x-clihelper-exception': type(error).__qualname__,
         'x-clihelper-message': str(error)[:LONGEST_TEXT],
         'x-clihelper-queue': queue,
-        'x-clihelper-attempts': 1,
         'x-clihelper-time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
         'x-clihelper-host': os.uname().nodename,
         'x-clihelper-application': appname,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
+
+UNUSED = 3600 * 1000
+"""milliseconds after which a queue for retries goes when nobody has declared it again"""
 
 Refusals = tuple[type[BaseException], ...]
 
@@ -33,9 +38,40 @@ class Topology:
         """The name of the queue that takes *queue*'s dead letters, if there is one."""
         return self._dead.get(queue)
 
-    def establish(self, channel: Any, refusals: Refusals) -> None:
+    @property
+    def declares(self) -> bool:
+        """Whether what is missing is declared."""
+        return self._declare
+
+    def name_of_retries(self, queue: str, milliseconds: int) -> str:
+        """The name of the queue that keeps messages of *queue* for so long."""
+        return f'{queue}.retry.{milliseconds / 1000:g}s'
+
+    def declare_retries(self, channel: Any, queue: str, milliseconds: int) -> None:
+        """Declare, or verify, the queue that keeps messages for so long and gives them back."""
+        arguments = {
+            'x-message-ttl': milliseconds,
+            'x-dead-letter-exchange': '',
+            'x-dead-letter-routing-key': queue,
+            'x-expires': milliseconds + UNUSED,
+        }
+        options = self._as_safe_as(queue)
+        if options['arguments'].get('x-queue-type') == 'quorum':
+            # Only then is a message kept until the other queue has it.
+            arguments['x-dead-letter-strategy'] = 'at-least-once'
+            arguments['x-overflow'] = 'reject-publish'
+        options['arguments'] |= arguments
+        channel.queue_declare(
+            queue=self.name_of_retries(queue, milliseconds),
+            passive=not self._declare,
+            **options,
+        )
+
+    def establish(self, channel: Any, refusals: Refusals, delays: Iterable[int] = ()) -> None:
         """Declare everything, or with ``declare: false`` verify that it is there.
 
+        :param delays: the milliseconds for which there must be queues for retries; they are
+            declared when they are needed.
         :param refusals: what *channel* raises when the broker refuses.
         :raises clihelper.errors.UnavailableError: something is not as declared.
         """
@@ -54,6 +90,15 @@ class Topology:
                 self._bind(ask, channel, name, options)
         for queue, dead in {dead: queue for queue, dead in self._dead.items()}.items():
             self._declare_queue(ask, channel, 'dead_letter', queue, self._as_safe_as(dead))
+        if not self._declare:
+            for queue, delay in itertools.product(self._queues, delays):
+                ask(
+                    'retry',
+                    self.declare_retries,
+                    channel=channel,
+                    queue=queue,
+                    milliseconds=delay,
+                )
 
     def _declare_exchange(
         self, ask: Callable[..., None], channel: Any, name: str, options: Mapping[str, Any]

@@ -24,6 +24,7 @@ from struct import Struct
 import amqp
 from amqp.exceptions import UnexpectedFrame
 
+from clihelper.amqp import publishing
 from clihelper.amqp.acknowledgement import Acknowledger, Pulse
 
 TYPE_CHECKING = False
@@ -31,10 +32,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from clihelper.amqp.patience import Patience
+
 PORT, TLS_PORT = 5672, 5671
 
 CHUNK = 256 * 1024
 """bytes that are fetched at a time, at most"""
+
+REPLIES = 'amq.rabbitmq.reply-to'
+"""a queue that every channel has (https://www.rabbitmq.com/docs/direct-reply-to)"""
 
 METHOD, HEADER, BODY, FRAME_END = 1, 2, 3, 0xCE
 OVERHEAD = 8  # bytes of a frame besides its payload
@@ -161,13 +167,15 @@ class Wire(amqp.Connection):  # type: ignore[misc]
 
     refusals: tuple[type[BaseException], ...] = amqp.Connection.channel_errors
 
+    expires = True
+    """Whether messages leave a queue when their time is over."""
+
     def __init__(self, url: str, heartbeat: int, timeout: float, name: str) -> None:
         super().__init__(
             **_parameters(url),
             login_method='PLAIN',
             heartbeat=heartbeat,
             connect_timeout=timeout,
-            confirm_publish=True,
             client_properties={'connection_name': name},
         )
         self._consumers: dict[tuple[int, bytes], Callable[[Delivery], None]] = {}
@@ -210,6 +218,21 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             callback=lambda message: on_delivery(Delivery.of(message)),
         )
 
+    def consume_replies(
+        self, channel: Any, name: str, on_delivery: Callable[[Delivery], None]
+    ) -> str:
+        """Consume the replies to what *channel* publishes; returns what to say as ``reply_to``."""
+        channel.basic_consume(
+            REPLIES, no_ack=True, callback=lambda message: on_delivery(Delivery.of(message))
+        )
+        return REPLIES
+
+    def get(self, channel: Any, queue: str) -> Delivery | None:
+        """One message of *queue*; None: it is empty."""
+        channel.auto_decode = False
+        message = channel.basic_get(queue)
+        return None if message is None else Delivery.of(message)
+
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:
         """What acknowledges the messages of *channel*, also while a handler runs."""
 
@@ -227,21 +250,54 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             self._pulse = Pulse(self.heartbeat / 2, live, self.errors)
         return acknowledger
 
-    def publish(
+    def has(self, channel: Any) -> bool:
+        """Whether *channel* is one of this connection, and open."""
+        return channel.connection is self and bool(channel.is_open)
+
+    def confirm(
+        self,
+        channel: Any,
+        on_ack: Callable[[int, bool], None],
+        on_nack: Callable[[int, bool], None],
+        on_return: Callable[[Exception, str, str, Any], None],
+    ) -> bool:
+        """Have what is published on *channel* confirmed, by calls in :meth:`take`."""
+        channel.auto_decode = False
+        channel.confirm_select()
+        channel.events['basic_ack'].add(on_ack)
+        channel.events['basic_nack'].add(on_nack)
+        channel.events['basic_return'].add(on_return)
+        return True
+
+    def published(
         self,
         channel: Any,
         body: bytes,
         exchange: str,
         routing_key: str,
         properties: dict[str, Any],
-        timeout: float,
-    ) -> None:
-        """Publish, mandatory, and wait at most *timeout* seconds for the confirmation."""
-        headers = properties.pop('headers', None)
-        message = amqp.Message(body, application_headers=headers, **properties)
-        channel.basic_publish(
-            message, exchange, routing_key, mandatory=True, confirm_timeout=timeout
+    ) -> bytes:
+        """The frames of a message, mandatory unless it is a reply that has no real queue."""
+        return publishing.frames(
+            channel.channel_id, body, exchange, routing_key, properties, self.frame_max
         )
+
+    def write(self, data: bytes, patience: Patience, deadline: float) -> None:
+        """Write all of *data*; a broker that does not read is waited for with *patience*."""
+        sock, left = self.sock, memoryview(data)
+        flags = (socket.MSG_DONTWAIT,) if type(sock) is socket.socket else ()  # TLS knows none
+        if not flags:
+            sock.settimeout(0)
+        try:
+            while left:
+                try:
+                    left = left[sock.send(left, *flags) :]
+                except (BlockingIOError, SSLWantReadError, SSLWantWriteError):
+                    patience.wait(sock.fileno(), deadline, write=True)
+        finally:
+            if not flags:
+                sock.settimeout(None)
+        self.bytes_sent += 1  # by which py-amqp knows that no heartbeat is due
 
     def check_heartbeat(self) -> None:
         """Send one if it is due; raises if the broker's are missing."""

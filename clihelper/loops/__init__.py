@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    from clihelper.amqp.client import Client
     from clihelper.config import Config
     from clihelper.signals import Signals
     from clihelper.systemd import Notifier
@@ -56,6 +57,16 @@ class Loop:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._stopping = False
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """What the controller publishes with; made when it is first used."""
+        if self._client is None:
+            from clihelper.amqp.client import Client
+
+            self._client = Client.of(self._host)
+        return self._client
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``."""
@@ -71,6 +82,8 @@ class Loop:
 
     def close(self) -> None:
         """Release what the loop holds, after ``_cleanup``. It never waits for a peer."""
+        if self._client is not None:
+            self._client.close()
 
 
 def load(loop: str | type[Loop]) -> type[Loop]:

@@ -24,19 +24,18 @@ from clihelper.amqp.connection import (
     Lost,
     Unreachable,
 )
-from clihelper.amqp.message import Message, decode
-from clihelper.amqp.publisher import Publisher, PublishError
-from clihelper.amqp.settlement import Outcome
+from clihelper.amqp.message import Message, decode, settle_at_once
+from clihelper.amqp.publisher import PublishError, encode
+from clihelper.amqp.retries import Held, Waiting, steps
+from clihelper.amqp.settlement import Crashed, Outcome, Retry
 from clihelper.amqp.topology import Topology
 from clihelper.errors import StopNow, UnavailableError
 from clihelper.loops import Loop
 from clihelper.loops.interval import Ticks
-from clihelper.schema import RETRY
 from clihelper.signals import Interrupted, wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from clihelper.loops import Host
@@ -56,11 +55,13 @@ class ConsumerLoop(Loop):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self._section = section = host.config.amqp
-        url = section['url']
-        urls = [url] if isinstance(url, str) else url
-        self._connection = Connection(urls, section['heartbeat'], host.appname)
-        self._publisher = Publisher(self._connection)
+        self._connection = Connection.of(section, host.appname)
         self._topology = Topology(section)
+        self._waiting = Waiting(self._topology, section['retry'])
+        self._held = Held()
+        self._channel: Any = None
+        self._in_hand: Message | None = None
+        self._suspects = True
         self._backoff = Backoff()
         self._deliveries: deque[Message] = deque()
         self._ticks: Ticks | None = None
@@ -68,8 +69,6 @@ class ConsumerLoop(Loop):
         self._acknowledger: Acknowledger | None = None
         self._was_consuming = False
         self._consuming_since = float('-inf')
-        if section['retry'] != RETRY.defaults():
-            LOGGER.warning('AMQP.retry has no effect yet: a message that fails is a dead letter')
 
     # The way round.
 
@@ -100,6 +99,7 @@ class ConsumerLoop(Loop):
         except Lost as lost:
             LOGGER.debug('not acknowledged: %s', lost)
         self._connection.close()
+        super().close()
 
     def _goes_on(self) -> bool:
         return self._host.is_running and not self._stopping
@@ -107,8 +107,10 @@ class ConsumerLoop(Loop):
     def _drop(self) -> None:
         # What came over the old connection can be settled no more: it will be delivered again.
         self._deliveries.clear()
+        self._held.clear()
+        self._waiting.reset()
         self._acknowledger = None
-        self._publisher.reset()
+        self._suspects = False
         self._connection.drop()
 
     def _connect(self) -> bool:
@@ -147,9 +149,10 @@ class ConsumerLoop(Loop):
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
         self._connection.limit(CONNECT_TIMEOUT)
-        channel = self._connection.channel()
+        self._channel = channel = self._connection.channel()
+        delays = steps(self._section['retry'])
         with self._connection.guard():
-            self._topology.establish(channel, self._connection.refusals)
+            self._topology.establish(channel, self._connection.refusals, delays)
             channel.basic_qos(0, self._section['prefetch'], False)
             self._acknowledger = self._connection.acknowledger(channel, self._section['prefetch'])
             for queue in self._topology.queues:
@@ -178,6 +181,8 @@ class ConsumerLoop(Loop):
         while self._goes_on():
             if self._ticks is not None and self._ticks.due <= time.monotonic():
                 self._process(self._ticks)
+            elif self._held.due <= time.monotonic():
+                self._handle(self._held.take())
             elif self._deliveries:
                 self._handle(self._deliveries.popleft())
             else:
@@ -207,7 +212,9 @@ class ConsumerLoop(Loop):
         """Wait for a message, a signal, or the next thing that is due."""
         host = self._host
         host.sleeping()
-        due = min(self._pulse, self._ticks.due if self._ticks is not None else float('inf'))
+        due = min(self._pulse, self._held.due)
+        if self._ticks is not None:
+            due = min(due, self._ticks.due)
         limits = [max(due - time.monotonic(), 0.0)]
         descriptors = [host.signals.fileno()]
         socket = self._connection.fileno()
@@ -233,67 +240,108 @@ class ConsumerLoop(Loop):
     def _handle(self, message: Message) -> None:
         """Run the handler, then settle. What it raises is a fault of this message alone."""
         error: BaseException | None = None
-        answer = None
+        reply = None
+        self._in_hand = message
         self._host.active()
         try:
+            if message.redelivered:
+                self._suspect(message)
             body = decode(message, self._section['accept'], self._section['max_body'])
             answer = self._host.on_message(body, message)
+            if answer is not None and message.reply_to:
+                reply = encode(answer)
         except (StopNow, Interrupted):
             raise
         except BaseException as raised:
             error = raised
+        finally:
+            self._in_hand = None
         if message.outcome is None:
-            self._settle(message, error, answer)
+            self._settle(message, error, reply)
         elif error is not None:
             LOGGER.error(
                 'on_message failed after the message was %s', message.outcome.value, exc_info=error
             )
 
-    def _settle(self, message: Message, error: BaseException | None, answer: Any) -> None:
+    def _suspect(self, message: Message) -> None:
+        """Before a message is run that has been delivered before, perhaps to a process that died.
+
+        :raises Crashed: it has been run as often as it may be.
+        """
+        self._flush()  # so that none of those before it comes again if this one kills
+        headers = message.headers
+        runs = settlement.runs_before(headers) + settlement.deliveries_before(headers)
+        # What was delivered along with it has the same count: only the first can be the one.
+        if self._suspects and runs >= self._section['retry']['attempts']:
+            self._suspects = False
+            raise Crashed(f'delivered {runs} times, and never settled')
+
+    def _settle(
+        self, message: Message, error: BaseException | None, reply: tuple[bytes, str] | None
+    ) -> None:
         """Act on the outcome: the one place that does."""
-        outcome = message.outcome = settlement.judge(error)
-        with self._connection.guard():
-            if outcome is Outcome.ACK:
-                if answer is not None and message.reply_to:
-                    self._reply(message, answer)
-                self._acknowledge(message)
-            elif outcome is Outcome.REQUEUE:
-                message.delivery.requeue()
-            else:
-                assert error is not None
-                self._bury(message, error)
+        retry = self._section['retry']
+        outcome = settlement.judge(error, message.attempts, retry['attempts'])
+        message.outcome = outcome
+        if outcome is Outcome.ACK:
+            if reply is not None:
+                self._reply(message, *reply)
+            self._acknowledge(message)
+            return
+        if outcome is Outcome.REQUEUE:
+            with self._connection.guard():
+                settle_at_once(message.delivery, outcome)
+            return
+        assert error is not None
+        if outcome is Outcome.RETRY:
+            self._put_aside(message, error, settlement.delay(error, message.attempts, retry))
+        else:
+            self._bury(message, error)
 
     def _settle_as_told(self, message: Message, outcome: Outcome) -> None:
         """Settle as the handler itself says, once."""
         if message.outcome is not None:
             return
         message.outcome = outcome
-        delivery = message.delivery
-        settle = {
-            Outcome.ACK: delivery.ack,
-            Outcome.DEAD_LETTER: delivery.reject,
-            Outcome.REQUEUE: delivery.requeue,
-        }[outcome]
         try:
             with self._connection.guard():
-                settle()
+                settle_at_once(message.delivery, outcome)
         except Lost as lost:
             LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
 
-    def _reply(self, message: Message, answer: Any) -> None:
-        properties = {}
+    def _reply(self, message: Message, body: bytes, content_type: str) -> None:
+        properties = {'content_type': content_type}
         if message.correlation_id:
             properties['correlation_id'] = message.correlation_id
         try:
-            self._publisher.publish(answer, '', message.reply_to or '', properties)
+            self.client.publish(body, '', message.reply_to or '', properties)
         except PublishError as error:
+            if error.unknown:
+                raise Lost(f'the reply was not taken: {error}') from error
             LOGGER.warning('the reply has nowhere to go: %s', error)
-        except (TypeError, ValueError) as error:
-            # The work is done: a result that JSON cannot say must not end the program.
-            LOGGER.error('the reply cannot be encoded: %s', error)
+
+    def _put_aside(self, message: Message, error: BaseException, seconds: float) -> None:
+        """Have the message run again after so long."""
+        LOGGER.warning(
+            'a message of %s failed (run %d of %d), and is run again in %g s',
+            message.queue,
+            message.attempts,
+            self._section['retry']['attempts'],
+            seconds,
+            exc_info=None if isinstance(error, Retry) else error,
+        )
+        if not self._connection.expires:
+            message.run_again()
+            self._held.put(message, seconds)
+            return
+        with self._connection.guard():
+            queue = message.queue
+            if seconds > 0:
+                queue = self._waiting.queue(self._channel, queue, seconds)
+        self._move(message, queue, message.attempts, {})
 
     def _bury(self, message: Message, error: BaseException) -> None:
-        """Put it among the dead letters, and only when the broker has it there acknowledge it."""
+        """Put it among the dead letters."""
         queue = self._topology.dead_letters_of(message.queue)
         word = settlement.reason(error)
         LOGGER.error(
@@ -304,20 +352,31 @@ class ConsumerLoop(Loop):
             exc_info=error if word == 'exception' else None,
         )
         if queue is None:
-            message.delivery.reject()
+            with self._connection.guard():
+                settle_at_once(message.delivery, Outcome.DEAD_LETTER)
             return
+        runs = message.attempts - isinstance(error, settlement.UNRUN)
         headers = settlement.dead_letter_headers(error, message.queue, self._host.appname)
+        self._move(message, queue, runs, headers)
+
+    def _move(self, message: Message, queue: str, runs: int, headers: dict[str, Any]) -> None:
+        """Publish a copy to *queue*, and only when the broker has that acknowledge it.
+
+        :param runs: how often it has been run.
+        """
+        headers |= settlement.run_headers(runs, message.exchange, message.routing_key)
         try:
-            self._publisher.publish(message.raw, '', queue, message.copy(headers))
+            self.client.publish(message.raw, '', queue, message.copy(headers))
         except PublishError as failure:
-            raise Lost(f'the dead letter was not taken: {failure}') from failure
+            raise Lost(f'the message was not moved to {queue}: {failure}') from failure
         self._acknowledge(message)
 
     def _acknowledge(self, message: Message) -> None:
-        if self._acknowledger is None:
-            message.delivery.ack()
-        else:
-            self._acknowledger.add(message.delivery.delivery_tag)
+        with self._connection.guard():
+            if self._acknowledger is None:
+                message.delivery.ack()
+            else:
+                self._acknowledger.add(message.delivery.delivery_tag)
 
     def _flush(self) -> None:
         """Send the acknowledgements that are pending: nothing is left to be handled."""
@@ -327,13 +386,19 @@ class ConsumerLoop(Loop):
 
     # For the controller.
 
-    def publish(
-        self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
-    ) -> None:
-        """Publish, on the consumer's connection; see ``ConsumerController.publish``."""
+    def recover(self) -> None:
+        """Have all that is not settled delivered again; see ``ConsumerController.recover``."""
         if not self._connection.is_open:
-            try:
-                self._connection.open()
-            except (Unreachable, UnavailableError) as error:
-                raise PublishError(str(error)) from error
-        self._publisher.publish(body, exchange, routing_key, properties)
+            return
+        try:
+            self._flush()
+            self._connection.limit(CONNECT_TIMEOUT)
+            with self._connection.guard():
+                self._channel.basic_recover(requeue=True)
+            self._connection.limit(None)
+        except Lost as lost:
+            LOGGER.warning('not recovered: %s; all will be delivered again', lost)
+        self._deliveries.clear()
+        self._held.clear()
+        if self._in_hand is not None:
+            self._in_hand.outcome = Outcome.REQUEUE

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from clihelper.amqp.settlement import ATTEMPTS
 from clihelper.config import Config
 from clihelper.controller import ConsumerController, Controller, IOLoopController
 from clihelper.lifecycle import LifeCycle
@@ -22,7 +23,7 @@ from clihelper.testing.process import signal_number
 from clihelper.testing.waiting import TIMEOUT, WaitError
 
 if TYPE_CHECKING:
-    from clihelper.testing.messages import Delivered, Mailbox, Published
+    from clihelper.testing.messages import Delivered, Mailbox, Outbox, Published
 
 C = TypeVar('C', bound=Controller)
 
@@ -55,9 +56,6 @@ class Harness(Generic[C]):
         :func:`clihelper.add_config_key`.
     :raises clihelper.errors.ConfigurationError: on entering: the configuration is wrong.
     :ivar controller: the controller; from entering on.
-    :ivar list published: what the controller has published so far: each a
-        :class:`~clihelper.testing.Published`. It takes whatever the broker would have to, routable
-        or not.
     """
 
     controller: C
@@ -72,7 +70,9 @@ class Harness(Generic[C]):
         appname: str = 'test',
         required: Iterable[str] = (),
     ) -> None:
-        self.published: list[Published] = []
+        from clihelper.testing.messages import Outbox
+
+        self._outbox = Outbox()
         self._class = controller
         self._config = config
         self._options = options or {}
@@ -84,7 +84,9 @@ class Harness(Generic[C]):
 
     def __enter__(self) -> Self:
         config = self._read_configuration()
-        life = self._life = _Life(self._appname, config, self._read_configuration)
+        life = self._life = _Life(
+            self._appname, config, self._read_configuration, self._outbox
+        )
         with ExitStack() as held:
             held.callback(life.signals.close)
             if issubclass(self._class, IOLoopController):
@@ -92,7 +94,7 @@ class Harness(Generic[C]):
             if issubclass(self._class, ConsumerController):
                 from clihelper.testing.messages import Mailbox
 
-                life.mailbox = Mailbox(self.published)
+                life.mailbox = Mailbox(self._outbox)
             self.controller = self._make_controller(life)
             life.begin(self.controller)
             self._held = held.pop_all()
@@ -101,6 +103,27 @@ class Harness(Generic[C]):
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with self._held:
             self._life.finish()
+
+    @property
+    def published(self) -> list[Published]:
+        """What the controller has published so far.
+
+        It takes whatever the broker would have to, routable or not.
+        """
+        return self._outbox.published
+
+    @property
+    def queues(self) -> dict[str, list[Any]]:
+        """The bodies that wait in queues, by name: ``queue_depth`` counts, ``get`` takes them."""
+        return self._outbox.queues
+
+    def answer(self, reply: Callable[[Published], Any] | None) -> None:
+        """Say what replies to the controller's ``call``.
+
+        :param reply: called with the request, returns the reply's body; None: nobody replies, and
+            ``call`` raises :class:`TimeoutError` at once.
+        """
+        self._outbox.answer = reply
 
     # What the test has the controller do.
 
@@ -121,6 +144,7 @@ class Harness(Generic[C]):
         exchange: str = '',
         routing_key: str | None = None,
         redelivered: bool = False,
+        attempts: int = 1,
         **properties: Any,
     ) -> Delivered:
         """Hand one message to the consumer: it is decoded, handled and settled.
@@ -133,12 +157,16 @@ class Harness(Generic[C]):
         :param exchange: where it was published to; by default, the default exchange.
         :param routing_key: with which routing key; by default, the queue's name.
         :param redelivered: whether it may have been delivered before.
+        :param attempts: which run of it this is: it has failed once less.
         :param properties: AMQP's: ``content_type`` (by default, what suits the body),
             ``headers``, ``reply_to``, ``correlation_id``, ``message_id``, ...
         :raises ValueError: the queue is not consumed.
         :raises TypeError: JSON has no way to say the body.
         """
         mailbox = self._mailbox()
+        if attempts > 1:
+            headers = {ATTEMPTS: attempts - 1, **properties.get('headers', {})}
+            properties['headers'] = headers
         message = mailbox.message(body, queue, exchange, routing_key, redelivered, properties)
         with self._life.step():
             return mailbox.deliver(*message)
@@ -146,12 +174,11 @@ class Harness(Generic[C]):
     @contextmanager
     def refusing_publications(self) -> Iterator[None]:
         """A context in which the controller's ``publish`` raises ``clihelper.PublishError``."""
-        mailbox = self._mailbox()
-        mailbox.refuses = True
+        self._outbox.refuses = True
         try:
             yield
         finally:
-            mailbox.refuses = False
+            self._outbox.refuses = False
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
         """Run a coroutine on the IOLoop, where the servers that ``_setup`` started serve.
@@ -216,7 +243,9 @@ class _Life(LifeCycle):
 
     signals: _Signals
 
-    def __init__(self, appname: str, config: Config, reread: Callable[[], Config]) -> None:
+    def __init__(
+        self, appname: str, config: Config, reread: Callable[[], Config], outbox: Outbox
+    ) -> None:
         super().__init__(
             appname=appname,
             config=config,
@@ -229,6 +258,7 @@ class _Life(LifeCycle):
             last_resort=lambda _: None,
         )
         self.mailbox: Mailbox | None = None
+        self._outbox = outbox
         self._deadline = _NoDeadline(lambda _: None)
         self._alive, self._round = ExitStack(), ExitStack()
         self._failure: Exception | None = None
@@ -261,10 +291,12 @@ class _Life(LifeCycle):
                 self._go_on()
 
     def make_loop(self) -> Loop:
-        """The real loop; a consumer's has the mailbox for a broker."""
+        """The real loop; it publishes into the test, and a consumer's has it for a broker."""
         loop = super().make_loop()
+        connection = self._outbox.adopt(loop)
         if self.mailbox is not None:
-            self.mailbox.adopt(loop, list(self.config.amqp['queues']))  # type: ignore[arg-type]
+            queues = list(self.config.amqp['queues'])
+            self.mailbox.adopt(loop, connection, queues)  # type: ignore[arg-type]
         return loop
 
     def _begin_round(self) -> None:

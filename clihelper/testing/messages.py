@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import kombu.message
 
+from clihelper.amqp.client import Client, NoReply
 from clihelper.amqp.connection import Connection, Lost
 from clihelper.amqp.message import Message, decode
-from clihelper.amqp.publisher import Publisher, encode
+from clihelper.amqp.patience import Patience
+from clihelper.amqp.publisher import encode
 from clihelper.amqp.settlement import Outcome, Unaccepted, Undecodable
+from clihelper.loops import Loop
 from clihelper.loops.consumer import ConsumerLoop
 
 
@@ -73,6 +77,11 @@ class Delivered:
         self.settling = settling
 
     @property
+    def retry(self) -> Published | None:
+        """Its copy that waits, in the queue ``routing_key``, for the next run."""
+        return self.settling[-1] if self.outcome is Outcome.RETRY else None
+
+    @property
     def dead_letter(self) -> Published | None:
         """The dead letter that it has become."""
         return next((each for each in self.settling if 'x-clihelper-reason' in each.headers), None)
@@ -100,46 +109,124 @@ class Delivered:
         return f'<Delivered: {", ".join(details)}>'
 
 
-class Mailbox:
-    """Hands messages to a consumer's loop, one at a time, and keeps what is published.
+class Outbox:
+    """Takes what a controller publishes, and answers what it asks of the broker.
 
-    :param published: where to keep what the controller publishes.
+    :ivar published: what the controller has published.
     :ivar refuses: whether the controller's publishing fails.
+    :ivar settling: where to keep what is published on account of a message; None while none is.
+    :ivar answer: replies to ``call``; None: nobody does.
+    :ivar queues: the bodies that wait in the queues, by their names.
     """
 
-    def __init__(self, published: list[Published]) -> None:
+    def __init__(self) -> None:
+        self.published: list[Published] = []
         self.refuses = False
-        self._published = published
-        self._settling: list[Published] | None = None
+        self.settling: list[Published] | None = None
+        self.answer: Callable[[Published], Any] | None = None
+        self.queues: dict[str, list[Any]] = {}
+
+    def take(self, message: Published) -> None:
+        """Keep what was published."""
+        if self.settling is not None:
+            self.settling.append(message)
+        elif self.refuses:
+            raise Lost('the test refuses it')
+        else:
+            self.published.append(message)
+
+    def adopt(self, loop: Loop) -> Connection:
+        """Have a loop that has not run yet publish here.
+
+        :returns: the connection that leads here.
+        """
+        connection = _Unconnected(self)
+        patience = Patience(loop._host.signals, lambda: True)
+        loop._client = _Client(self, connection, patience)
+        return connection
+
+
+class _Client(Client):
+    """One that asks the test."""
+
+    def __init__(self, outbox: Outbox, connection: Connection, patience: Patience) -> None:
+        super().__init__(connection, patience, nullcontext)
+        self._outbox = outbox
+
+    def call(
+        self,
+        body: Any,
+        exchange: str,
+        routing_key: str,
+        timeout: float,
+        properties: Mapping[str, Any],
+    ) -> Any:
+        raw, kind = encode(body)
+        request = Published(raw, {'headers': {}, 'content_type': kind, **properties})
+        request.exchange, request.routing_key = exchange, routing_key
+        self._outbox.take(request)
+        if self._outbox.answer is None:
+            raise NoReply(f'{exchange!r}, {routing_key!r}: the test has no answer', False)
+        raw, kind = encode(self._outbox.answer(request))
+        return Published(raw, {'content_type': kind}).body
+
+    def queue_depth(self, queue: str) -> int:
+        return len(self._waiting(queue))
+
+    def get(self, queue: str) -> Message | None:
+        waiting = self._waiting(queue)
+        if not waiting:
+            return None
+        raw, kind = encode(waiting.pop(0))
+        delivery = _delivery(raw, content_type=kind, channel=_Channel(), delivery_tag=1)
+        return Message(delivery, queue, _note)
+
+    def _waiting(self, queue: str) -> list[Any]:
+        if queue not in self._outbox.queues:
+            raise LookupError(f'there is no queue {queue!r}')
+        return self._outbox.queues[queue]
+
+
+def _note(message: Message, outcome: Outcome) -> None:
+    message.outcome = message.outcome or outcome
+
+
+class Mailbox:
+    """Hands messages to a consumer's loop, one at a time.
+
+    :param outbox: takes what is published.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
         self._error: BaseException | None = None
         self._tag = 0
         self._channel = _Channel()
         self._loop: ConsumerLoop
         self._queues: list[str]
 
-    def adopt(self, loop: ConsumerLoop, queues: list[str]) -> None:
+    def adopt(self, loop: ConsumerLoop, connection: Connection, queues: list[str]) -> None:
         """Put a loop that has not run yet on a connection that leads here.
 
         :param queues: the names of the queues that it consumes.
         """
         self._loop = loop
         self._queues = queues
-        connection = _Unconnected(self._channel, self._take)
         loop._connection = connection
-        loop._publisher = Publisher(connection)
+        loop._channel = self._channel
 
     def watched(self, on_message: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """The handler; what it raises is noted, and what it publishes is the controller's."""
 
         def handle(body: Any, message: Any) -> Any:
-            settling, self._settling = self._settling, None
+            settling, self._outbox.settling = self._outbox.settling, None
             try:
                 return on_message(body, message)
             except BaseException as error:
                 self._error = error
                 raise
             finally:
-                self._settling = settling
+                self._outbox.settling = settling
 
         return handle
 
@@ -175,13 +262,13 @@ class Mailbox:
     def deliver(self, queue: str, delivery: Any) -> Delivered:
         """Hand a message to the loop, which has it handled and settled."""
         settling: list[Published] = []
-        self._error, self._settling = None, settling
+        self._error, self._outbox.settling = None, settling
         try:
             self._loop._on_delivery(queue, delivery)
             message = self._loop._deliveries.popleft()
             self._loop._handle(message)
         finally:
-            self._settling = None
+            self._outbox.settling = None
         return Delivered(message, self._error, settling)
 
     def _consumed(self, queue: str | None) -> str:
@@ -193,43 +280,51 @@ class Mailbox:
         what = 'which queue is it from?' if queue is None else f'no queue {queue!r} is consumed;'
         raise ValueError(f'{what} AMQP.queues has {names}')
 
-    def _take(self, message: Published) -> None:
-        if self._settling is not None:
-            self._settling.append(message)
-        elif self.refuses:
-            raise Lost('the test refuses it')
-        else:
-            self._published.append(message)
-
 
 class _Unconnected(Connection):
     """A connection that is always open, to no broker."""
 
-    def __init__(self, channel: _Channel, take: Callable[[Published], None]) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         super().__init__([], 0.0, 'test')
-        self._channel = channel
-        self._take = take
+        self._outbox = outbox
 
     @property
     def is_open(self) -> bool:
         return True
 
-    def channel(self) -> Any:
-        return self._channel
+    @property
+    def expires(self) -> bool:
+        return True
 
-    def publish(
+    def channel(self) -> Any:
+        return _Channel()
+
+    def has(self, channel: Any) -> bool:
+        return True
+
+    def confirm(self, channel: Any, *callbacks: Any) -> bool:
+        return False
+
+    def published(
         self,
         channel: Any,
         body: bytes,
         exchange: str,
         routing_key: str,
         properties: dict[str, Any],
-    ) -> None:
+    ) -> bytes:
         given = {name: value for name, value in properties.items() if value is not None}
         message = Published(body, {'headers': {}, **given})
         message.exchange = exchange
         message.routing_key = routing_key
-        self._take(message)
+        self._outbox.take(message)
+        return b''
+
+    def drain(self) -> bool:
+        return False
+
+    def limit(self, seconds: float | None) -> None:
+        pass
 
     def drop(self) -> None:
         pass
@@ -247,6 +342,12 @@ class _Channel:
         pass
 
     def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
+        pass
+
+    def basic_recover(self, requeue: bool = False) -> None:
+        pass
+
+    def queue_declare(self, queue: str, **options: Any) -> None:
         pass
 
 

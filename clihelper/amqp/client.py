@@ -1,0 +1,294 @@
+"""What a controller does with the broker besides consuming.
+
+It has a connection of its own, made when it is first needed: a broker that runs out of memory or
+disk stops reading from connections that publish, and a consumer's acknowledgements must not be
+behind that (https://www.rabbitmq.com/docs/alarms). There are no heartbeats on it, so that an
+idle program does not wake for them: whether the broker has closed it is seen before each use.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from contextlib import contextmanager
+
+from clihelper.amqp.connection import CONNECT_TIMEOUT, Connection, Lost, Unreachable
+from clihelper.amqp.message import Message, settle_at_once
+from clihelper.amqp.patience import NoAnswer, Patience
+from clihelper.amqp.publisher import Publisher, PublishError
+from clihelper.errors import UnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from clihelper.amqp.settlement import Outcome
+
+LOGGER = logging.getLogger('clihelper')
+
+NOT_FOUND = 404
+"""AMQP's reply code for a queue that does not exist"""
+
+
+class Client:
+    """Publishes, calls, gets and counts. It may be used in any thread, by one at a time.
+
+    :param connection: without heartbeats.
+    :param patience: how long to wait.
+    :param held: a context in which signals wait in the pipe.
+    """
+
+    @classmethod
+    def of(cls, host: Any) -> Client:
+        """The client of a controller, for one round.
+
+        :param host: its life cycle; see :class:`clihelper.loops.Host`.
+        """
+        connection = Connection.of(host.config.amqp, host.appname, heartbeat=False)
+        patience = Patience(host.signals, lambda: host.is_running)
+        return cls(connection, patience, host.signals.held)
+
+    def __init__(
+        self,
+        connection: Connection,
+        patience: Patience,
+        held: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._connection = connection
+        self._patience = patience
+        self._held = held
+        self._lock = threading.RLock()
+        self._idle: list[Publisher] = []
+        self._replies = Replies(connection, patience)
+        self._channel: Any = None
+
+    def close(self) -> None:
+        """Close the connection: what has been got and is not settled goes back to its queue."""
+        self._connection.close()
+
+    # Publishing.
+
+    def publish(
+        self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
+    ) -> None:
+        """Publish one message; see ``Controller.publish``."""
+        with self.using():
+            publisher = self.lend()
+            publisher.send(body, exchange, routing_key, properties)
+            publisher.settle()
+            self.give_back(publisher)
+
+    def pipeline(self) -> Pipeline:
+        """Many messages, confirmed together; see ``Controller.pipeline``."""
+        return Pipeline(self)
+
+    def lend(self) -> Publisher:
+        """A publisher with nothing on its way, on an open connection."""
+        self._open()
+        return self._idle.pop() if self._idle else Publisher(self._connection, self._patience)
+
+    def give_back(self, publisher: Publisher) -> None:
+        """The publisher has nothing on its way any more."""
+        self._idle.append(publisher)
+
+    # Asking.
+
+    def call(
+        self,
+        body: Any,
+        exchange: str,
+        routing_key: str,
+        timeout: float,
+        properties: Mapping[str, Any],
+    ) -> Any:
+        """Publish a message and wait for the reply; see ``Controller.call``."""
+        with self.using():
+            self._open()
+            return self._replies.call(body, exchange, routing_key, timeout, properties)
+
+    def queue_depth(self, queue: str) -> int:
+        """The messages that are ready in *queue*; see ``Controller.queue_depth``."""
+        with self.using(), self._asking(queue) as channel:
+            # With declare-ok it says how many wait, to be had without a consumer.
+            return int(channel.queue_declare(queue, passive=True).message_count)
+
+    def get(self, queue: str) -> Message | None:
+        """One message of *queue*, if there is any; see ``Controller.get``."""
+        with self.using(), self._asking(queue) as channel:
+            delivery = self._connection.get(channel, queue)
+        return None if delivery is None else Message(delivery, queue, self._settle)
+
+    def _settle(self, message: Message, outcome: Outcome) -> None:
+        if message.outcome is not None:
+            return
+        message.outcome = outcome
+        try:
+            with self.using(), self._connection.guard():
+                settle_at_once(message.delivery, outcome)
+        except Lost as lost:
+            LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
+
+    @contextmanager
+    def _asking(self, queue: str) -> Iterator[Any]:
+        """A channel for questions that are answered at once.
+
+        :raises LookupError: there is no such queue.
+        :raises ConnectionError: the broker cannot be asked, or refuses.
+        """
+        try:
+            self._open()
+            if self._channel is None or not self._connection.has(self._channel):
+                self._channel = self._connection.channel()
+            self._connection.limit(CONNECT_TIMEOUT)
+            with self._connection.guard():
+                yield self._channel
+            self._connection.limit(None)
+        except PublishError as error:
+            raise ConnectionError(str(error)) from error
+        except Lost as lost:
+            if getattr(lost.__cause__, 'code', None) == NOT_FOUND:
+                self._connection.limit(None)  # the channel is closed, the connection is well
+                raise LookupError(f'there is no queue {queue!r}') from lost
+            self._connection.drop()
+            raise ConnectionError(f'queue {queue!r}: {lost}') from lost
+
+    # The connection.
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """A context in which the caller has the connection for itself."""
+        with self._lock:
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            with self._held():
+                yield
+
+    def _open(self) -> None:
+        """Have an open connection, as far as can be seen.
+
+        :raises PublishError: no broker answers.
+        """
+        try:
+            while self._connection.is_open and self._connection.drain():
+                pass
+        except Lost as lost:
+            LOGGER.debug('lost the connection for publishing: %s', lost)
+            self._connection.drop()
+        if self._connection.is_open:
+            return
+        self._idle.clear()
+        try:
+            self._connection.open_any()
+        except (Unreachable, UnavailableError) as error:
+            raise PublishError(str(error)) from error
+
+
+class Pipeline:
+    """Many messages, whose confirmations are awaited together as the ``with`` ends.
+
+    At most 1,000 messages are on their way without confirmation; then the next one waits.
+
+    :param client: whose connection it uses.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._publisher: Publisher | None = None
+
+    def publish(
+        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
+    ) -> None:
+        """Publish one, and do not wait; the arguments are those of ``Controller.publish``.
+
+        :raises clihelper.PublishError: the connection is lost.
+        """
+        with self._client.using():
+            if self._publisher is None:
+                self._publisher = self._client.lend()
+            self._publisher.send(body, exchange, routing_key, properties)
+            if self._publisher.is_full:
+                self._publisher.make_room()
+
+    def flush(self) -> None:
+        """Wait until the broker has all that has been published so far.
+
+        :raises clihelper.PublishError: it has not; ``failed`` has which, and why.
+        """
+        if self._publisher is None:
+            return
+        with self._client.using():
+            publisher, self._publisher = self._publisher, None
+            publisher.settle()
+            self._client.give_back(publisher)
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            self.flush()
+
+
+class NoReply(TimeoutError):
+    """No reply has come in time.
+
+    :ivar bool stopped: whether it was not waited for any longer because of a stop.
+    """
+
+    def __init__(self, text: str, stopped: bool) -> None:
+        super().__init__(text)
+        self.stopped = stopped
+
+
+class Replies:
+    """Sends requests, and takes the replies."""
+
+    def __init__(self, connection: Connection, patience: Patience) -> None:
+        self._connection = connection
+        self._patience = patience
+        self._publisher = Publisher(connection, patience, prepare=self._consume)
+        self._numbers = itertools.count(1)
+        self._reply_to = ''
+        self._arrived: dict[str, Message] = {}
+        self._awaited: str | None = None
+
+    def call(
+        self,
+        body: Any,
+        exchange: str,
+        routing_key: str,
+        timeout: float,
+        properties: Mapping[str, Any],
+    ) -> Any:
+        """Publish a request and wait for its reply; see ``Controller.call``."""
+        publisher = self._publisher
+        publisher.prepare()
+        name = str(properties.get('correlation_id') or next(self._numbers))
+        self._awaited, self._arrived = name, {}
+        addressed = {**properties, 'reply_to': self._reply_to, 'correlation_id': name}
+        publisher.send(body, exchange, routing_key, addressed)
+        publisher.settle()
+        deadline = self._patience.deadline(timeout)
+        try:
+            while name not in self._arrived:
+                if not self._connection.drain():
+                    self._patience.wait(self._connection.fileno(), deadline)
+        except NoAnswer as why:
+            raise NoReply(f'{exchange!r}, {routing_key!r}: {why}', why.stopped) from None
+        except Lost as lost:
+            self._connection.drop()
+            raise NoReply(f'{exchange!r}, {routing_key!r}: {lost}', False) from lost
+        return self._arrived.pop(name).body
+
+    def _consume(self, channel: Any) -> None:
+        self._reply_to = self._connection.consume_replies(channel, self._on_reply)
+
+    def _on_reply(self, delivery: Any) -> None:
+        message = Message(delivery, self._reply_to, lambda *_: None)
+        # One that comes after its call has given up is nobody's.
+        if message.correlation_id == self._awaited:
+            self._arrived[str(message.correlation_id)] = message

@@ -1,0 +1,73 @@
+"""How long a call waits for the broker: to its deadline, or a moment longer than a stop."""
+
+from __future__ import annotations
+
+import time
+
+from clihelper.signals import wait_readable, wait_writable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clihelper.signals import Signals
+
+LAST_MOMENT = 1.0
+"""seconds that a broker has to answer once a stop has been asked for: a healthy one needs less"""
+
+
+class NoAnswer(Exception):
+    """The broker has not answered in time.
+
+    :ivar bool stopped: whether it is because of a stop.
+    """
+
+    def __init__(self, text: str, stopped: bool) -> None:
+        super().__init__(text)
+        self.stopped = stopped
+
+
+class Patience:
+    """Waits for a broker inside a call that a user's hook has made.
+
+    A stop does not interrupt the call, since the work in hand is to be finished; but a broker
+    that is silent then does not keep the program.
+
+    :param signals: the signal pipe.
+    :param is_running: whether no stop has been asked for.
+    """
+
+    def __init__(self, signals: Signals, is_running: Callable[[], bool]) -> None:
+        self._signals = signals
+        self._is_running = is_running
+        self._seconds = 0.0
+        self._last: float | None = None
+
+    def deadline(self, seconds: float) -> float:
+        """Begin to wait, for *seconds* at most; a point in time of the monotonic clock."""
+        self._seconds = seconds
+        self._last = None
+        return time.monotonic() + seconds
+
+    def wait(self, descriptor: int | None, deadline: float, *, write: bool = False) -> None:
+        """Wait until the descriptor is readable, or can be written to; or for a moment.
+
+        :raises NoAnswer: the time is over.
+        """
+        if not self._is_running() and self._last is None:
+            self._last = time.monotonic() + LAST_MOMENT
+        end = deadline if self._last is None else min(deadline, self._last)
+        left = end - time.monotonic()
+        if left <= 0:
+            if self._last is None:
+                raise NoAnswer(f'no answer within {self._seconds:g} s; unknown', False)
+            raise NoAnswer('no answer before the stop; unknown', True)
+        descriptors = () if descriptor is None else (descriptor,)
+        pipe: tuple[int, ...] = (self._signals.fileno(),)
+        if self._signals.arrived:
+            # It stays readable until the loop comes round, and no further signal would show.
+            pipe, left = (), min(left, LAST_MOMENT)
+        if write:
+            wait_writable(descriptors, pipe, left)
+        else:
+            wait_readable((*descriptors, *pipe), left)
