@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import queue
 import random
 import socket
 import ssl
 import struct
-import threading
 
 import amqp
 import pytest
 from amqp.exceptions import UnexpectedFrame
 from amqp.method_framing import frame_handler
-from amqp.transport import TCPTransport
 
-from clihelper.amqp.acknowledgement import Acknowledger, Pulse
+from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Wire, _parameters
 
 TAG = 'host.1.1'
@@ -52,7 +49,8 @@ class Ends:
     def __init__(self):
         self.connection = connection = Wire('amqp://localhost', 0, 5, 'test')
         self.far, near = socket.socketpair()
-        transport = TCPTransport('localhost:5672')
+        near.setblocking(False)
+        transport = connection.Transport('localhost:5672', 5)
         transport.sock = near
         transport._setup_transport()
         connection._transport = transport
@@ -214,18 +212,3 @@ def test_a_slow_handler_has_each_message_acknowledged_as_it_ends(monkeypatch):
         now += 0.06
         acknowledger.add(tag)
     assert sent == [1, 2, 3]
-
-
-def test_a_pulse_ends_with_its_connection():
-    """A thread that a lost connection ends does so silently."""
-    beats: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
-
-    def act():
-        beats.put(threading.current_thread())
-        raise amqp.RecoverableConnectionError('gone')
-
-    Pulse(0.001, act, Wire.errors)
-    thread = beats.get(timeout=10)
-    thread.join(timeout=10)
-    assert not thread.is_alive()
-    assert beats.empty()

@@ -20,16 +20,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.acknowledgement import Acknowledger
-    from clihelper.amqp.others import Other
-    from clihelper.amqp.wire import Wire
+    from clihelper.amqp.link import Link, WaitFor
 
 LOGGER = logging.getLogger('clihelper')
 
 CONNECT_TIMEOUT = 5.0
 """seconds for one attempt at one address"""
 
-CLOSE_TIMEOUT = 1.0
-"""seconds that the broker has to confirm the end of a healthy connection"""
+CLOSE_TIMEOUT = 0.2
+"""seconds that the broker has to confirm the end of a healthy connection, in which it is quick"""
 
 CONFIRM_TIMEOUT = 30.0
 """seconds to wait for the broker's confirmation, as long as it takes under a memory alarm"""
@@ -106,16 +105,21 @@ class Connection:
     :param urls: tried in turn.
     :param heartbeat: seconds; 0 for none.
     :param name: of the program, for the broker's operator.
+    :ivar wait_for: how the main thread waits for the broker; see
+        :attr:`clihelper.amqp.wire.Wire.wait_for`. None: without ado.
+    :ivar blocked: why the broker takes no messages, in its words; empty while it does.
     """
 
     def __init__(self, urls: Sequence[str], heartbeat: float, name: str) -> None:
+        self.wait_for: WaitFor | None = None
+        self.blocked = ''
         self._urls = urls
         self._transports = [_transport(url) for url in urls]  # imported while all else is
         self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._next = 0
         self._tags = itertools.count(1)
-        self._link: Wire | Other | None = None
+        self._link: Link | None = None
         self._healthy = float('-inf')
 
     def open(self) -> None:
@@ -128,6 +132,9 @@ class Connection:
         url = self._urls[index]
         self._next += 1
         link = self._transports[index](url, self._heartbeat, CONNECT_TIMEOUT, self._name)
+        link.on_blocked = self._on_blocked
+        if self.wait_for is not None:
+            link.wait_for = self.wait_for
         try:
             link.connect()
         except BaseException as error:
@@ -168,10 +175,6 @@ class Connection:
         with self.guard():
             return self._open_link.channel()
 
-    def limit(self, seconds: float | None) -> None:
-        """Have calls that wait for the broker raise :class:`Lost` after *seconds*; None: never."""
-        self._open_link.limit(seconds)
-
     def consume(self, channel: Any, queue: str, on_delivery: Callable[[Any], None]) -> None:
         """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`."""
         tag = f'{os.uname().nodename}.{os.getpid()}.{next(self._tags)}'
@@ -206,18 +209,11 @@ class Connection:
             self._healthy = time.monotonic()
         return taken
 
-    @property
-    def heartbeat(self) -> float | None:
-        """Seconds, as agreed with the broker; None for none."""
-        return self._open_link.heartbeat or None
-
-    def check_heartbeat(self) -> None:
-        """Send one if it is due; raises :class:`Lost` if the broker's are missing."""
-        with self.guard():
-            self._open_link.check_heartbeat()
+    def _on_blocked(self, reason: str) -> None:
+        self.blocked = reason
 
     @property
-    def _open_link(self) -> Wire | Other:
+    def _open_link(self) -> Link:
         if self._link is None:
             raise Lost('not connected')
         return self._link
@@ -225,6 +221,7 @@ class Connection:
     def drop(self) -> None:
         """Leave the connection behind, without a word to the peer."""
         link, self._link = self._link, None
+        self.blocked = ''
         if link is not None:
             link.collect()
 
@@ -244,7 +241,7 @@ class Connection:
             self.drop()
 
 
-def _transport(url: str) -> type[Wire | Other]:
+def _transport(url: str) -> Callable[[str, int, float, str], Link]:
     if url.partition('://')[0] in ('amqp', 'amqps', 'pyamqp'):
         from clihelper.amqp.wire import Wire
 

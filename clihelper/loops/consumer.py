@@ -146,7 +146,6 @@ class ConsumerLoop(Loop):
 
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
-        self._connection.limit(CONNECT_TIMEOUT)
         channel = self._connection.channel()
         with self._connection.guard():
             self._topology.establish(channel, self._connection.refusals)
@@ -154,7 +153,6 @@ class ConsumerLoop(Loop):
             self._acknowledger = self._connection.acknowledger(channel, self._section['prefetch'])
             for queue in self._topology.queues:
                 self._connection.consume(channel, queue, partial(self._on_delivery, queue))
-        self._connection.limit(None)
 
     def _begin(self) -> None:
         """The broker has confirmed every consumer: ready."""
@@ -189,19 +187,11 @@ class ConsumerLoop(Loop):
                 self._host.serve_signals()
 
     def _keep_alive(self) -> None:
-        """When it is due, send heartbeats to the broker and signs of life to the watchdog."""
+        """When it is due, send a sign of life to the watchdog."""
         now = time.monotonic()
-        if now < self._pulse:
-            return
-        limits = [float('inf')]
-        heartbeat = self._connection.heartbeat
-        if heartbeat is not None:
-            self._connection.check_heartbeat()
-            limits.append(heartbeat / 2)
-        pulse = self._host.progress()
-        if pulse is not None:
-            limits.append(pulse)
-        self._pulse = now + min(limits)
+        if now >= self._pulse:
+            pulse = self._host.progress()
+            self._pulse = now + (float('inf') if pulse is None else pulse)
 
     def _wait(self) -> None:
         """Wait for a message, a signal, or the next thing that is due."""
