@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import ssl
@@ -179,6 +180,66 @@ def test_a_corrupt_frame_delivers_nothing(wire, place):
     with pytest.raises(UnexpectedFrame):
         wire.connection.take()
     assert wire.got == []
+
+
+def test_a_frame_that_is_too_large_is_not_waited_for(wire):
+    wire.far.sendall(struct.pack('>BHI', 1, 1, 200_000) + b'x')
+    with pytest.raises(UnexpectedFrame, match='a frame of 200000 bytes'):
+        wire.connection.take()
+
+
+def test_a_frame_that_does_not_end_is_given_up(wire, monkeypatch):
+    """Its size may be wrong, and then what comes behind it is taken for a part of it."""
+    now = 100.0
+    monkeypatch.setattr('clihelper.amqp.wire.time.monotonic', lambda: now)
+    method, header, body = delivery(1, b'x')
+    wire.far.sendall(method + header + struct.pack('>BHI', 3, 1, 20_000) + body)
+    assert wire.connection.take()
+    for _ in range(10):
+        now += 1
+        wire.far.sendall(HEARTBEAT_FRAME)
+        assert wire.connection.take()
+    now += 1
+    wire.far.sendall(HEARTBEAT_FRAME)
+    with pytest.raises(UnexpectedFrame, match='does not end'):
+        wire.connection.take()
+    assert wire.got == []
+
+
+def test_frames_that_end_are_given_time_each(wire, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr('clihelper.amqp.wire.time.monotonic', lambda: now)
+    stream = b''.join(frame for n in range(1, 20) for frame in delivery(n, b'x' * 50))
+    for start in range(0, len(stream), 60):
+        now += 6
+        wire.far.sendall(stream[start : start + 60])
+        wire.connection.take()
+    assert len(wire.got) == 19
+
+
+def test_what_an_error_has_left_is_acted_on_next(wire):
+    wire.connection.channels[1].events['basic_return'].clear()
+    returned = struct.pack('>HHH', 60, 50, 312) + short('no route') + short('') + short('key')
+    content = delivery(1, b'body')[1:]
+    wire.far.sendall(frame(1, 1, returned) + b''.join(content) + b''.join(delivery(2, b'next')))
+    with pytest.raises(amqp.ChannelError):
+        wire.connection.take()
+    assert wire.connection.take()
+    assert wire.got == [expected(2, b'next')]
+    assert not wire.connection.take()
+
+
+@pytest.mark.parametrize('payload', [b'', b'\x00\x3c', b'\x00\x3c\x00\x3c\xff', b'\x77' * 9])
+@pytest.mark.parametrize('channel', [0, 1, 9])
+def test_frames_that_make_no_sense_are_an_error_of_the_connection(wire, payload, channel):
+    wire.far.sendall(frame(1, channel, payload))
+    with contextlib.suppress(*Wire.errors):
+        while wire.connection.take():
+            pass
+    wire.far.sendall(b''.join(delivery(1, b'x', channel=channel)))
+    with contextlib.suppress(*Wire.errors):
+        while wire.connection.take():
+            pass
 
 
 def test_the_end_of_the_stream_is_an_error(wire):

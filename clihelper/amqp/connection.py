@@ -71,13 +71,13 @@ class Backoff:
 
     The cap doubles from 0.1 s to 2 s while the broker was healthy a moment ago, to 30 s later.
 
-    :param uniform: the source of the jitter; by default :func:`random.uniform`.
+    :param uniform: the source of the jitter.
     """
 
     FIRST, SOON, LATER = 0.1, 2.0, 30.0
 
     def __init__(self, uniform: Callable[[float, float], float] | None = None) -> None:
-        self._uniform = uniform
+        self._uniform = uniform or _uniform
         self._attempts = 0
 
     def reset(self) -> None:
@@ -92,11 +92,12 @@ class Backoff:
         cap = self.SOON if since_healthy < HEALTHY else self.LATER
         delay = min(self.FIRST * 2**self._attempts, cap)
         self._attempts = min(self._attempts + 1, 30)
-        if self._uniform is None:
-            from random import uniform  # not needed while all is well
-
-            self._uniform = uniform
         return self._uniform(0, delay)
+
+
+def _uniform(low: float, high: float) -> float:
+    """A random number between the two. Importing ``random`` would take a descriptor, and time."""
+    return low + (high - low) * int.from_bytes(os.urandom(4), 'big') / 2**32
 
 
 class Connection:

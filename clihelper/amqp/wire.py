@@ -45,6 +45,9 @@ CHUNK = 256 * 1024
 WRITE_TIMEOUT = 30.0
 """seconds that a peer that reads nothing holds up who writes"""
 
+FRAME_TIMEOUT = 10.0
+"""seconds within which a frame has to be there to its end, or two heartbeats if that is longer"""
+
 METHOD, HEADER, BODY, FRAME_END = 1, 2, 3, 0xCE
 OVERHEAD = 8  # bytes of a frame besides its payload
 BASIC, BASIC_ACK = 60, 80
@@ -216,6 +219,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._acknowledger: Acknowledger | None = None
         self._heart: Heart | None = None
         self._fault = ''
+        self._begun = 0.0  # when a frame began that has not ended; 0: none
         self._left = False  # whether an error has left frames that were fetched and not acted on
 
     def Transport(  # noqa: N802
@@ -402,11 +406,28 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             frame = _frame_at(data, position, self.frame_max)
             if frame is None:
                 transport._read_buffer = data[position:]
+                self._check_progress(position > 0, position < len(data))
                 return
             # What this calls may raise: the next one must find the rest.
             transport._read_buffer = data[position + len(frame[2]) + OVERHEAD :]
+            self._begun = 0.0
             self.on_inbound_frame(frame)
             data, position = transport._read_buffer, 0
+
+    def _check_progress(self, moved: bool, left: bool) -> None:
+        """See that a frame that has begun comes to its end.
+
+        :param moved: whether a frame has ended.
+        :param left: whether another has begun.
+        :raises UnexpectedFrame: it takes too long; perhaps its size is wrong.
+        """
+        if moved or not left:
+            self._begun = 0.0
+        if left:
+            now = time.monotonic()
+            self._begun = self._begun or now
+            if now - self._begun > max(FRAME_TIMEOUT, 2 * (self.heartbeat or 0)):
+                raise UnexpectedFrame('a frame has begun, and does not end')
 
     def _take_deliveries(self, data: bytes, position: int) -> int:
         """Hand over the complete deliveries that follow each other.
