@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import queue
+import contextlib
 import random
 import socket
 import ssl
 import struct
-import threading
 
 import amqp
 import pytest
 from amqp.exceptions import UnexpectedFrame
 from amqp.method_framing import frame_handler
-from amqp.transport import TCPTransport
 
-from clihelper.amqp.acknowledgement import Acknowledger, Pulse
+from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Wire, _parameters
 
 TAG = 'host.1.1'
@@ -52,7 +50,8 @@ class Ends:
     def __init__(self):
         self.connection = connection = Wire('amqp://localhost', 0, 5, 'test')
         self.far, near = socket.socketpair()
-        transport = TCPTransport('localhost:5672')
+        near.setblocking(False)
+        transport = connection.Transport('localhost:5672', 5)
         transport.sock = near
         transport._setup_transport()
         connection._transport = transport
@@ -183,6 +182,66 @@ def test_a_corrupt_frame_delivers_nothing(wire, place):
     assert wire.got == []
 
 
+def test_a_frame_that_is_too_large_is_not_waited_for(wire):
+    wire.far.sendall(struct.pack('>BHI', 1, 1, 200_000) + b'x')
+    with pytest.raises(UnexpectedFrame, match='a frame of 200000 bytes'):
+        wire.connection.take()
+
+
+def test_a_frame_that_does_not_end_is_given_up(wire, monkeypatch):
+    """Its size may be wrong, and then what comes behind it is taken for a part of it."""
+    now = 100.0
+    monkeypatch.setattr('clihelper.amqp.wire.time.monotonic', lambda: now)
+    method, header, body = delivery(1, b'x')
+    wire.far.sendall(method + header + struct.pack('>BHI', 3, 1, 20_000) + body)
+    assert wire.connection.take()
+    for _ in range(10):
+        now += 1
+        wire.far.sendall(HEARTBEAT_FRAME)
+        assert wire.connection.take()
+    now += 1
+    wire.far.sendall(HEARTBEAT_FRAME)
+    with pytest.raises(UnexpectedFrame, match='does not end'):
+        wire.connection.take()
+    assert wire.got == []
+
+
+def test_frames_that_end_are_given_time_each(wire, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr('clihelper.amqp.wire.time.monotonic', lambda: now)
+    stream = b''.join(frame for n in range(1, 20) for frame in delivery(n, b'x' * 50))
+    for start in range(0, len(stream), 60):
+        now += 6
+        wire.far.sendall(stream[start : start + 60])
+        wire.connection.take()
+    assert len(wire.got) == 19
+
+
+def test_what_an_error_has_left_is_acted_on_next(wire):
+    wire.connection.channels[1].events['basic_return'].clear()
+    returned = struct.pack('>HHH', 60, 50, 312) + short('no route') + short('') + short('key')
+    content = delivery(1, b'body')[1:]
+    wire.far.sendall(frame(1, 1, returned) + b''.join(content) + b''.join(delivery(2, b'next')))
+    with pytest.raises(amqp.ChannelError):
+        wire.connection.take()
+    assert wire.connection.take()
+    assert wire.got == [expected(2, b'next')]
+    assert not wire.connection.take()
+
+
+@pytest.mark.parametrize('payload', [b'', b'\x00\x3c', b'\x00\x3c\x00\x3c\xff', b'\x77' * 9])
+@pytest.mark.parametrize('channel', [0, 1, 9])
+def test_frames_that_make_no_sense_are_an_error_of_the_connection(wire, payload, channel):
+    wire.far.sendall(frame(1, channel, payload))
+    with contextlib.suppress(*Wire.errors):
+        while wire.connection.take():
+            pass
+    wire.far.sendall(b''.join(delivery(1, b'x', channel=channel)))
+    with contextlib.suppress(*Wire.errors):
+        while wire.connection.take():
+            pass
+
+
 def test_the_end_of_the_stream_is_an_error(wire):
     wire.far.close()
     with pytest.raises(ConnectionResetError):
@@ -214,18 +273,3 @@ def test_a_slow_handler_has_each_message_acknowledged_as_it_ends(monkeypatch):
         now += 0.06
         acknowledger.add(tag)
     assert sent == [1, 2, 3]
-
-
-def test_a_pulse_ends_with_its_connection():
-    """A thread that a lost connection ends does so silently."""
-    beats: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
-
-    def act():
-        beats.put(threading.current_thread())
-        raise amqp.RecoverableConnectionError('gone')
-
-    Pulse(0.001, act, Wire.errors)
-    thread = beats.get(timeout=10)
-    thread.join(timeout=10)
-    assert not thread.is_alive()
-    assert beats.empty()

@@ -1,4 +1,4 @@
-"""Acknowledgements put together, and the signs of life while a handler runs."""
+"""Acknowledgements put together."""
 
 from __future__ import annotations
 
@@ -54,34 +54,3 @@ class Acknowledger:
             self._pending = 0
             self._sent = time.monotonic()
             self._send(self._tag)
-
-
-class Pulse:
-    """A thread that acts now and then while the main thread is in a handler.
-
-    :param interval: seconds.
-    :param act: what it does.
-    :param errors: what it raises when the connection is lost. That ends the thread; the main
-        thread will see it, too.
-    """
-
-    def __init__(
-        self, interval: float, act: Callable[[], None], errors: tuple[type[BaseException], ...]
-    ) -> None:
-        self._interval = interval
-        self._act = act
-        # py-amqp takes itself apart while this is under way: its socket may be None.
-        self._errors: tuple[type[BaseException], ...] = (*errors, AttributeError)
-        self._ended = threading.Event()
-        threading.Thread(target=self._run, name='heartbeat', daemon=True).start()
-
-    def end(self) -> None:
-        """End the thread. It is not waited for."""
-        self._ended.set()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._interval):
-            try:
-                self._act()
-            except self._errors:
-                return

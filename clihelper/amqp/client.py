@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from contextlib import contextmanager
 
-from clihelper.amqp.connection import CONNECT_TIMEOUT, Connection, Lost, Unreachable
+from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.message import Message, settle_at_once
 from clihelper.amqp.patience import NoAnswer, Patience
 from clihelper.amqp.publisher import Publisher, PublishError
@@ -58,11 +59,11 @@ class Client:
         held: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._connection = connection
-        self._patience = patience
+        self._connection.wait_for = patience.wait
         self._held = held
         self._lock = threading.RLock()
         self._idle: list[Publisher] = []
-        self._replies = Replies(connection, patience)
+        self._replies = Replies(connection)
         self._channel: Any = None
 
     def close(self) -> None:
@@ -88,7 +89,7 @@ class Client:
     def lend(self) -> Publisher:
         """A publisher with nothing on its way, on an open connection."""
         self._open()
-        return self._idle.pop() if self._idle else Publisher(self._connection, self._patience)
+        return self._idle.pop() if self._idle else Publisher(self._connection)
 
     def give_back(self, publisher: Publisher) -> None:
         """The publisher has nothing on its way any more."""
@@ -142,17 +143,14 @@ class Client:
             self._open()
             if self._channel is None or not self._connection.has(self._channel):
                 self._channel = self._connection.channel()
-            self._connection.limit(CONNECT_TIMEOUT)
             with self._connection.guard():
                 yield self._channel
-            self._connection.limit(None)
         except PublishError as error:
             raise ConnectionError(str(error)) from error
         except Lost as lost:
+            self._connection.drop_unless_refused(lost)
             if getattr(lost.__cause__, 'code', None) == NOT_FOUND:
-                self._connection.limit(None)  # the channel is closed, the connection is well
                 raise LookupError(f'there is no queue {queue!r}') from lost
-            self._connection.drop()
             raise ConnectionError(f'queue {queue!r}: {lost}') from lost
 
     # The connection.
@@ -247,10 +245,9 @@ class NoReply(TimeoutError):
 class Replies:
     """Sends requests, and takes the replies."""
 
-    def __init__(self, connection: Connection, patience: Patience) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._patience = patience
-        self._publisher = Publisher(connection, patience, prepare=self._consume)
+        self._publisher = Publisher(connection, prepare=self._consume)
         self._numbers = itertools.count(1)
         self._reply_to = ''
         self._arrived: dict[str, Message] = {}
@@ -272,16 +269,16 @@ class Replies:
         addressed = {**properties, 'reply_to': self._reply_to, 'correlation_id': name}
         publisher.send(body, exchange, routing_key, addressed)
         publisher.settle()
-        deadline = self._patience.deadline(timeout)
+        deadline = time.monotonic() + timeout
         try:
             while name not in self._arrived:
                 if not self._connection.drain():
-                    self._patience.wait(self._connection.fileno(), deadline)
-        except NoAnswer as why:
-            raise NoReply(f'{exchange!r}, {routing_key!r}: {why}', why.stopped) from None
+                    self._connection.wait(deadline)
         except Lost as lost:
-            self._connection.drop()
-            raise NoReply(f'{exchange!r}, {routing_key!r}: {lost}', False) from lost
+            if not isinstance(lost.__cause__, NoAnswer):
+                self._connection.drop_unless_refused(lost)
+            where = f'exchange {exchange!r}, routing key {routing_key!r}'
+            raise NoReply(f'{where}: {lost}', lost.stopped) from lost
         return self._arrived.pop(name).body
 
     def _consume(self, channel: Any) -> None:

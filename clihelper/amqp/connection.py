@@ -20,20 +20,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.acknowledgement import Acknowledger
-    from clihelper.amqp.others import Other
-    from clihelper.amqp.patience import Patience
-    from clihelper.amqp.wire import Wire
+    from clihelper.amqp.link import Link, WaitFor
 
 LOGGER = logging.getLogger('clihelper')
 
 CONNECT_TIMEOUT = 5.0
 """seconds for one attempt at one address"""
 
-CLOSE_TIMEOUT = 1.0
-"""seconds that the broker has to confirm the end of a healthy connection"""
-
-POLL = 0.05
-"""seconds between two looks into a transport that has no socket, such as kombu's memory"""
+CLOSE_TIMEOUT = 0.2
+"""seconds that the broker has to confirm the end of a healthy connection, in which it is quick"""
 
 HEALTHY = 30.0
 """seconds since the broker last answered, within which it is expected back soon"""
@@ -45,6 +40,11 @@ class Unreachable(Exception):
 
 class Lost(Exception):
     """The connection, or a channel of it, is of no use any more."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was given up because of a stop."""
+        return getattr(self.__cause__, 'stopped', False)
 
 
 class Guard:
@@ -70,13 +70,13 @@ class Backoff:
 
     The cap doubles from 0.1 s to 2 s while the broker was healthy a moment ago, to 30 s later.
 
-    :param uniform: the source of the jitter; by default :func:`random.uniform`.
+    :param uniform: the source of the jitter.
     """
 
     FIRST, SOON, LATER = 0.1, 2.0, 30.0
 
     def __init__(self, uniform: Callable[[float, float], float] | None = None) -> None:
-        self._uniform = uniform
+        self._uniform = uniform or _uniform
         self._attempts = 0
 
     def reset(self) -> None:
@@ -91,11 +91,12 @@ class Backoff:
         cap = self.SOON if since_healthy < HEALTHY else self.LATER
         delay = min(self.FIRST * 2**self._attempts, cap)
         self._attempts = min(self._attempts + 1, 30)
-        if self._uniform is None:
-            from random import uniform  # not needed while all is well
-
-            self._uniform = uniform
         return self._uniform(0, delay)
+
+
+def _uniform(low: float, high: float) -> float:
+    """A random number between the two. Importing ``random`` would take a descriptor, and time."""
+    return low + (high - low) * int.from_bytes(os.urandom(4), 'big') / 2**32
 
 
 class Connection:
@@ -104,6 +105,9 @@ class Connection:
     :param urls: tried in turn.
     :param heartbeat: seconds; 0 for none.
     :param name: of the program, for the broker's operator.
+    :ivar wait_for: how the main thread waits for the broker; see
+        :attr:`clihelper.amqp.wire.Wire.wait_for`. None: without ado.
+    :ivar blocked: why the broker takes no messages, in its words; empty while it does.
     """
 
     @classmethod
@@ -117,6 +121,8 @@ class Connection:
         return cls(urls, section['heartbeat'] if heartbeat else 0, name)
 
     def __init__(self, urls: Sequence[str], heartbeat: float, name: str) -> None:
+        self.wait_for: WaitFor | None = None
+        self.blocked = ''
         self._urls = urls
         self._transports = [_transport(url) for url in urls]  # imported while all else is
         self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
@@ -124,7 +130,7 @@ class Connection:
         self._next = 0
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
-        self._link: Wire | Other | None = None
+        self._link: Link | None = None
         self._healthy = float('-inf')
 
     def open(self) -> None:
@@ -137,6 +143,9 @@ class Connection:
         url = self._urls[index]
         self._next += 1
         link = self._transports[index](url, self._heartbeat, CONNECT_TIMEOUT, self._name)
+        link.on_blocked = self._on_blocked
+        if self.wait_for is not None:
+            link.wait_for = self.wait_for
         try:
             link.connect()
         except BaseException as error:
@@ -192,10 +201,6 @@ class Connection:
         with self.guard():
             return self._open_link.channel()
 
-    def limit(self, seconds: float | None) -> None:
-        """Have calls that wait for the broker raise :class:`Lost` after *seconds*; None: never."""
-        self._open_link.limit(seconds)
-
     def consume(self, channel: Any, queue: str, on_delivery: Callable[[Any], None]) -> None:
         """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`."""
         self._open_link.consume(channel, queue, next(self._names), on_delivery)
@@ -250,9 +255,9 @@ class Connection:
         """
         return self._open_link.published(channel, body, exchange, routing_key, properties)
 
-    def write(self, data: bytes, patience: Patience, deadline: float) -> None:
-        """Write all of *data*; a broker that does not read is waited for with *patience*."""
-        self._open_link.write(data, patience, deadline)
+    def write(self, data: bytes) -> None:
+        """Write frames; a broker that does not read is waited for."""
+        self._open_link.write(data)
 
     def fileno(self) -> int | None:
         """The socket's descriptor; None where the transport has none to wait on."""
@@ -266,25 +271,29 @@ class Connection:
             self._healthy = time.monotonic()
         return taken
 
-    @property
-    def heartbeat(self) -> float | None:
-        """Seconds, as agreed with the broker; None for none."""
-        return self._open_link.heartbeat or None
-
-    def check_heartbeat(self) -> None:
-        """Send one if it is due; raises :class:`Lost` if the broker's are missing."""
-        with self.guard():
-            self._open_link.check_heartbeat()
+    def _on_blocked(self, reason: str) -> None:
+        self.blocked = reason
 
     @property
-    def _open_link(self) -> Wire | Other:
+    def _open_link(self) -> Link:
         if self._link is None:
             raise Lost('not connected')
         return self._link
 
+    def wait(self, deadline: float) -> None:
+        """Wait until something has arrived; raises :class:`Lost` at the *deadline*."""
+        with self.guard():
+            self._open_link.wait_for(self._open_link.fileno(), deadline)
+
+    def drop_unless_refused(self, lost: Lost) -> None:
+        """Leave it behind, unless the broker has only closed a channel of it."""
+        if self._link is not None and not isinstance(lost.__cause__, self._link.refusals):
+            self.drop()
+
     def drop(self) -> None:
         """Leave the connection behind, without a word to the peer."""
         link, self._link = self._link, None
+        self.blocked = ''
         if link is not None:
             link.collect()
 
@@ -304,7 +313,7 @@ class Connection:
             self.drop()
 
 
-def _transport(url: str) -> type[Wire | Other]:
+def _transport(url: str) -> Callable[[str, int, float, str], Link]:
     if url.partition('://')[0] in ('amqp', 'amqps', 'pyamqp'):
         from clihelper.amqp.wire import Wire
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from clihelper.amqp.link import WaitFor
+
 
 class Other:
     """What :class:`~clihelper.amqp.wire.Wire` is for AMQP, for everything else.
@@ -17,7 +19,8 @@ class Other:
     These transports are polled: they have no descriptor to wait on, and no heartbeats.
     """
 
-    heartbeat = 0
+    wait_for: WaitFor  # none of them waits, or tells that it is blocked
+    on_blocked: Callable[[str], None]
 
     expires = False
     """Whether messages leave a queue when their time is over."""
@@ -43,9 +46,6 @@ class Other:
 
     def fileno(self) -> None:
         """There is nothing to wait on."""
-
-    def limit(self, seconds: float | None) -> None:
-        """Nothing is waited for."""
 
     def consume(
         self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Any], None]
@@ -105,11 +105,8 @@ class Other:
         channel.basic_publish(message, exchange=exchange, routing_key=routing_key)
         return b''
 
-    def write(self, data: bytes, *patience: Any) -> None:
+    def write(self, data: bytes) -> None:
         """There is nothing to write."""
-
-    def check_heartbeat(self) -> None:
-        """There are none."""
 
     def end(self, timeout: float) -> None:
         """Close."""

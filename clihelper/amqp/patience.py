@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
     from clihelper.signals import Signals
 
+POLL = 0.05
+"""seconds between two looks into a transport that has no descriptor"""
+
 LAST_MOMENT = 1.0
 """seconds that a broker has to answer once a stop has been asked for: a healthy one needs less"""
 
 
-class NoAnswer(Exception):
+class NoAnswer(TimeoutError):
     """The broker has not answered in time.
 
     :ivar bool stopped: whether it is because of a stop.
@@ -40,33 +43,32 @@ class Patience:
     def __init__(self, signals: Signals, is_running: Callable[[], bool]) -> None:
         self._signals = signals
         self._is_running = is_running
-        self._seconds = 0.0
         self._last: float | None = None
-
-    def deadline(self, seconds: float) -> float:
-        """Begin to wait, for *seconds* at most; a point in time of the monotonic clock."""
-        self._seconds = seconds
-        self._last = None
-        return time.monotonic() + seconds
+        self._deadline = 0.0
 
     def wait(self, descriptor: int | None, deadline: float, *, write: bool = False) -> None:
         """Wait until the descriptor is readable, or can be written to; or for a moment.
 
+        :param deadline: by the monotonic clock.
         :raises NoAnswer: the time is over.
         """
-        if not self._is_running() and self._last is None:
-            self._last = time.monotonic() + LAST_MOMENT
+        now = time.monotonic()
+        if deadline != self._deadline:
+            self._deadline, self._last = deadline, None
+        if self._last is None and not self._is_running():
+            self._last = now + LAST_MOMENT
         end = deadline if self._last is None else min(deadline, self._last)
-        left = end - time.monotonic()
-        if left <= 0:
-            if self._last is None:
-                raise NoAnswer(f'no answer within {self._seconds:g} s; unknown', False)
-            raise NoAnswer('no answer before the stop; unknown', True)
+        if now >= end:
+            why = 'within its time' if end == deadline else 'before the stop'
+            raise NoAnswer(f'no answer {why}; it is unknown', end != deadline)
         descriptors = () if descriptor is None else (descriptor,)
         pipe: tuple[int, ...] = (self._signals.fileno(),)
-        if self._signals.arrived:
+        left = end - now
+        if self._signals.arrived or self._last is not None:
             # It stays readable until the loop comes round, and no further signal would show.
             pipe, left = (), min(left, LAST_MOMENT)
+        if descriptor is None:
+            left = min(left, POLL)
         if write:
             wait_writable(descriptors, pipe, left)
         else:

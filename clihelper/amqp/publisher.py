@@ -6,8 +6,9 @@ A message and its confirmation are two things on the wire: :meth:`Publisher.send
 
 from __future__ import annotations
 
+import time
+
 from clihelper.amqp.connection import Lost
-from clihelper.amqp.patience import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.connection import Connection
-    from clihelper.amqp.patience import Patience
 
 PERSISTENT = 2
 """The ``delivery_mode`` of a message that a durable queue keeps over a restart."""
@@ -76,18 +76,13 @@ class Publisher:
     """Publishes on a channel of its own.
 
     :param connection: an open connection.
-    :param patience: how long to wait.
     :param prepare: called with a new channel.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        patience: Patience,
-        prepare: Callable[[Any], None] | None = None,
+        self, connection: Connection, prepare: Callable[[Any], None] | None = None
     ) -> None:
         self._connection = connection
-        self._patience = patience
         self._prepare = prepare
         self._channel: Any = None
         self._confirms = False
@@ -102,7 +97,7 @@ class Publisher:
         try:
             self._open_channel()
         except Lost as lost:
-            raise self._given_up(str(lost), unknown=True) from lost
+            raise self._lost(lost, unknown=True) from lost
 
     def send(
         self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
@@ -124,7 +119,7 @@ class Publisher:
                     self._channel, payload, exchange, routing_key, properties
                 )
         except Lost as lost:
-            raise self._given_up(str(lost), letter, unknown=bool(self._unconfirmed)) from lost
+            raise self._lost(lost, letter, unknown=bool(self._unconfirmed)) from lost
         if self._confirms:
             self._delivery_tag += 1
             self._unconfirmed[self._delivery_tag] = letter
@@ -152,25 +147,22 @@ class Publisher:
 
     def _wait_for_confirmations(self, most: int) -> None:
         """Until at most so many are missing."""
-        deadline = self._patience.deadline(CONFIRM_TIMEOUT)
+        deadline = time.monotonic() + CONFIRM_TIMEOUT
         try:
-            self._write(deadline)
+            self._write()
             while len(self._unconfirmed) > most:
                 if not self._connection.drain():
-                    self._patience.wait(self._connection.fileno(), deadline)
-        except NoAnswer as why:
-            self._connection.drop()  # what is confirmed late must not be taken for another
-            raise self._given_up(str(why), unknown=True, stopped=why.stopped) from why
+                    self._connection.wait(deadline)
         except Lost as lost:
-            raise self._given_up(str(lost), unknown=True) from lost
+            raise self._lost(lost, unknown=True) from lost
 
-    def _write(self, deadline: float) -> None:
+    def _write(self) -> None:
         if self._unsent:
             data = b''.join(self._unsent)
             self._unsent.clear()
             self._unsent_size = 0
             with self._connection.guard():
-                self._connection.write(data, self._patience, deadline)
+                self._connection.write(data)
 
     def _open_channel(self) -> None:
         if self._channel is not None and self._connection.has(self._channel):
@@ -223,6 +215,12 @@ class Publisher:
         tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
         return [self._unconfirmed.pop(tag) for tag in tags]
 
+    def _lost(self, lost: Lost, *letters: Letter, unknown: bool) -> PublishError:
+        # What is confirmed late must not be taken for the confirmation of something else.
+        self._connection.drop_unless_refused(lost)
+        self._channel = None
+        return self._given_up(str(lost), *letters, unknown=unknown, stopped=lost.stopped)
+
     def _given_up(
         self, why: str, *letters: Letter, unknown: bool = False, stopped: bool = False
     ) -> PublishError:
@@ -233,8 +231,6 @@ class Publisher:
         missing = [(letter, why) for letter in (*self._unconfirmed.values(), *letters)]
         failed = sorted([*self._failed, *missing], key=lambda each: each[0].number)
         self._forget()
-        if missing:
-            self._channel = None
         if not failed:
             return PublishError(why, unknown=unknown, stopped=stopped)
         letter, reason = failed[0]

@@ -16,23 +16,27 @@ The layout of frames is that of AMQP 0-9-1, sections 2.3.5 and 4.2.3.
 from __future__ import annotations
 
 import re
+import select
 import socket
 import threading
+import time
 from ssl import CERT_REQUIRED, SSLWantReadError, SSLWantWriteError
 from struct import Struct
 
 import amqp
 from amqp.exceptions import UnexpectedFrame
+from amqp.transport import SSLTransport, TCPTransport
 
 from clihelper.amqp import publishing
-from clihelper.amqp.acknowledgement import Acknowledger, Pulse
+from clihelper.amqp.acknowledgement import Acknowledger
+from clihelper.amqp.heartbeat import Heart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from clihelper.amqp.patience import Patience
+    from clihelper.amqp.link import WaitFor
 
 PORT, TLS_PORT = 5672, 5671
 
@@ -41,6 +45,11 @@ CHUNK = 256 * 1024
 
 REPLIES = 'amq.rabbitmq.reply-to'
 """a queue that every channel has (https://www.rabbitmq.com/docs/direct-reply-to)"""
+WRITE_TIMEOUT = 30.0
+"""seconds that a peer that reads nothing holds up who writes"""
+
+FRAME_TIMEOUT = 10.0
+"""seconds within which a frame has to be there to its end, or two heartbeats if that is longer"""
 
 METHOD, HEADER, BODY, FRAME_END = 1, 2, 3, 0xCE
 OVERHEAD = 8  # bytes of a frame besides its payload
@@ -150,14 +159,36 @@ class Delivery:
         self._channel.basic_reject(self.delivery_tag, requeue=True)
 
 
+class Channel(amqp.Channel):  # type: ignore[misc]
+    """A channel that stays closed when the broker closes it, and whose answers have a deadline."""
+
+    def _do_revive(self) -> None:
+        # py-amqp would open it again, and wait for the answer in the midst of reading.
+        self.collect()
+
+    def wait(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Wait for an answer; heartbeats and deliveries in between do not prolong it."""
+        if self.connection is not None:
+            self.connection.begin_wait(timeout)
+        return super().wait(*args, timeout=timeout, **kwargs)
+
+
 class Wire(amqp.Connection):  # type: ignore[misc]
     """A connection on which complete deliveries take the short road.
+
+    The socket never blocks. Who has to wait for it does so in one place, with a deadline, and
+    py-amqp's synchronous calls read by way of :meth:`take` as the loop does; so a peer that stops
+    in the midst of a frame holds up nobody.
 
     :param url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` for TLS, with the
         broker's certificate verified.
     :param heartbeat: whole seconds; 0 for none.
-    :param timeout: seconds for each step of connecting.
+    :param timeout: seconds for connecting, and for the answer to each synchronous call.
     :param name: what the broker's operator sees as the connection's name.
+    :ivar wait_for: waits in the main thread until a descriptor is readable, or can be written to
+        (``write``), or raises at the ``deadline``, a time of the monotonic clock.
+    :ivar on_blocked: called with the broker's reason when it takes no more messages, and with
+        an empty one when it does again.
     """
 
     errors: tuple[type[BaseException], ...] = (
@@ -170,40 +201,79 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     expires = True
     """Whether messages leave a queue when their time is over."""
 
+    Channel = Channel
+
     def __init__(self, url: str, heartbeat: int, timeout: float, name: str) -> None:
+        self.wait_for: WaitFor = wait_for
+        self.on_blocked: Callable[[str], None] = lambda reason: None
         super().__init__(
             **_parameters(url),
             login_method='PLAIN',
             heartbeat=heartbeat,
             connect_timeout=timeout,
             client_properties={'connection_name': name},
+            on_blocked=lambda reason: self.on_blocked(reason or 'no reason given'),
+            on_unblocked=lambda: self.on_blocked(''),
+            # py-amqp's second is shorter than many a hiccup of a network.
+            socket_settings={socket.TCP_USER_TIMEOUT: 2000 * heartbeat},
         )
         self._consumers: dict[tuple[int, bytes], Callable[[Delivery], None]] = {}
         self._write_lock = threading.Lock()
-        self._pulse: Pulse | None = None
+        self._write_timeout = WRITE_TIMEOUT
+        self._deadline = 0.0
+        self._acknowledger: Acknowledger | None = None
+        self._heart: Heart | None = None
+        self._fault = ''
+        self._begun = 0.0  # when a frame began that has not ended; 0: none
+        self._left = False  # whether an error has left frames that were fetched and not acted on
 
-    def Transport(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
-        """py-amqp's transport, to which two threads may write, a frame or more at a time."""
-        transport = super().Transport(*args, **kwargs)
-        write, lock = transport.write, self._write_lock
-
-        def write_locked(data: Any) -> None:
-            with lock:
-                write(data)
-
-        transport.write = write_locked
+    def Transport(  # noqa: N802
+        self, host: str, connect_timeout: float, ssl: Any = False, *_: Any, **settings: Any
+    ) -> Any:
+        """py-amqp's transport, whose socket does not block."""
+        if ssl:
+            transport = _Secure(host, connect_timeout=connect_timeout, ssl=ssl, **settings)
+        else:
+            transport = _Plain(host, connect_timeout=connect_timeout, **settings)
+        transport.write = self._write
         if transport.host.isascii():
             # A str would be looked up by way of the codec "idna", which takes 2 ms to import.
             transport.host = transport.host.encode()
         return transport
 
+    def connect(self, callback: Callable[[], object] | None = None) -> None:
+        """Connect; from then on the peer's silence is noticed."""
+        self.begin_wait(None)
+        super().connect(callback)
+        if self.heartbeat:
+            self._heart = Heart(self.sock, self.heartbeat, self._beat, self._on_silence)
+
+    def begin_wait(self, timeout: float | None) -> None:
+        """An answer is to come within *timeout* seconds, or those that connecting may take."""
+        self._deadline = time.monotonic() + (timeout or self.connect_timeout)
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Take in what comes next: what py-amqp calls while it waits for an answer."""
+        deadline = self._deadline
+        if timeout is not None:
+            deadline = min(deadline, time.monotonic() + timeout)
+        while not self.take():
+            self.wait_for(self.fileno(), deadline)
+
+    @property
+    def transport(self) -> Any:
+        """py-amqp's transport. Where there is none, py-amqp would connect unasked."""
+        if self._transport is None:
+            raise ConnectionResetError(self._fault or 'not connected')
+        return self._transport
+
+    @transport.setter
+    def transport(self, transport: Any) -> None:
+        self._transport = transport
+
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self.sock.fileno()  # type: ignore[no-any-return]
-
-    def limit(self, seconds: float | None) -> None:
-        """Have calls that wait for the broker raise after *seconds*; None: never."""
-        self.sock.settimeout(seconds)
 
     def consume(
         self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Delivery], None]
@@ -237,18 +307,12 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         """What acknowledges the messages of *channel*, also while a handler runs."""
 
         def send(delivery_tag: int, number: int = channel.channel_id) -> None:
-            self._send(
+            self.write(
                 _ack(METHOD, number, 13, BASIC, BASIC_ACK, delivery_tag, True, FRAME_END)
             )
 
-        def live() -> None:
-            acknowledger.flush()
-            self._send(HEARTBEAT_FRAME)
-
-        acknowledger = Acknowledger(send, prefetch)
-        if self.heartbeat:
-            self._pulse = Pulse(self.heartbeat / 2, live, self.errors)
-        return acknowledger
+        self._acknowledger = Acknowledger(send, prefetch)
+        return self._acknowledger
 
     def has(self, channel: Any) -> bool:
         """Whether *channel* is one of this connection, and open."""
@@ -282,41 +346,70 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             channel.channel_id, body, exchange, routing_key, properties, self.frame_max
         )
 
-    def write(self, data: bytes, patience: Patience, deadline: float) -> None:
-        """Write all of *data*; a broker that does not read is waited for with *patience*."""
-        sock, left = self.sock, memoryview(data)
-        flags = (socket.MSG_DONTWAIT,) if type(sock) is socket.socket else ()  # TLS knows none
-        if not flags:
-            sock.settimeout(0)
-        try:
-            while left:
-                try:
-                    left = left[sock.send(left, *flags) :]
-                except (BlockingIOError, SSLWantReadError, SSLWantWriteError):
-                    patience.wait(sock.fileno(), deadline, write=True)
-        finally:
-            if not flags:
-                sock.settimeout(None)
-        self.bytes_sent += 1  # by which py-amqp knows that no heartbeat is due
-
-    def check_heartbeat(self) -> None:
-        """Send one if it is due; raises if the broker's are missing."""
-        self.heartbeat_tick(rate=2)
-
     def end(self, timeout: float) -> None:
         """Close politely, waiting at most *timeout* seconds for the broker."""
-        self.sock.settimeout(timeout)
+        self._write_timeout = timeout
+        self.begin_wait(timeout)
         self.close()
 
     def collect(self) -> None:
         """Leave it, without a word to the broker."""
-        if self._pulse is not None:
-            self._pulse.end()
+        if self._heart is not None:
+            self._heart.end()
         super().collect()
 
-    def _send(self, frame: bytes) -> None:
-        self.transport.write(frame)
+    # Writing: two threads do, a frame or more at a time.
+
+    def write(self, data: bytes) -> None:
+        """Write frames; a broker that does not read is waited for."""
+        self.transport.write(data)
         self.bytes_sent += 1  # by which py-amqp knows that no heartbeat is due
+
+    def _write(self, data: Any) -> None:
+        """Write it all.
+
+        :raises OSError: the connection is lost, or takes nothing any more.
+        """
+        with self._write_lock:
+            if self._fault:
+                raise ConnectionAbortedError(self._fault)
+            sent = self._write_some(data)
+            if sent < len(data):
+                self._write_rest(memoryview(data)[sent:])
+
+    def _write_rest(self, rest: memoryview) -> None:
+        deadline = time.monotonic() + self._write_timeout
+        is_main = threading.current_thread() is threading.main_thread()
+        wait = self.wait_for if is_main else wait_for
+        # What is left in the middle of a frame is of no use for anything that comes behind.
+        self._fault = 'a frame was not written to its end'
+        while rest:
+            wait(self.fileno(), deadline, write=True)
+            rest = rest[self._write_some(rest) :]
+        self._fault = ''
+
+    def _write_some(self, data: Any) -> int:
+        """Write what can be written without waiting; the number of bytes."""
+        try:
+            return self.sock.send(data)  # type: ignore[no-any-return]
+        except (BlockingIOError, SSLWantReadError, SSLWantWriteError):
+            return 0
+
+    def _beat(self) -> None:
+        """Send what is due, in the thread of the heart, but never wait for it."""
+        if self._write_lock.locked() or not writable(self.fileno()):
+            return  # more than a heartbeat is on its way
+        if self._acknowledger is not None:
+            self._acknowledger.flush()
+        self._write(HEARTBEAT_FRAME)
+
+    def _on_silence(self, seconds: float) -> None:
+        """Wake whoever waits for the peer, in the thread of the heart."""
+        self._fault = f'the broker has been silent for {seconds:.1f} s'
+        # Of TLS, too, only the socket: the rest belongs to the main thread.
+        socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+    # Reading.
 
     def take(self) -> bool:
         """Take in what has arrived, without waiting; False if that was nothing.
@@ -327,20 +420,51 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         transport = self.transport
         data = self._fetch(transport.sock)
         if data is None:
-            return False
-        if not data:
-            raise ConnectionResetError('the broker has closed the connection')
-        data, position = transport._read_buffer + data, 0
+            if not self._left:
+                return False
+            data = b''
+        elif not data:
+            raise ConnectionResetError(self._fault or 'the broker has closed the connection')
+        self._left = True
+        try:
+            self._take_frames(transport, transport._read_buffer + data)
+        except self.errors:
+            raise
+        except Exception as error:
+            # The peer, or what is between, has lost its way.
+            raise UnexpectedFrame(f'frames make no sense: {type(error).__name__}') from error
+        self._left = False
+        return True
+
+    def _take_frames(self, transport: Any, data: bytes) -> None:
+        position = 0
         while True:
             position = self._take_deliveries(data, position)
-            frame = _frame_at(data, position)
+            frame = _frame_at(data, position, self.frame_max)
             if frame is None:
                 transport._read_buffer = data[position:]
-                return True
-            # py-amqp may read on by itself from here: it must find the rest.
+                self._check_progress(position > 0, position < len(data))
+                return
+            # What this calls may raise: the next one must find the rest.
             transport._read_buffer = data[position + len(frame[2]) + OVERHEAD :]
+            self._begun = 0.0
             self.on_inbound_frame(frame)
             data, position = transport._read_buffer, 0
+
+    def _check_progress(self, moved: bool, left: bool) -> None:
+        """See that a frame that has begun comes to its end.
+
+        :param moved: whether a frame has ended.
+        :param left: whether another has begun.
+        :raises UnexpectedFrame: it takes too long; perhaps its size is wrong.
+        """
+        if moved or not left:
+            self._begun = 0.0
+        if left:
+            now = time.monotonic()
+            self._begun = self._begun or now
+            if now - self._begun > max(FRAME_TIMEOUT, 2 * (self.heartbeat or 0)):
+                raise UnexpectedFrame('a frame has begun, and does not end')
 
     def _take_deliveries(self, data: bytes, position: int) -> int:
         """Hand over the complete deliveries that follow each other.
@@ -396,11 +520,52 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         """What has arrived: None for nothing, b'' for the end."""
         try:
             if type(sock) is socket.socket:
-                return sock.recv(CHUNK, socket.MSG_DONTWAIT)
-            with self.transport.having_timeout(0):  # TLS knows no flags
+                return sock.recv(CHUNK)
+            with self._write_lock:  # TLS is not made for two threads at a time
                 return sock.recv(CHUNK)  # type: ignore[no-any-return]
-        except (BlockingIOError, SSLWantReadError, SSLWantWriteError, TimeoutError):
+        except (BlockingIOError, SSLWantReadError, SSLWantWriteError):
             return None
+
+
+class _Unblocking:
+    """What both of py-amqp's transports get here: a socket that does not block, once connected."""
+
+    sock: Any
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.sock.setblocking(False)
+
+    def _shutdown_transport(self) -> None:
+        """Leave at once: TLS would say goodbye, and wait for an answer."""
+
+
+class _Plain(_Unblocking, TCPTransport):  # type: ignore[misc]
+    pass
+
+
+class _Secure(_Unblocking, SSLTransport):  # type: ignore[misc]
+    pass
+
+
+def wait_for(descriptor: int | None, deadline: float, *, write: bool = False) -> None:
+    """Wait until a descriptor is readable, or can be written to.
+
+    :param deadline: by the monotonic clock.
+    :raises TimeoutError: it is not, by then.
+    """
+    assert descriptor is not None
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT if write else select.POLLIN)
+    if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+        raise TimeoutError('the broker does not answer')
+
+
+def writable(descriptor: int) -> bool:
+    """Whether a descriptor can be written to at once."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _parameters(url: str) -> dict[str, Any]:
@@ -435,12 +600,18 @@ def _unquoted(text: str) -> str:
     ).decode(errors='replace')
 
 
-def _frame_at(data: bytes, position: int) -> tuple[int, int, bytes] | None:
-    """The frame that begins there, as py-amqp takes it; None if it is not complete."""
+def _frame_at(data: bytes, position: int, most: int) -> tuple[int, int, bytes] | None:
+    """The frame that begins there, as py-amqp takes it; None if it is not complete.
+
+    :param most: bytes that a frame may have, as agreed.
+    :raises UnexpectedFrame: it cannot be one.
+    """
     if len(data) - position < OVERHEAD:
         return None
     kind, channel, size = _frame(data, position)
     end = position + size + OVERHEAD
+    if end - position > most:
+        raise UnexpectedFrame(f'a frame of {size} bytes')
     if end > len(data):
         return None
     if data[end - 1] != FRAME_END:

@@ -18,13 +18,13 @@ from clihelper.amqp import settlement
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.connection import (
     CONNECT_TIMEOUT,
-    POLL,
     Backoff,
     Connection,
     Lost,
     Unreachable,
 )
 from clihelper.amqp.message import Message, decode, settle_at_once
+from clihelper.amqp.patience import POLL
 from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.retries import Held, Waiting, steps
 from clihelper.amqp.settlement import Crashed, Outcome, Retry
@@ -148,7 +148,6 @@ class ConsumerLoop(Loop):
 
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
-        self._connection.limit(CONNECT_TIMEOUT)
         self._channel = channel = self._connection.channel()
         delays = steps(self._section['retry'])
         with self._connection.guard():
@@ -157,7 +156,6 @@ class ConsumerLoop(Loop):
             self._acknowledger = self._connection.acknowledger(channel, self._section['prefetch'])
             for queue in self._topology.queues:
                 self._connection.consume(channel, queue, partial(self._on_delivery, queue))
-        self._connection.limit(None)
 
     def _begin(self) -> None:
         """The broker has confirmed every consumer: ready."""
@@ -194,19 +192,11 @@ class ConsumerLoop(Loop):
                 self._host.serve_signals()
 
     def _keep_alive(self) -> None:
-        """When it is due, send heartbeats to the broker and signs of life to the watchdog."""
+        """When it is due, send a sign of life to the watchdog."""
         now = time.monotonic()
-        if now < self._pulse:
-            return
-        limits = [float('inf')]
-        heartbeat = self._connection.heartbeat
-        if heartbeat is not None:
-            self._connection.check_heartbeat()
-            limits.append(heartbeat / 2)
-        pulse = self._host.progress()
-        if pulse is not None:
-            limits.append(pulse)
-        self._pulse = now + min(limits)
+        if now >= self._pulse:
+            pulse = self._host.progress()
+            self._pulse = now + (float('inf') if pulse is None else pulse)
 
     def _wait(self) -> None:
         """Wait for a message, a signal, or the next thing that is due."""
@@ -392,10 +382,8 @@ class ConsumerLoop(Loop):
             return
         try:
             self._flush()
-            self._connection.limit(CONNECT_TIMEOUT)
             with self._connection.guard():
                 self._channel.basic_recover(requeue=True)
-            self._connection.limit(None)
         except Lost as lost:
             LOGGER.warning('not recovered: %s; all will be delivered again', lost)
         self._deliveries.clear()

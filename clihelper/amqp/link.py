@@ -1,0 +1,62 @@
+"""What a connection is made of, whatever the transport: for the types only."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from clihelper.amqp.acknowledgement import Acknowledger
+
+    class WaitFor(Protocol):
+        """See :attr:`clihelper.amqp.wire.Wire.wait_for`."""
+
+        def __call__(
+            self, descriptor: int | None, deadline: float, *, write: bool = False
+        ) -> None: ...
+
+    class Link(Protocol):
+        """What :class:`~clihelper.amqp.connection.Connection` calls of a transport.
+
+        :class:`~clihelper.amqp.wire.Wire` is the one for AMQP,
+        :class:`~clihelper.amqp.others.Other` the one for all else.
+        """
+
+        errors: tuple[type[BaseException], ...]
+        refusals: tuple[type[BaseException], ...]
+        expires: bool
+        wait_for: WaitFor
+        on_blocked: Callable[[str], None]
+
+        def connect(self) -> None: ...
+        def channel(self) -> Any: ...
+        def fileno(self) -> int | None: ...
+        def take(self) -> bool: ...
+        def consume(
+            self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Any], None]
+        ) -> None: ...
+        def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger | None: ...
+        def consume_replies(
+            self, channel: Any, name: str, on_delivery: Callable[[Any], None]
+        ) -> str: ...
+        def get(self, channel: Any, queue: str) -> Any: ...
+        def has(self, channel: Any) -> bool: ...
+        def confirm(
+            self,
+            channel: Any,
+            on_ack: Callable[[int, bool], None],
+            on_nack: Callable[[int, bool], None],
+            on_return: Callable[[Exception, str, str, Any], None],
+        ) -> bool: ...
+        def published(
+            self,
+            channel: Any,
+            body: bytes,
+            exchange: str,
+            routing_key: str,
+            properties: dict[str, Any],
+        ) -> bytes: ...
+        def write(self, data: bytes) -> None: ...
+        def end(self, timeout: float) -> None: ...
+        def collect(self) -> None: ...

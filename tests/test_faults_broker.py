@@ -1,0 +1,241 @@
+"""What a consumer does when its broker suffers; each fault is caused for real, on an own node."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from pathlib import Path
+
+import kombu
+import pytest
+
+from tests.broker import Broker
+from tests.faults import consuming, ends, goes_on, logged, send, take, write
+
+ADVANCED = '[{rabbit, [{channel_tick_interval, 1000}, {consumer_timeout, 3000}]}].'
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope='module')
+def node():
+    with Broker(advanced_config=ADVANCED) as node:
+        yield node
+
+
+@pytest.fixture
+def channel(node):
+    with kombu.Connection(node.url()) as connection, connection.channel() as channel:
+        yield channel
+
+
+@pytest.fixture
+def configure(tmp_path, node, queue_name):
+    """Writes a configuration; returns its path."""
+
+    def configure(url=None, more='', wake_interval=3600):
+        return write(tmp_path, url or node.url(), queue_name, more, wake_interval)
+
+    return configure
+
+
+@pytest.mark.parametrize('way', ['stop', 'kill', 'stop_app'])
+def test_a_consumer_is_there_within_a_second_of_a_restarted_broker(
+    configure, node, queue_name, way
+):
+    with consuming(configure()) as program:
+        with kombu.Connection(node.url()) as connection, connection.channel() as channel:
+            for number in range(10):
+                send(channel, queue_name, f'sleep 0.{number}', delivery_mode=2)
+            program.wait_line('done sleep 0.1')
+        if way == 'stop_app':
+            node.ctl('stop_app')
+        else:
+            getattr(node, way)()
+        program.wait_line('no broker: .*refused; next attempt')
+        if way == 'stop_app':
+            node.ctl('start_app')
+        else:
+            node.start()
+        began = time.monotonic()
+        program.wait_line('consuming', 30)
+        print(f'consuming {time.monotonic() - began:.2f} s after the start')
+        assert time.monotonic() - began < 2.5
+        program.wait_line('done sleep 0.9', 30)
+        assert all(logged(program, f'done sleep 0.{number}') for number in range(10))
+        assert logged(program, 'got sleep 0.0') == 1
+        assert program.stop() == 0
+
+
+def test_a_frozen_broker_is_left_and_found_again(configure, node, channel, queue_name):
+    with consuming(configure()) as program:
+        node.pause()
+        try:
+            program.wait_line('lost the broker: the broker has been silent for [23]')
+            program.wait_line('no broker: .*does not answer; next attempt')
+        finally:
+            node.resume()
+        goes_on(program, channel, queue_name)
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize('signum', ['TERM', 'QUIT'])
+def test_a_consumer_of_a_frozen_broker_ends_at_once(configure, node, signum):
+    with consuming(configure()) as program:
+        node.pause()
+        try:
+            ends(program, signum, 0 if signum == 'TERM' else 131, 1)
+        finally:
+            node.resume()
+
+
+def test_a_delivery_that_is_acknowledged_too_late_comes_again(
+    configure, node, channel, queue_name
+):
+    """The broker closes the channel: PRECONDITION_FAILED - delivery acknowledgement timed out."""
+    with consuming(configure(more='  prefetch: 5\n')) as program:
+        send(channel, queue_name, 'sleep 6')
+        program.wait_line('got sleep 6')
+        program.wait_line('done sleep 6')
+        program.wait_line('lost the broker: .*acknowledgement.*timed out; next attempt in 0')
+        program.wait_line('consuming')
+        program.wait_line('got sleep 6 again')
+        assert 'unknown delivery tag' not in node.log
+        # It would go on like this for ever: that is for who has set the time to see.
+        program.signal('QUIT')
+        assert program.wait() == 131
+    assert len(take(channel, queue_name)) == 1
+
+
+@pytest.fixture
+def alarm(node):
+    """Raises a memory alarm, and ends it."""
+    fraction = '0.4'
+
+    def alarm(raised=True):
+        value = ['absolute', '1MB'] if raised else [fraction]
+        node.ctl('set_vm_memory_high_watermark', *value)
+
+    yield alarm
+    alarm(False)
+
+
+def test_consuming_goes_on_under_a_memory_alarm_and_publishing_is_bounded(
+    configure, node, channel, queue_name, alarm
+):
+    for number in range(300):
+        send(channel, queue_name, f'nothing {number}')
+    send(channel, queue_name, f'publish {queue_name}')
+    for number in range(300, 600):
+        send(channel, queue_name, f'nothing {number}')
+    send(channel, queue_name, 'last')
+    alarm()
+    with consuming(configure()) as program:
+        program.wait_line('got publish')
+        program.wait_line('publish failed in (3[01].*): .*unknown.*', 40)
+        program.wait_line('done last')
+        statuses = [n['STATUS'] for n in program.notifications if 'STATUS' in n]
+        assert any('blocked' in status for status in statuses), statuses
+        alarm(False)
+        assert program.stop() == 0
+    (message,) = take(channel, queue_name)
+    assert message.body == 'published'  # it arrives later all the same
+
+
+def test_a_stop_is_not_held_up_by_a_memory_alarm(configure, channel, queue_name, alarm):
+    alarm()
+    with kombu.Connection(channel.connection.client.as_uri(include_password=True)):
+        pass
+    with consuming(configure()) as program:
+        alarm(False)
+        send(channel, queue_name, f'publish {queue_name}')
+        program.wait_line('published in')
+        send(channel, queue_name, f'sleep 3 {queue_name}')
+        send(channel, queue_name, f'publish_and_raise {queue_name}')
+        alarm()
+        program.wait_line('got publish_and_raise')
+        time.sleep(0.1)
+        ends(program, 'TERM', 0, 1)
+
+
+@pytest.mark.parametrize(
+    ('change', 'undo', 'said'),
+    [
+        (
+            ('change_password', 'worker', 'other'),
+            ('change_password', 'worker', 'secret'),
+            'refuses the credentials',
+        ),
+        (
+            ('clear_permissions', '-p', 'shop', 'worker'),
+            ('set_permissions', '-p', 'shop', 'worker', '.*', '.*', '.*'),
+            'no such vhost, or no permission',
+        ),
+    ],
+)
+def test_a_broker_that_refuses_later_is_asked_again_seldom(
+    configure, node, queue_name, change, undo, said
+):
+    node.ctl('add_vhost', 'shop')
+    node.ctl('add_user', 'worker', 'secret')
+    try:
+        node.ctl('set_permissions', '-p', 'shop', 'worker', '.*', '.*', '.*')
+        url = node.url('shop').replace('guest:guest', 'worker:secret')
+        with consuming(configure(url)) as program:
+            node.ctl(*change)
+            node.ctl('close_all_connections', '--vhost', 'shop', 'a test')
+            program.wait_line('lost the broker: ')
+            program.wait_line(f'{said}; next attempt in 30')
+            node.ctl(*undo)
+            program.signal('HUP')  # an operator need not wait
+            program.wait_line('consuming')
+            assert program.stop() == 0
+            assert not logged(program, 'secret')
+    finally:
+        node.ctl('delete_user', 'worker')
+        node.ctl('delete_vhost', 'shop')
+
+
+def resident(pid, word):
+    status = Path(f'/proc/{pid}/status').read_text()
+    return int(next(line for line in status.splitlines() if line.startswith(word)).split()[1])
+
+
+def test_a_body_of_64_mib_takes_bounded_memory(configure, channel, queue_name):
+    with consuming(configure()) as program:
+        send(channel, queue_name, 'first')
+        program.wait_line('done first')
+        before = resident(program.pid, 'VmRSS')
+        send(channel, queue_name, b'x' * 64 * MIB, content_type='text/plain',
+             content_encoding='utf-8')
+        send(channel, queue_name, 'after')
+        program.wait_line('done after', 30)
+        peak = (resident(program.pid, 'VmHWM') - before) / 1024
+        print(f'{peak:.0f} MiB more at most')
+        assert peak < 3.5 * 64
+        assert program.stop() == 0
+    (dead,) = take(channel, f'{queue_name}.dead')
+    assert dead.headers['x-clihelper-reason'] == 'oversize'
+    assert len(dead.body) == 64 * MIB
+
+
+def test_a_compression_bomb_stays_as_it_is(configure, channel, queue_name):
+    bomb = zlib.compress(b'0' * 64 * MIB, 9)
+    with consuming(configure()) as program:
+        send(channel, queue_name, 'first')
+        program.wait_line('done first')
+        before = resident(program.pid, 'VmRSS')
+        for kind, encoding in (
+            ('text/plain', 'zlib'), ('text/plain', 'gzip'), ('application/json', 'gzip'),
+            ('application/x-gzip', 'binary'),
+        ):
+            send(channel, queue_name, bomb, content_type=kind, content_encoding=encoding)
+        send(channel, queue_name, bomb, content_type='text/plain', content_encoding='utf-8',
+             compression='zlib')
+        send(channel, queue_name, 'after')
+        program.wait_line('done after', 30)
+        assert (resident(program.pid, 'VmHWM') - before) / 1024 < 16
+        assert program.stop() == 0
+    dead = take(channel, f'{queue_name}.dead')
+    reasons = [letter.headers['x-clihelper-reason'] for letter in dead]
+    assert reasons == ['undecodable'] * 3 + ['unaccepted'] + ['undecodable']

@@ -1,0 +1,340 @@
+"""What a consumer does when its connection suffers: each fault is caused for real, by a proxy."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+
+import kombu
+import pytest
+
+from clihelper.testing import Program
+from tests.faults import HEARTBEAT, PROGRAM, consuming, ends, goes_on, logged, send, take, write
+from tests.proxy import Dribble, Proxy
+
+FOUND_WITHIN = 2 * HEARTBEAT + 1
+
+DELIVER = b'\x00\x3c\x00\x3c'
+
+
+@pytest.fixture
+def proxy(broker):
+    with Proxy(broker.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def channel(broker):
+    with kombu.Connection(broker.url()) as connection, connection.channel() as channel:
+        yield channel
+
+
+@pytest.fixture
+def configure(tmp_path, queue_name):
+    """Writes a configuration; returns its path."""
+
+    def configure(url, more='', wake_interval=3600):
+        return write(tmp_path, url, queue_name, more, wake_interval)
+
+    return configure
+
+
+# A peer that is silent
+
+@pytest.mark.parametrize('way', ['swallow', 'vanish'])
+def test_a_silent_peer_is_found_and_left(configure, channel, proxy, queue_name, way):
+    with consuming(configure(proxy.url)) as program:
+        getattr(proxy, way)()
+        began = time.monotonic()
+        program.wait_line(r'lost the broker: the broker has been silent for [2-3]\.\d s')
+        assert time.monotonic() - began < FOUND_WITHIN + 0.5
+        proxy.resume()
+        goes_on(program, channel, queue_name)
+        assert program.stop() == 0
+
+
+def test_a_silent_peer_is_found_while_a_handler_runs(
+    configure, channel, proxy, queue_name, tmp_path
+):
+    with consuming(configure(proxy.url)) as program:
+        send(channel, queue_name, 'work')
+        program.wait_line('got work')
+        proxy.client_gone.clear()
+        proxy.swallow()
+        assert proxy.client_gone.wait(FOUND_WITHIN + 0.5)
+        proxy.resume()
+        assert not logged(program, 'done work')
+        (tmp_path / 'go').touch()
+        program.wait_line('lost the broker: the broker has been silent')
+        program.wait_line('got work again')
+        program.wait_line('done work')
+        assert program.stop() == 0
+
+
+def test_a_silent_peer_is_found_while_a_confirmation_is_awaited(
+    configure, channel, proxy, queue_name
+):
+    with consuming(configure(proxy.url)) as program:
+        send(channel, queue_name, f'publish {queue_name}')
+        program.wait_line('published in')
+        send(channel, queue_name, 'sleep 0.5')
+        send(channel, queue_name, f'publish {queue_name}')
+        program.wait_line('got sleep')
+        proxy.swallow()
+        failed = program.wait_line(r'publish failed in (\d\.\d+) s: .*silent')
+        assert float(failed[1]) < FOUND_WITHIN + 0.5
+        proxy.resume()
+        goes_on(program, channel, queue_name)
+        assert program.stop() == 0
+
+
+def test_a_peer_with_much_to_say_is_not_silent_because_nobody_reads(
+    configure, channel, proxy, queue_name
+):
+    """A handler that is longer than two heartbeats, and a window that is closed meanwhile."""
+    with consuming(configure(proxy.url)) as program:
+        send(channel, queue_name, 'sleep 4')
+        program.wait_line('got sleep')
+        for number in range(40):
+            send(channel, queue_name, f'big{number} ' + 'x' * 400_000)
+        program.wait_line('got big39', timeout=20)
+        assert not logged(program, 'lost the broker')
+        assert logged(program, 'got sleep') == 1
+        assert program.stop() == 0
+
+
+# TERM and QUIT work at every moment
+
+@pytest.mark.parametrize(('signum', 'status'), [('TERM', 0), ('QUIT', 131)])
+@pytest.mark.parametrize('way', ['swallow', 'vanish'])
+def test_a_blackholed_consumer_ends_at_once(configure, proxy, way, signum, status):
+    with consuming(configure(proxy.url)) as program:
+        getattr(proxy, way)()
+        ends(program, signum, status, 1)
+
+
+@pytest.mark.parametrize(('signum', 'status'), [('TERM', 0), ('QUIT', 131)])
+def test_waiting_for_a_confirmation_ends_with_a_stop(
+    configure, channel, proxy, queue_name, signum, status
+):
+    with consuming(configure(proxy.url)) as program:
+        send(channel, queue_name, f'publish {queue_name}')
+        program.wait_line('published in')
+        send(channel, queue_name, 'sleep 0.5')
+        send(channel, queue_name, f'publish_and_raise {queue_name}')
+        program.wait_line('got sleep')
+        proxy.swallow()
+        program.wait_line('got publish_and_raise')
+        time.sleep(0.1)  # into the wait
+        ends(program, signum, status, 1)
+    bodies = [message.body for message in take(channel, queue_name)]
+    assert f'publish_and_raise {queue_name}' in bodies
+    assert not take(channel, f'{queue_name}.dead')
+
+
+# A connection that ends
+
+@pytest.mark.parametrize('way', ['cut', 'reset', 'half_close'])
+def test_a_connection_that_ends_is_made_again(configure, channel, proxy, queue_name, way):
+    with consuming(configure(proxy.url)) as program:
+        getattr(proxy, way)()
+        program.wait_line('lost the broker')
+        goes_on(program, channel, queue_name)
+        assert proxy.connects == 2
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize('way', ['cut', 'reset'])
+def test_a_message_at_work_comes_again_and_its_acknowledgement_is_never_late(
+    configure, channel, proxy, broker, queue_name, tmp_path, way
+):
+    with consuming(configure(proxy.url)) as program:
+        send(channel, queue_name, 'keep')
+        program.wait_line('got keep')
+        getattr(proxy, way)()
+        (tmp_path / 'go').touch()
+        program.wait_line('done keep')
+        program.wait_line('lost the broker')
+        program.wait_line('got keep again')
+        program.wait_line('done keep')
+        send(channel, queue_name, 'settle_kept')
+        program.wait_line('done settle_kept')
+        getattr(proxy, way)()
+        program.wait_line('consuming')
+        send(channel, queue_name, 'settle_kept')
+        program.wait_line('done settle_kept')
+        send(channel, queue_name, 'after')
+        program.wait_line('done after')
+        assert program.stop() == 0
+    assert 'unknown delivery tag' not in broker.log
+    assert not take(channel, queue_name)
+
+
+# What comes is not what was sent
+
+def corrupt_once(position):
+    """Changes one byte of a delivery: counted from its method frame, or from its end."""
+    done = []
+
+    def alter(data):
+        start = data.find(DELIVER)
+        if done or start < 0:
+            return data
+        done.append(position)
+        changed = bytearray(data)
+        changed[start - 7 + position if position >= 0 else position] ^= 0x55
+        return bytes(changed)
+
+    return alter
+
+
+@pytest.mark.parametrize('position', [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, -1])
+def test_a_corrupt_frame_delivers_nothing_and_ends_the_connection(
+    configure, channel, proxy, queue_name, position
+):
+    """Type, channel, size, class and method of the first frame; the end of the last."""
+    with consuming(configure(proxy.url)) as program:
+        proxy.alter = corrupt_once(position)
+        send(channel, queue_name, 'body')
+        program.wait_line('lost the broker')
+        program.wait_line('got body')
+        program.wait_line('done body')
+        assert logged(program, 'got ') == 1
+        assert program.stop() == 0
+
+
+def test_a_delivery_that_is_cut_delivers_nothing(configure, channel, proxy, queue_name):
+    with consuming(configure(proxy.url)) as program:
+
+        def cut(data):
+            if DELIVER not in data:
+                return data
+            proxy.alter = lambda data: data
+            proxy.swallow()
+            return data[:-5]
+
+        proxy.alter = cut
+        send(channel, queue_name, 'body')
+        program.wait_line('lost the broker: the broker has been silent')
+        proxy.resume()
+        program.wait_line('got body')
+        assert logged(program, 'got ') == 1
+        assert program.stop() == 0
+
+
+# Byte by byte
+
+@pytest.fixture
+def dribble(broker):
+    with Dribble(broker.port) as proxy:
+        yield proxy
+
+
+def test_heartbeats_flow_while_a_frame_dribbles_in(configure, channel, dribble, queue_name):
+    with consuming(configure(dribble.url)) as program:
+        dribble.pause = 0.01
+        send(channel, queue_name, 'long ' + 'x' * 400)
+        program.wait_line('got long', timeout=20)
+        assert not logged(program, 'lost the broker')
+        dribble.pause = 0
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize('phase', ['connecting', 'declaring', 'consuming', 'publishing'])
+def test_a_stop_is_not_held_up_by_a_frame_that_dribbles_in(
+    configure, channel, dribble, queue_name, phase
+):
+    answers = {'connecting': b'\x00\x0a\x00\x0a', 'declaring': b'\x00\x32\x00\x0b'}
+    with Program([sys.executable, PROGRAM, '-c', configure(dribble.url), '-f']) as program:
+        if phase in answers:
+            reached = slow_from(dribble, answers[phase])
+            assert reached.wait(20)
+            time.sleep(0.3)
+            ends(program, 'TERM', 75, 1)
+            return
+        program.wait_ready()
+        if phase == 'publishing':
+            send(channel, queue_name, f'publish {queue_name}')
+            program.wait_line('published in')
+            reached = slow_from(dribble, b'\x00\x3c\x00\x50')
+            send(channel, queue_name, f'publish_and_raise {queue_name}')
+            program.wait_line('got publish_and_raise')
+        else:
+            reached = slow_from(dribble, DELIVER)
+            send(channel, queue_name, 'long ' + 'x' * 400)
+        assert reached.wait(20)
+        time.sleep(0.3)
+        ends(program, 'TERM', 0, 1)
+
+
+def slow_from(dribble, method):
+    """From a method of the broker's on, one byte each second; the event says when."""
+    reached = threading.Event()
+
+    def alter(data):
+        if method in data:
+            dribble.pause = 1
+            reached.set()
+        return data
+
+    dribble.alter = alter
+    return reached
+
+
+# A connection that comes and goes
+
+def test_a_flapping_broker_is_not_stormed(configure, proxy, queue_name):
+    with consuming(configure(proxy.url, wake_interval=1.1)) as program:
+        began = time.monotonic()
+        for _ in range(8):
+            proxy.reset()
+            program.wait_line('lost the broker')
+            program.wait_line('consuming')
+        minute = proxy.connects / (time.monotonic() - began) * 60
+        print(f'{minute:.0f} connects a minute')
+        assert minute < 240
+        delays = [
+            float(found[1]) for line in program.lines
+            if (found := re.search(r'next attempt in (\d+\.\d+) s', line))
+        ]
+        assert len(delays) == 8
+        assert len(set(delays)) > 4  # jitter
+        assert delays[0] <= 0.1
+        assert max(delays) <= 2
+        for _ in range(6):  # stable for more than 5 s
+            program.wait_line('tick')
+        proxy.reset()
+        again = program.wait_line(r'next attempt in (\d+\.\d+) s')
+        assert float(again[1]) <= 0.1
+        assert program.stop() == 0
+
+
+def test_a_consumer_without_descriptors_reconnects_once_it_has_some(
+    configure, channel, proxy, queue_name
+):
+    with consuming(configure(proxy.url)) as program:
+        send(channel, queue_name, 'exhaust')
+        program.wait_line('done exhaust')
+        proxy.reset()
+        program.wait_line('no broker: .*Too many open files; next attempt')
+        program.wait_line('no broker: .*Too many open files; next attempt')
+        program.signal('USR2')
+        program.wait_line('relieved')
+        goes_on(program, channel, queue_name)
+        assert program.stop() == 0
+
+
+def test_a_consumer_that_was_frozen_reconnects_and_catches_up_no_ticks(
+    configure, channel, proxy, queue_name
+):
+    with consuming(configure(proxy.url, wake_interval=0.5)) as program:
+        program.wait_line('tick')
+        program.signal('STOP')
+        time.sleep(5)  # the broker misses its heartbeats, and leaves
+        before = logged(program, 'tick')
+        program.signal('CONT')
+        goes_on(program, channel, queue_name)
+        assert logged(program, 'tick') - before <= 4
+        assert program.stop() == 0
