@@ -16,7 +16,7 @@ from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from clihelper.amqp.acknowledgement import Acknowledger
@@ -172,10 +172,19 @@ class Connection:
         """Have calls that wait for the broker raise :class:`Lost` after *seconds*; None: never."""
         self._open_link.limit(seconds)
 
-    def consume(self, channel: Any, queue: str, on_delivery: Callable[[Any], None]) -> None:
-        """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`."""
+    def consume(
+        self,
+        channel: Any,
+        queue: str,
+        on_delivery: Callable[[Any], None],
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`.
+
+        :param arguments: the broker's own, as ``x-priority``.
+        """
         tag = f'{os.uname().nodename}.{os.getpid()}.{next(self._tags)}'
-        self._open_link.consume(channel, queue, tag, on_delivery)
+        self._open_link.consume(channel, queue, tag, on_delivery, arguments)
 
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger | None:
         """What acknowledges the messages of *channel*; None: each message does by itself."""

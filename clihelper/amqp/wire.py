@@ -28,7 +28,7 @@ from clihelper.amqp.acknowledgement import Acknowledger, Pulse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 PORT, TLS_PORT = 5672, 5671
@@ -198,7 +198,12 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self.sock.settimeout(seconds)
 
     def consume(
-        self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Delivery], None]
+        self,
+        channel: Any,
+        queue: str,
+        tag: str,
+        on_delivery: Callable[[Delivery], None],
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Consume *queue*; each delivery is handed over by :meth:`take`."""
         # Deliveries may come right behind the answer, in the same bytes.
@@ -208,6 +213,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             queue,
             consumer_tag=tag,
             callback=lambda message: on_delivery(Delivery.of(message)),
+            arguments=arguments or None,
         )
 
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:

@@ -60,7 +60,7 @@ class ConsumerLoop(Loop):
         urls = [url] if isinstance(url, str) else url
         self._connection = Connection(urls, section['heartbeat'], host.appname)
         self._publisher = Publisher(self._connection)
-        self._topology = Topology(section)
+        self._topology = Topology(section, *host.own_topology)
         self._backoff = Backoff()
         self._deliveries: deque[Message] = deque()
         self._ticks: Ticks | None = None
@@ -149,11 +149,18 @@ class ConsumerLoop(Loop):
         self._connection.limit(CONNECT_TIMEOUT)
         channel = self._connection.channel()
         with self._connection.guard():
-            self._topology.establish(channel, self._connection.refusals)
+            self._topology.establish(
+                channel, self._connection.refusals, again=self._was_consuming
+            )
             channel.basic_qos(0, self._section['prefetch'], False)
             self._acknowledger = self._connection.acknowledger(channel, self._section['prefetch'])
             for queue in self._topology.queues:
-                self._connection.consume(channel, queue, partial(self._on_delivery, queue))
+                self._connection.consume(
+                    channel,
+                    self._topology.name_of(queue),
+                    partial(self._on_delivery, queue),
+                    self._topology.consumer_arguments(queue),
+                )
         self._connection.limit(None)
 
     def _begin(self) -> None:

@@ -264,7 +264,7 @@ class _Life(LifeCycle):
         """The real loop; a consumer's has the mailbox for a broker."""
         loop = super().make_loop()
         if self.mailbox is not None:
-            self.mailbox.adopt(loop, list(self.config.amqp['queues']))  # type: ignore[arg-type]
+            self.mailbox.adopt(loop)  # type: ignore[arg-type]
         return loop
 
     def _begin_round(self) -> None:

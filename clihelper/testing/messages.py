@@ -117,13 +117,10 @@ class Mailbox:
         self._loop: ConsumerLoop
         self._queues: list[str]
 
-    def adopt(self, loop: ConsumerLoop, queues: list[str]) -> None:
-        """Put a loop that has not run yet on a connection that leads here.
-
-        :param queues: the names of the queues that it consumes.
-        """
+    def adopt(self, loop: ConsumerLoop) -> None:
+        """Put a loop that has not run yet on a connection that leads here."""
         self._loop = loop
-        self._queues = queues
+        self._queues = loop._topology.queues
         connection = _Unconnected(self._channel, self._take)
         loop._connection = connection
         loop._publisher = Publisher(connection)
