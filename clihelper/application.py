@@ -193,6 +193,7 @@ class Run:
             )
             if faults:
                 raise ConfigurationError(*faults)
+        self.controller._check_configuration(config)
         return config
 
     # Before detaching: all that can be wrong is found here.

@@ -112,8 +112,9 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
     config._root, config._shown = root, shown
     _check_misspelt_sections(root, required, faults)
     if config.amqp is not None:
-        _check_topology(root, config.amqp, faults)
+        _check_amqp(root, config.amqp, faults)
     faults.raise_any()
+    _complete_queues(config.amqp['queues'])
     try:
         _complete(config.daemon, appname, os.geteuid() == 0 if as_root is None else as_root)
     except FileNotFoundError:
@@ -243,19 +244,21 @@ class _Validation:
     def list(self, kind: schema.List, node: Node, keys: Keys) -> Any:
         items = node.items if isinstance(node, Sequence) else []
         if isinstance(node, Scalar) and node.value is not None and kind.single:
-            return [self.scalar(kind.item, node, keys)]
+            return [self.value(kind.item, node, keys)]
         if isinstance(node, Mapping) or (isinstance(node, Scalar) and node.value is not None):
             return self._expected(kind.noun, kind, node, keys)
         if len(items) < kind.least:
             return self._expected(f'a list of at least {kind.least}', kind, node, keys)
-        return [self.scalar(kind.item, item, (*keys, i)) for i, item in enumerate(items)]
+        return [self.value(kind.item, item, (*keys, i)) for i, item in enumerate(items)]
 
-    def mapping(self, kind: schema.Map | schema.FreeMapping, node: Mapping,
+    def mapping(self, kind: schema.Map | schema.Arguments, node: Mapping,
                 keys: Keys) -> dict[Any, Any]:
         values = {}
         for name, (key, value) in node.entries.items():
-            if isinstance(kind, schema.FreeMapping):
+            if isinstance(kind, schema.Arguments):
                 values[name] = value.plain()
+                if not kind.takes(values[name]) and not _is_faulty(value):
+                    self._expected(kind.fit, kind, value, (*keys, name))
             else:
                 values[name] = self.value(kind.value, value, (*keys, name))
             if kind.key is not None:
@@ -272,6 +275,9 @@ class _Validation:
             else:
                 text = 'unknown key' + _suggestion(name, kind.keys, self._faults)
                 self._faults.at(key, (*keys, name), text)
+        for name in kind.required:
+            if name not in node.entries:
+                self._faults.at(node, (*keys, name), 'is missing')
         return {**kind.defaults(), **values}
 
     def _expected(self, expected: str, kind: schema.Type, node: Node, keys: Keys,
@@ -283,6 +289,15 @@ class _Validation:
         if isinstance(node, Scalar) and not node.origin:
             text += hint + _suggestion(node.value, getattr(kind, 'choices', ()), self._faults)
         self._faults.at(node, keys, text)
+
+
+def _is_faulty(node: Node) -> bool:
+    """Whether a fault of the value, or of one in it, has been noted where it was read."""
+    if isinstance(node, Sequence):
+        return any(map(_is_faulty, node.items))
+    if isinstance(node, Mapping):
+        return any(_is_faulty(value) for _, value in node.entries.values())
+    return isinstance(node, Scalar) and node.value is yamlfile.FAULTY
 
 
 def _suggestion(word: object, known: Collection[object], faults: Faults) -> str:
@@ -353,25 +368,54 @@ def _one_slip(word: str, known: str) -> bool:
     return max(len(word), len(known)) < 2 or (len(word) == 2 and word == known[::-1])
 
 
-def _check_topology(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
-    """Queues are bound to exchanges that there are, and no first delay is above the longest."""
-    # What has a fault already is None here.
-    exchanges = amqp['exchanges'] or {}
-    for name, queue in (amqp['queues'] or {}).items():
-        exchange = (queue or {}).get('exchange', '')
-        if exchange and exchange not in exchanges and not exchange.startswith('amq.'):
-            keys: Keys = ('AMQP', 'queues', name, 'exchange')
-            node = _value(root, keys)
-            text = f'no such exchange in AMQP.exchanges: {_shown(node)}'
-            faults.at(node, keys, text + _suggestion(exchange, exchanges, faults))
-        elif exchange == '' and queue and queue['routing_keys']:
-            keys = ('AMQP', 'queues', name, 'routing_keys')
-            faults.at(_value(root, keys), keys, 'routing keys, but no exchange')
+def _check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
+    """What the keys of the section say of each other. What has a fault already is None here."""
+    for label, queue in (amqp['queues'] or {}).items():
+        if queue is not None:
+            _check_queue(root, amqp['exchanges'] or {}, label, queue, faults)
     retry = amqp['retry'] or {}
     delay, limit = retry.get('delay'), retry.get('max_delay')
     if delay is not None and limit is not None and delay > limit:
         keys = ('AMQP', 'retry', 'delay')
         faults.at(_value(root, keys), keys, f'{delay} is above max_delay, {limit}')
+    _check_queue_names(root, amqp, faults)
+
+
+def _check_queue(root: Mapping, exchanges: dict[str, Any], label: str, queue: dict[str, Any],
+                 faults: Faults) -> None:
+    """It is bound to exchanges that there are, and is not left behind by each connection."""
+    place: Keys = ('AMQP', 'queues', label)
+    bound = {(*place, 'exchange'): queue.get('exchange', '')}
+    for number, binding in enumerate(queue['bindings'] or []):
+        bound[(*place, 'bindings', number, 'exchange')] = (binding or {}).get('exchange')
+    for keys, exchange in bound.items():
+        if exchange and exchange not in exchanges and not exchange.startswith('amq.'):
+            node = _value(root, keys)
+            text = f'no such exchange in AMQP.exchanges: {_shown(node)}'
+            faults.at(node, keys, text + _suggestion(exchange, exchanges, faults))
+    if queue.get('exchange', '') == '' and queue['routing_keys']:
+        keys = (*place, 'routing_keys')
+        faults.at(_value(root, keys), keys, 'routing keys, but no exchange')
+    if queue.get('name', label) == '' and queue.get('exclusive') is False and not (
+            queue['auto_delete'] or 'x-expires' in (queue['arguments'] or {})):
+        keys = (*place, 'exclusive')
+        faults.at(_value(root, keys), keys, 'each connection would leave such a queue behind:'
+                  ' it needs auto_delete or the argument x-expires')
+
+
+def _check_queue_names(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
+    """No queue is consumed twice, and no dead letter becomes a dead letter again."""
+    seen: dict[str, str] = {}
+    for label, queue in (amqp['queues'] or {}).items():
+        name = (queue or {}).get('name', label)
+        keys: Keys = ('AMQP', 'queues', label, 'name')
+        if name and name in seen:
+            faults.at(_value(root, keys), keys, f'is that of AMQP.queues.{seen[name]}, too')
+        elif name and name == amqp['dead_letter']:
+            keys = ('AMQP', 'dead_letter')
+            faults.at(_value(root, keys), keys, 'is consumed by AMQP.queues: what fails there'
+                      ' would come back for ever')
+        seen[name] = label
 
 
 # The nodes of a key
@@ -417,6 +461,14 @@ def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
     for key in ('pidfile', 'state_directory'):
         if daemon[key] is not None:
             daemon[key] = os.path.join(daemon['working_directory'], daemon[key])
+
+
+def _complete_queues(queues: dict[str, dict[str, Any]]) -> None:
+    """Fill in what depends on who names a queue: the broker's go with their connection."""
+    for label, queue in queues.items():
+        name = queue.setdefault('name', label)
+        queue.setdefault('durable', name != '')
+        queue.setdefault('exclusive', name == '')
 
 
 def _default_pidfile(appname: str, as_root: bool) -> str | None:

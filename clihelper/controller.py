@@ -8,7 +8,7 @@ from clihelper.states import RUNNING, State, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from clihelper.amqp.client import Pipeline
@@ -251,6 +251,10 @@ class Controller:
 
     # What the application and the life cycle ask.
 
+    @classmethod
+    def _check_configuration(cls, config: Config) -> None:
+        """Called with each configuration before it is used; raises ConfigurationError."""
+
     def attach(self, life: LifeCycle) -> None:
         """Called before ``__init__``, so that a subclass has its configuration there."""
         self._life = life
@@ -310,6 +314,12 @@ class ConsumerController(Controller):
 
     loop_class = 'clihelper.loops.consumer.ConsumerLoop'
 
+    queues: Sequence[Any] = ()
+    """:class:`kombu.Queue` objects to consume, besides ``AMQP.queues``; may be a property."""
+
+    exchanges: Sequence[Any] = ()
+    """:class:`kombu.Exchange` objects to declare, besides ``AMQP.exchanges`` and the queues'."""
+
     def on_message(self, body: Any, message: Any) -> Any:
         """One message. Returning acknowledges it; raising has it run again: see ``AMQP.retry``.
 
@@ -327,6 +337,17 @@ class ConsumerController(Controller):
         not settled by what the handler does then (``basic.recover`` of AMQP 0-9-1).
         """
         self._life_cycle.loop.recover()  # type: ignore[attr-defined]
+
+
+    @classmethod
+    def _check_configuration(cls, config: Config) -> None:
+        queues, exchanges = cls.queues, cls.exchanges
+        if isinstance(queues, property) or isinstance(exchanges, property):
+            return  # known only when the loop begins
+        if queues or exchanges:
+            from clihelper.amqp.entities import Entities
+
+            Entities(config.amqp, queues, exchanges, cls.__name__)
 
 
 def _overridden(controller: Controller, name: str) -> bool:

@@ -38,7 +38,7 @@ from clihelper.states import RUNNING, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
     from typing import Any
 
@@ -258,6 +258,12 @@ class LifeCycle:
     def on_message(self) -> Callable[[Any, Any], Any]:
         """The ``on_message`` of a consumer's controller."""
         return self._controller.on_message  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def own_topology(self) -> tuple[Sequence[Any], Sequence[Any], str]:
+        """The queues and the exchanges of a consumer's class, and the name of that."""
+        controller: Any = self._controller
+        return controller.queues, controller.exchanges, type(controller).__name__
 
     def idle(self) -> None:
         """The loop neither works nor waits now."""

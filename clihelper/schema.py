@@ -212,7 +212,7 @@ class List:
 
     noun = 'a list'
 
-    def __init__(self, item: Scalar, *, least: int = 0, single: bool = False) -> None:
+    def __init__(self, item: Scalar | Table, *, least: int = 0, single: bool = False) -> None:
         self.item = item
         self.least = least
         self.single = single
@@ -237,28 +237,47 @@ class Map:
         self.words = f'a mapping, for each {name} a mapping'
 
 
-class FreeMapping:
-    """A mapping of strings to whatever the user likes. Null stands for an empty one."""
+class Arguments:
+    """A mapping of strings to what a table of AMQP can hold. Null stands for an empty one.
+
+    The types are those of AMQP 0-9-1, section 4.2.1.
+    """
 
     noun = 'a mapping'
     words = 'a mapping'
+    fit = 'text, a number of at most 64 bits, true or false, null, or a list or mapping of such'
 
     def __init__(self) -> None:
-        self.key = Text('a string as a key')
+        self.key = Text('a string as a key', most=255)
+
+    def takes(self, value: object) -> bool:
+        """Whether there is a type for *value*."""
+        if isinstance(value, list):
+            return all(self.takes(each) for each in value)
+        if isinstance(value, dict):
+            return all(
+                isinstance(key, str) and len(key.encode()) < 256 and self.takes(each)
+                for key, each in value.items()
+            )
+        if isinstance(value, int):
+            return -(2**63) <= value < 2**63
+        return value is None or isinstance(value, (str, bytes, float))
 
 
 class Table:
     """A mapping whose keys are known. Null stands for an empty one.
 
     :param free: whether further keys are passed on as they are; else they are faults.
+    :param required: the keys that must be there.
     """
 
     noun = 'a mapping'
     words = 'a mapping'
 
-    def __init__(self, *keys: Key, free: bool = False) -> None:
+    def __init__(self, *keys: Key, free: bool = False, required: tuple[str, ...] = ()) -> None:
         self.keys = {key.name: key for key in keys}
         self.free = free
+        self.required = required
 
     def defaults(self) -> dict[str, Any]:
         """What an empty mapping stands for, made anew at every call."""
@@ -306,7 +325,7 @@ class Nothing(Scalar):
 
 
 if TYPE_CHECKING:
-    Type = Scalar | Either | List | Map | FreeMapping | Table
+    Type = Scalar | Either | List | Map | Arguments | Table
 
 
 class Key:
@@ -346,7 +365,7 @@ DELAY = Number(0, _MONTH)
 ACCOUNT = Either(Nothing(), Number(0, 2**32 - 2, whole=True), Text('a name'),
                  words='a name or a numeric id')
 AMQP_NAME = Text('a name', most=255)  # a short string of AMQP 0-9-1, section 4.2.5.3
-QUEUE_NAME = Text('a name', empty=True, most=255)  # the broker names a queue without a name
+OPTIONAL_NAME = Text('a name', empty=True, most=255)
 ROUTING_KEY = Text('a routing key', empty=True, most=255)
 LOG_LEVEL = Choice('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 EXCHANGE_TYPE = Choice('direct', 'fanout', 'topic', 'headers',
@@ -404,18 +423,36 @@ EXCHANGE = Table(
     Key('type', EXCHANGE_TYPE, 'direct', 'How messages find their queues.'),
     Key('durable', BOOLEAN, True, 'Whether it survives a restart of the broker.'),
     Key('auto_delete', BOOLEAN, False, 'Whether it goes with the last queue bound to it.'),
-    Key('arguments', FreeMapping(), {}, "The broker's own arguments."),
+    Key('arguments', Arguments(), {}, "The broker's own arguments, as ``alternate-exchange``."),
+)
+
+BINDING = Table(
+    Key('exchange', AMQP_NAME, ABSENT, 'The exchange that it leads from.', 'required'),
+    Key('routing_key', ROUTING_KEY, '', 'The key that messages have, or the pattern of it.',
+        'empty'),
+    Key('arguments', Arguments(), {},
+        'What a ``headers`` exchange compares: headers, and ``x-match``.'),
+    required=('exchange',),
 )
 
 QUEUE = Table(
-    Key('exchange', Text('a name', empty=True, most=255), ABSENT,
+    Key('name', OPTIONAL_NAME, ABSENT,
+        "The queue's name on the broker; an empty one: the broker names it, at each connection"
+        ' anew.', 'the key that it stands under'),
+    Key('exchange', OPTIONAL_NAME, ABSENT,
         'The exchange that it is bound to: one of ``exchanges`` or of the broker (``amq.*``).',
         'none'),
     Key('routing_keys', List(ROUTING_KEY, single=True), [], 'The keys that it is bound with.'),
-    Key('durable', BOOLEAN, True, 'Whether it survives a restart of the broker.'),
-    Key('exclusive', BOOLEAN, False, 'Whether it belongs to this connection and goes with it.'),
+    Key('bindings', List(BINDING), [],
+        'Further bindings: to several exchanges, or with arguments.'),
+    Key('durable', BOOLEAN, ABSENT, 'Whether it survives a restart of the broker.',
+        '``true``; ``false`` if the broker names it'),
+    Key('exclusive', BOOLEAN, ABSENT, 'Whether it belongs to this connection and goes with it.',
+        '``false``; ``true`` if the broker names it'),
     Key('auto_delete', BOOLEAN, False, 'Whether it goes with its last consumer.'),
-    Key('arguments', FreeMapping(), {}, "The broker's own arguments, as ``x-queue-type``."),
+    Key('arguments', Arguments(), {}, "The broker's own arguments, as ``x-queue-type``."),
+    Key('consumer_arguments', Arguments(), {},
+        "The broker's own arguments of consuming it, as ``x-priority``."),
 )
 
 RETRY = Table(
@@ -436,7 +473,8 @@ AMQP = Table(
     Key('declare', BOOLEAN, True,
         'Whether exchanges and queues are created; if not they must exist, and are verified.'),
     Key('exchanges', Map(EXCHANGE, 'exchange', AMQP_NAME), {}, 'The exchanges, by name.'),
-    Key('queues', Map(QUEUE, 'queue', QUEUE_NAME), {}, 'The queues that are consumed, by name.'),
+    Key('queues', Map(QUEUE, 'queue', OPTIONAL_NAME), {},
+        'The queues that are consumed, by name.'),
     Key('retry', RETRY, {}, 'How often and when a message that failed is run again.'),
     Key('dead_letter', Either(BOOLEAN, AMQP_NAME), True,
         'Whether what cannot be handled goes to the queue ``<queue>.dead``; or the name of one.'),

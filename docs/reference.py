@@ -57,6 +57,8 @@ def inner(name: str, type: object) -> list[str]:
     """The table of a mapping within a table, if the type has one."""
     if isinstance(type, schema.Map):
         name, type = f'{name}.<{type.name}>', type.value
+    if isinstance(type, schema.List):
+        name, type = f'{name}[]', type.item
     if isinstance(type, schema.Either):
         type = type.alternative(mapping=True, sequence=False)
     return [*heading(name, '~'), *table(name, type)] if isinstance(type, schema.Table) else []

@@ -115,7 +115,13 @@ def test_the_topology_is_filled_in(load):
             orders:
             some: {exchange: shop, routing_keys: a.*, arguments: {x-queue-type: quorum}}
             more: {exchange: amq.topic, routing_keys: [a, b], durable: false}
-            '': {exclusive: true}
+            '':
+            local: {name: '', auto_delete: true, exclusive: false, consumer_arguments: {a: 1}}
+            bound:
+              name: other
+              bindings:
+                - {exchange: shop, routing_key: a}
+                - {exchange: amq.headers, arguments: {x-match: any, n: 1, l: [1.5, ~, {b: true}]}}
           dead_letter: lost
           retry: {delay: 0.5}
     ''').amqp
@@ -123,13 +129,21 @@ def test_the_topology_is_filled_in(load):
     assert read['exchanges'] == {
         'shop': {**plain, 'type': 'topic'}, 'e': {**plain, 'type': 'direct'},
         'late': {**plain, 'type': 'x-delayed-message', 'arguments': {'a': 1}}}
-    plain |= {'routing_keys': [], 'exclusive': False}
+    plain |= {
+        'routing_keys': [], 'bindings': [], 'exclusive': False, 'consumer_arguments': {}}
     assert read['queues'] == {
-        'orders': plain,
-        'some': {**plain, 'exchange': 'shop', 'routing_keys': ['a.*'],
+        'orders': {**plain, 'name': 'orders'},
+        'some': {**plain, 'name': 'some', 'exchange': 'shop', 'routing_keys': ['a.*'],
                  'arguments': {'x-queue-type': 'quorum'}},
-        'more': {**plain, 'exchange': 'amq.topic', 'routing_keys': ['a', 'b'], 'durable': False},
-        '': {**plain, 'exclusive': True}}
+        'more': {**plain, 'name': 'more', 'exchange': 'amq.topic', 'routing_keys': ['a', 'b'],
+                 'durable': False},
+        '': {**plain, 'name': '', 'durable': False, 'exclusive': True},
+        'local': {**plain, 'name': '', 'durable': False, 'auto_delete': True,
+                  'consumer_arguments': {'a': 1}},
+        'bound': {**plain, 'name': 'other', 'bindings': [
+            {'exchange': 'shop', 'routing_key': 'a', 'arguments': {}},
+            {'exchange': 'amq.headers', 'routing_key': '',
+             'arguments': {'x-match': 'any', 'n': 1, 'l': [1.5, None, {'b': True}]}}]}}
     assert len(read['url']) == 3
     assert read['dead_letter'] == 'lost'
     assert read['retry'] == {'attempts': 5, 'delay': 0.5, 'factor': 2, 'max_delay': 300}
@@ -347,6 +361,27 @@ def test_an_ordinary_users_defaults_are_not_roots():
      f" got 'amq.{'x' * 53}...'"),
     ('AMQP: {queues: {q: {arguments: {1: 2}}}}',
      '1:33: AMQP.queues.q.arguments: expected a string as a key, got 1 (put it in quotes)'),
+    ('AMQP: {exchanges: {e: {arguments: {a: [2001-01-01]}}}}',
+     '1:39: AMQP.exchanges.e.arguments.a: expected text, a number of at most 64 bits, true or'
+     ' false, null, or a list or mapping of such, got a list'),
+    ('AMQP: {queues: {q: {arguments: {a: 9223372036854775808}}}}',
+     '1:36: AMQP.queues.q.arguments.a: expected text, a number of at most 64 bits, true or false,'
+     ' null, or a list or mapping of such, got 9223372036854775808'),
+    ('AMQP: {queues: {q: {bindings: [{routing_key: a}]}}}',
+     '1:32: AMQP.queues.q.bindings[0].exchange: is missing'),
+    ('AMQP: {queues: {q: {bindings: {exchange: amq.topic}}}}',
+     '1:31: AMQP.queues.q.bindings: expected a list, got a mapping'),
+    ('AMQP: {exchanges: {shop: }, queues: {q: {bindings: [{exchange: shp}]}}}',
+     '1:64: AMQP.queues.q.bindings[0].exchange: no such exchange in AMQP.exchanges:'
+     " 'shp'; did you mean shop?"),
+    ("AMQP: {queues: {q: {name: '', exclusive: false}}}",
+     '1:42: AMQP.queues.q.exclusive: each connection would leave such a queue behind: it needs'
+     ' auto_delete or the argument x-expires'),
+    ('AMQP: {queues: {q: , r: {name: q}}}',
+     '1:32: AMQP.queues.r.name: is that of AMQP.queues.q, too'),
+    ('AMQP: {dead_letter: q, queues: {q: }}',
+     '1:21: AMQP.dead_letter: is consumed by AMQP.queues: what fails there would come back for'
+     ' ever'),
 ])
 def test_a_fault_is_one_line_with_its_place_and_name(faults, text, fault):
     assert faults(text) == [f'example.yml:{fault}']
@@ -400,6 +435,8 @@ def test_a_value_with_a_fault_of_its_own_has_no_second_one(faults):
     assert len(faults('AMQP: {retry: !env NOT_SET, prefetch: 2001-99-99, accept: !x y}\n')) == 3
     assert len(faults('AMQP: {queues: {q: {exchange: 1, routing_keys: [a]}, r: 1}}\n')) == 2
     assert len(faults('AMQP: {exchanges: {1: }, queues: {q: {exchange: a}}}\n')) == 2
+    assert len(faults('AMQP: {queues: {q: {arguments: {a: [!env NOT_SET]}}}}\n')) == 1
+    assert len(faults('AMQP: {queues: {q: {bindings: [1], name: 2, arguments: []}}}\n')) == 3
 
 
 def test_thousands_of_misspelt_names_take_a_second(faults):

@@ -441,6 +441,8 @@ def tables_below(name: str, kind: object) -> list[tuple[str, schema.Table]]:
     """The table of each mapping, with its heading, as the reference is to have them."""
     if isinstance(kind, schema.Map):
         return tables_below(f'{name}.<{kind.name}>', kind.value)
+    if isinstance(kind, schema.List):
+        return tables_below(f'{name}[]', kind.item)
     if isinstance(kind, schema.Either):
         return [each for one in kind.types for each in tables_below(name, one)]
     if not isinstance(kind, schema.Table):

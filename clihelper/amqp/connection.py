@@ -201,9 +201,18 @@ class Connection:
         with self.guard():
             return self._open_link.channel()
 
-    def consume(self, channel: Any, queue: str, on_delivery: Callable[[Any], None]) -> None:
-        """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`."""
-        self._open_link.consume(channel, queue, next(self._names), on_delivery)
+    def consume(
+        self,
+        channel: Any,
+        queue: str,
+        on_delivery: Callable[[Any], None],
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`.
+
+        :param arguments: the broker's own, as ``x-priority``.
+        """
+        self._open_link.consume(channel, queue, next(self._names), on_delivery, arguments)
 
     def consume_replies(self, channel: Any, on_delivery: Callable[[Any], None]) -> str:
         """Consume, without acknowledging, a queue for replies to what *channel* publishes.

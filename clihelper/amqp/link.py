@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
     from clihelper.amqp.acknowledgement import Acknowledger
@@ -34,7 +34,12 @@ if TYPE_CHECKING:
         def fileno(self) -> int | None: ...
         def take(self) -> bool: ...
         def consume(
-            self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Any], None]
+            self,
+            channel: Any,
+            queue: str,
+            tag: str,
+            on_delivery: Callable[[Any], None],
+            arguments: Mapping[str, Any] | None = None,
         ) -> None: ...
         def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger | None: ...
         def consume_replies(

@@ -30,7 +30,7 @@ COPIED = ('priority', 'correlation_id', 'reply_to', 'message_id', 'timestamp', '
 class Message:
     """One delivery. Its handler may settle it; otherwise what the handler does settles it.
 
-    :ivar str queue: the queue that it came from.
+    :ivar str queue: the queue that it came from: the key that it stands under in ``AMQP.queues``.
     :ivar bytes raw: the body as it came.
     :ivar outcome: what the handler itself made of it, or None.
     """

@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from clihelper.amqp.link import WaitFor
@@ -48,7 +48,12 @@ class Other:
         """There is nothing to wait on."""
 
     def consume(
-        self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Any], None]
+        self,
+        channel: Any,
+        queue: str,
+        tag: str,
+        on_delivery: Callable[[Any], None],
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Consume *queue*; each delivery is handed over by :meth:`take`."""
         channel.basic_consume(queue, no_ack=False, callback=on_delivery, consumer_tag=tag)

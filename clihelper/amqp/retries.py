@@ -65,17 +65,20 @@ class Waiting:
         """Nothing is known to be declared: the connection is another one now."""
         self._declared.clear()
 
-    def queue(self, channel: Any, queue: str, seconds: float) -> str:
+    def queue(
+        self, channel: Any, refusals: tuple[type[BaseException], ...], queue: str, seconds: float
+    ) -> str:
         """The queue from which a message is back in *queue* after so long; it exists then.
 
         :param channel: declares it.
+        :param refusals: what *channel* raises when the broker refuses.
         """
         milliseconds = self._step(seconds)
         name = self._topology.name_of_retries(queue, milliseconds)
         now = time.monotonic()
         # Declaring it again keeps the broker from taking it for unused.
         if now - self._declared.get(name, -math.inf) > UNUSED / 2000:
-            self._topology.declare_retries(channel, queue, milliseconds)
+            self._topology.declare_retries(channel, refusals, queue, milliseconds)
             self._declared[name] = now
         return name
 

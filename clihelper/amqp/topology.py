@@ -1,15 +1,23 @@
-"""Exchanges, queues and bindings: declared from the ``AMQP`` section, or verified."""
+"""Exchanges, queues and bindings: declared as the section and the program say, or verified.
+
+A queue is known by its label, the key that it stands under in ``AMQP.queues``: its name as a rule;
+but one that the broker names has another name on each connection.
+"""
 
 from __future__ import annotations
 
 import itertools
 
-from clihelper.errors import UnavailableError
+from clihelper.amqp.connection import Lost
+from clihelper.amqp.entities import Entities
+from clihelper.amqp.refusal import FOR_GOOD, RESOURCE_LOCKED, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from typing import Any
+
+    from clihelper.amqp.entities import Options
 
 UNUSED = 3600 * 1000
 """milliseconds after which a queue for retries goes when nobody has declared it again"""
@@ -21,21 +29,43 @@ class Topology:
     """What the broker must have before anything is consumed.
 
     :param section: the ``AMQP`` section.
+    :param queues: the program's own, :class:`kombu.Queue` objects.
+    :param exchanges: the program's own, :class:`kombu.Exchange` objects.
+    :param owner: the class that has them, for errors.
+    :raises clihelper.errors.ConfigurationError: section and program contradict each other.
     """
 
-    def __init__(self, section: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        section: Options,
+        queues: Iterable[Any] = (),
+        exchanges: Iterable[Any] = (),
+        owner: str = '',
+    ) -> None:
         self._declare: bool = section['declare']
-        self._exchanges: Mapping[str, Mapping[str, Any]] = section['exchanges']
-        self._queues: Mapping[str, Mapping[str, Any]] = section['queues']
-        self._dead = _dead_letter_queues(section)
+        self._entities = Entities(section, queues, exchanges, owner)
+        self._queues = self._entities.queues
+        self._names: dict[str, str] = {
+            label: options['name'] for label, options in self._queues.items()
+        }
+        self._dead = self._dead_letter_queues(section['dead_letter'])
 
     @property
     def queues(self) -> list[str]:
-        """The names of the queues to consume."""
+        """The labels of the queues to consume."""
         return list(self._queues)
 
+    def name_of(self, queue: str) -> str:
+        """The name by which the broker knows the queue of that label, on this connection."""
+        return self._names[queue]
+
+    def consumer_arguments(self, queue: str) -> Options:
+        """The arguments with which to consume the queue of that label."""
+        arguments: Options = self._queues[queue]['consumer_arguments']
+        return arguments
+
     def dead_letters_of(self, queue: str) -> str | None:
-        """The name of the queue that takes *queue*'s dead letters, if there is one."""
+        """The name of the queue that takes the dead letters of that label's, if there is one."""
         return self._dead.get(queue)
 
     @property
@@ -44,68 +74,79 @@ class Topology:
         return self._declare
 
     def name_of_retries(self, queue: str, milliseconds: int) -> str:
-        """The name of the queue that keeps messages of *queue* for so long."""
-        return f'{queue}.retry.{milliseconds / 1000:g}s'
+        """The name of the queue that keeps messages of that label's for so long."""
+        name = self._names[queue]
+        # A name that the broker has given ("amq.") is not for others to begin with.
+        form = 'retry.{1:g}s.{0}' if self._is_own(queue) else '{0}.retry.{1:g}s'
+        return form.format(name, milliseconds / 1000)
 
-    def declare_retries(self, channel: Any, queue: str, milliseconds: int) -> None:
-        """Declare, or verify, the queue that keeps messages for so long and gives them back."""
+    def declare_retries(
+        self, channel: Any, refusals: Refusals, queue: str, milliseconds: int
+    ) -> None:
+        """Declare, or verify, the queue that keeps messages for so long and gives them back.
+
+        :raises clihelper.errors.UnavailableError: it is not as declared.
+        """
+        options = self._as_safe_as(queue)
         arguments = {
             'x-message-ttl': milliseconds,
             'x-dead-letter-exchange': '',
-            'x-dead-letter-routing-key': queue,
+            'x-dead-letter-routing-key': self._names[queue],
             'x-expires': milliseconds + UNUSED,
         }
-        options = self._as_safe_as(queue)
         if options['arguments'].get('x-queue-type') == 'quorum':
             # Only then is a message kept until the other queue has it.
             arguments['x-dead-letter-strategy'] = 'at-least-once'
             arguments['x-overflow'] = 'reject-publish'
-        options['arguments'] |= arguments
-        channel.queue_declare(
-            queue=self.name_of_retries(queue, milliseconds),
-            passive=not self._declare,
+        own = self._is_own(queue)
+        options = {
             **options,
-        )
+            'exclusive': own,
+            'arguments': {**options['arguments'], **arguments},
+        }
+        declare = own or self._declare
+        place = 'AMQP.retry' if declare else 'AMQP.retry, with declare: false'
+        name = self.name_of_retries(queue, milliseconds)
+        _Asking(channel, refusals, False).queue(place, name, options, declare)
 
-    def establish(self, channel: Any, refusals: Refusals, delays: Iterable[int] = ()) -> None:
+    def _is_own(self, queue: str) -> bool:
+        """Whether the queue of that label belongs to the connection, and goes with it."""
+        options = self._queues[queue]
+        return options['exclusive'] or not options['name']
+
+    def establish(
+        self, channel: Any, refusals: Refusals, delays: Iterable[int] = (), again: bool = False
+    ) -> None:
         """Declare everything, or with ``declare: false`` verify that it is there.
+
+        What belongs to the connection alone, exclusive queues and those that the broker names,
+        cannot have been there before, and is declared in either case.
 
         :param delays: the milliseconds for which there must be queues for retries; they are
             declared when they are needed.
         :param refusals: what *channel* raises when the broker refuses.
+        :param again: whether it was done on an earlier connection, which the broker may still
+            take for alive, and for the owner of exclusive queues.
         :raises clihelper.errors.UnavailableError: something is not as declared.
+        :raises Lost: it may succeed later.
         """
-
-        def ask(where: str, method: Callable[..., Any], **arguments: Any) -> None:
-            try:
-                method(**arguments)
-            except refusals as error:
-                raise UnavailableError(f'AMQP.{where}: {error}') from error
-
-        for name, options in self._exchanges.items():
-            self._declare_exchange(ask, channel, name, options)
-        for name, options in self._queues.items():
-            self._declare_queue(ask, channel, f'queues.{name}', name, options)
-            if self._declare:
-                self._bind(ask, channel, name, options)
-        for queue, dead in {dead: queue for queue, dead in self._dead.items()}.items():
-            self._declare_queue(ask, channel, 'dead_letter', queue, self._as_safe_as(dead))
+        asking = _Asking(channel, refusals, again)
+        for name, options in self._entities.exchanges.items():
+            self._declare_exchange(asking, name, options)
+        for label, options in self._queues.items():
+            self._declare_queue(asking, label, options)
+        for dead, queue in {dead: queue for queue, dead in self._dead.items()}.items():
+            if dead not in self._names.values():
+                asking.queue('AMQP.dead_letter', dead, self._as_safe_as(queue), self._declare)
         if not self._declare:
-            for queue, delay in itertools.product(self._queues, delays):
-                ask(
-                    'retry',
-                    self.declare_retries,
-                    channel=channel,
-                    queue=queue,
-                    milliseconds=delay,
-                )
+            shared = [queue for queue in self._queues if not self._is_own(queue)]
+            for queue, delay in itertools.product(shared, delays):
+                self.declare_retries(channel, refusals, queue, delay)
 
-    def _declare_exchange(
-        self, ask: Callable[..., None], channel: Any, name: str, options: Mapping[str, Any]
-    ) -> None:
-        ask(
-            f'exchanges.{name}',
-            channel.exchange_declare,
+    def _declare_exchange(self, asking: _Asking, name: str, options: Options) -> None:
+        asking(
+            self._entities.place_of(name),
+            'exchange_declare',
             exchange=name,
             type=options['type'],
             passive=not self._declare,
@@ -114,41 +155,33 @@ class Topology:
             arguments=options['arguments'] or None,
         )
 
-    def _declare_queue(
-        self,
-        ask: Callable[..., None],
-        channel: Any,
-        where: str,
-        name: str,
-        options: Mapping[str, Any],
-    ) -> None:
-        ask(
-            where,
-            channel.queue_declare,
-            queue=name,
-            passive=not self._declare,
-            durable=options['durable'],
-            exclusive=options['exclusive'],
-            auto_delete=options['auto_delete'],
-            arguments=options['arguments'] or None,
-        )
-
-    def _bind(
-        self, ask: Callable[..., None], channel: Any, name: str, options: Mapping[str, Any]
-    ) -> None:
-        exchange = options.get('exchange')
-        if not exchange:
-            return
-        for key in options['routing_keys'] or ['']:
-            ask(
-                f'queues.{name}.exchange',
-                channel.queue_bind,
+    def _declare_queue(self, asking: _Asking, label: str, options: Options) -> None:
+        place = self._entities.places[label]
+        declare = self._is_own(label) or (self._declare and options.get('declare', True))
+        found = asking.queue(place, options['name'], options, declare)
+        name = self._names[label] = found[0]
+        if options.get('on_declared'):
+            options['on_declared'](*found)
+        for binding in _bindings(options) if declare else ():
+            asking(
+                place,
+                'queue_bind',
                 queue=name,
-                exchange=exchange,
-                routing_key=key,
+                exchange=binding['exchange'],
+                routing_key=binding['routing_key'],
+                arguments=binding['arguments'] or None,
             )
 
-    def _as_safe_as(self, queue: str) -> dict[str, Any]:
+    def _dead_letter_queues(self, setting: bool | str) -> dict[str, str]:
+        """For each label the name of the queue of its dead letters."""
+        if setting is False:
+            return {}
+        return {
+            label: setting if isinstance(setting, str) else f'{name or label}.dead'
+            for label, name in self._names.items()
+        }
+
+    def _as_safe_as(self, queue: str) -> Options:
         """The options of a queue that keeps dead letters as well as *queue* keeps messages."""
         kind = self._queues[queue]['arguments'].get('x-queue-type')
         return {
@@ -159,10 +192,50 @@ class Topology:
         }
 
 
-def _dead_letter_queues(section: Mapping[str, Any]) -> dict[str, str]:
-    setting = section['dead_letter']
-    if setting is False:
-        return {}
-    return {
-        name: setting if isinstance(setting, str) else f'{name}.dead' for name in section['queues']
-    }
+class _Asking:
+    """Asks a broker for one thing after the other, and explains what it refuses."""
+
+    def __init__(self, channel: Any, refusals: Refusals, again: bool) -> None:
+        self._channel = channel
+        self._refusals = refusals
+        self._again = again
+
+    def __call__(self, place: str, method: str, **arguments: Any) -> Any:
+        call: Callable[..., Any] = getattr(self._channel, method)
+        try:
+            return call(**arguments)
+        except Exception as error:
+            if not isinstance(error, self._refusals) and (
+                getattr(error, 'reply_code', None) not in FOR_GOOD
+            ):
+                raise
+            refused = Refused(place, error)
+            if refused.transient or (self._again and refused.code == RESOURCE_LOCKED):
+                raise Lost(str(refused)) from error
+            raise refused from error
+
+    def queue(self, place: str, name: str, options: Options, declare: bool) -> Any:
+        """Declare a queue, or verify that it is there.
+
+        :returns: its name, the messages in it, and its consumers.
+        """
+        return self(
+            place,
+            'queue_declare',
+            queue=name,
+            passive=not declare,
+            durable=options['durable'],
+            exclusive=options['exclusive'],
+            auto_delete=options['auto_delete'],
+            arguments=options['arguments'] or None,
+        )
+
+
+def _bindings(options: Options) -> list[Options]:
+    """The simple form and the long one, in the long one."""
+    exchange = options.get('exchange')
+    simple = [
+        {'exchange': exchange, 'routing_key': key, 'arguments': {}}
+        for key in options['routing_keys'] or ['']
+    ]
+    return [*(simple if exchange else []), *options['bindings']]

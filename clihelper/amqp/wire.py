@@ -33,7 +33,7 @@ from clihelper.amqp.heartbeat import Heart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from clihelper.amqp.link import WaitFor
@@ -276,7 +276,12 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         return self.sock.fileno()  # type: ignore[no-any-return]
 
     def consume(
-        self, channel: Any, queue: str, tag: str, on_delivery: Callable[[Delivery], None]
+        self,
+        channel: Any,
+        queue: str,
+        tag: str,
+        on_delivery: Callable[[Delivery], None],
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Consume *queue*; each delivery is handed over by :meth:`take`."""
         # Deliveries may come right behind the answer, in the same bytes.
@@ -286,6 +291,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             queue,
             consumer_tag=tag,
             callback=lambda message: on_delivery(Delivery.of(message)),
+            arguments=arguments or None,
         )
 
     def consume_replies(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     from clihelper.amqp.client import Client
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         def process(self) -> Callable[[], Any]: ...
         @property
         def on_message(self) -> Callable[[Any, Any], Any]: ...
+        @property
+        def own_topology(self) -> tuple[Sequence[Any], Sequence[Any], str]: ...
         @property
         def appname(self) -> str: ...
         def ready(self) -> None: ...

@@ -56,7 +56,7 @@ class ConsumerLoop(Loop):
         super().__init__(host)
         self._section = section = host.config.amqp
         self._connection = Connection.of(section, host.appname)
-        self._topology = Topology(section)
+        self._topology = Topology(section, *host.own_topology)
         self._waiting = Waiting(self._topology, section['retry'])
         self._held = Held()
         self._channel: Any = None
@@ -151,11 +151,18 @@ class ConsumerLoop(Loop):
         self._channel = channel = self._connection.channel()
         delays = steps(self._section['retry'])
         with self._connection.guard():
-            self._topology.establish(channel, self._connection.refusals, delays)
+            self._topology.establish(
+                channel, self._connection.refusals, delays, again=self._was_consuming
+            )
             channel.basic_qos(0, self._section['prefetch'], False)
             self._acknowledger = self._connection.acknowledger(channel, self._section['prefetch'])
             for queue in self._topology.queues:
-                self._connection.consume(channel, queue, partial(self._on_delivery, queue))
+                self._connection.consume(
+                    channel,
+                    self._topology.name_of(queue),
+                    partial(self._on_delivery, queue),
+                    self._topology.consumer_arguments(queue),
+                )
 
     def _begin(self) -> None:
         """The broker has confirmed every consumer: ready."""
@@ -325,9 +332,11 @@ class ConsumerLoop(Loop):
             self._held.put(message, seconds)
             return
         with self._connection.guard():
-            queue = message.queue
+            queue = self._topology.name_of(message.queue)
             if seconds > 0:
-                queue = self._waiting.queue(self._channel, queue, seconds)
+                queue = self._waiting.queue(
+                    self._channel, self._connection.refusals, message.queue, seconds
+                )
         self._move(message, queue, message.attempts, {})
 
     def _bury(self, message: Message, error: BaseException) -> None:

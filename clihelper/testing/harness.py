@@ -295,8 +295,7 @@ class _Life(LifeCycle):
         loop = super().make_loop()
         connection = self._outbox.adopt(loop)
         if self.mailbox is not None:
-            queues = list(self.config.amqp['queues'])
-            self.mailbox.adopt(loop, connection, queues)  # type: ignore[arg-type]
+            self.mailbox.adopt(loop, connection)  # type: ignore[arg-type]
         return loop
 
     def _begin_round(self) -> None:

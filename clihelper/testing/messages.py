@@ -205,13 +205,10 @@ class Mailbox:
         self._loop: ConsumerLoop
         self._queues: list[str]
 
-    def adopt(self, loop: ConsumerLoop, connection: Connection, queues: list[str]) -> None:
-        """Put a loop that has not run yet on a connection that leads here.
-
-        :param queues: the names of the queues that it consumes.
-        """
+    def adopt(self, loop: ConsumerLoop, connection: Connection) -> None:
+        """Put a loop that has not run yet on a connection that leads here."""
         self._loop = loop
-        self._queues = queues
+        self._queues = loop._topology.queues
         loop._connection = connection
         loop._channel = self._channel
 
@@ -323,8 +320,9 @@ class _Unconnected(Connection):
     def drain(self) -> bool:
         return False
 
-    def limit(self, seconds: float | None) -> None:
-        pass
+    @property
+    def refusals(self) -> tuple[type[BaseException], ...]:
+        return ()
 
     def drop(self) -> None:
         pass
@@ -347,8 +345,8 @@ class _Channel:
     def basic_recover(self, requeue: bool = False) -> None:
         pass
 
-    def queue_declare(self, queue: str, **options: Any) -> None:
-        pass
+    def queue_declare(self, queue: str, **options: Any) -> tuple[str, int, int]:
+        return queue, 0, 0
 
 
 def _delivery(

@@ -1,0 +1,145 @@
+"""Exchanges and queues that a program declares with kombu's own classes.
+
+They become what the ``AMQP`` section has for one of its own. kombu is not imported here but for
+a program that has already done so.
+"""
+
+from __future__ import annotations
+
+from clihelper.errors import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    Options = Mapping[str, Any]
+
+
+class Entities:
+    """The exchanges and the queues of the section and of the program together.
+
+    :param section: the ``AMQP`` section.
+    :param queues: :class:`kombu.Queue` objects.
+    :param exchanges: :class:`kombu.Exchange` objects.
+    :param owner: the class that has them, for errors.
+    :ivar exchanges: options by name, as in the section.
+    :ivar queues: options by label, as in the section. A queue of kombu's that the broker names
+        has its ``alias`` for a label.
+    :ivar places: where each queue is from, for errors, by label.
+    :raises clihelper.errors.ConfigurationError: they contradict each other.
+    """
+
+    def __init__(
+        self,
+        section: Options,
+        queues: Iterable[Any] = (),
+        exchanges: Iterable[Any] = (),
+        owner: str = '',
+    ) -> None:
+        self.exchanges: dict[str, Options] = dict(section['exchanges'])
+        self.queues: dict[str, Options] = dict(section['queues'])
+        self.places = {label: f'AMQP.queues.{label}' for label in self.queues}
+        self._exchange_places = {name: f'AMQP.exchanges.{name}' for name in self.exchanges}
+        self._owner = owner
+        for exchange in exchanges:
+            self._add_exchange(exchange)
+        for queue in queues:
+            self._add_queue(queue)
+
+    def place_of(self, exchange: str) -> str:
+        """Where an exchange is from, for errors."""
+        return self._exchange_places[exchange]
+
+    def _add_exchange(self, exchange: Any) -> None:
+        place = f'{self._owner}.exchanges: {exchange.name}'
+        if exchange.name in self.exchanges:
+            raise ConfigurationError(f'{place}: is there twice: {self.place_of(exchange.name)}')
+        self.exchanges[exchange.name] = _exchange_options(exchange)
+        self._exchange_places[exchange.name] = place
+
+    def _add_queue(self, queue: Any) -> None:
+        label = queue.name or queue.alias
+        place = f'{self._owner}.queues: {label}'
+        if not label:
+            raise ConfigurationError(
+                f'{self._owner}.queues: a queue that the broker names needs an alias'
+            )
+        if queue.no_ack:
+            raise ConfigurationError(f'{place}: no_ack: each message is settled by its outcome')
+        names = {options['name']: each for each, options in self.queues.items()}
+        if label in self.queues or (queue.name and queue.name in names):
+            there = self.places[label if label in self.queues else names[queue.name]]
+            raise ConfigurationError(f'{place}: is there twice: {there}')
+        for exchange in _exchanges_of(queue):
+            self._add_exchange_of(exchange, place)
+        self.queues[label] = _queue_options(queue)
+        self.places[label] = place
+
+    def _add_exchange_of(self, exchange: Any, place: str) -> None:
+        """An exchange that a queue is bound to is declared with it, but for the broker's own."""
+        name = exchange.name
+        if not name or name.startswith('amq.') or exchange.no_declare or exchange.passive:
+            return
+        options = _exchange_options(exchange)
+        if name not in self.exchanges:
+            self.exchanges[name] = options
+            self._exchange_places[name] = f'{place}: exchange {name}'
+            return
+        for key, value in self.exchanges[name].items():
+            if value != options[key]:
+                raise ConfigurationError(
+                    f'{place}: exchange {name}: {key} is {options[key]} here, but {value} in'
+                    f' {self.place_of(name)} (no_declare=True refers to that one)'
+                )
+
+
+def _exchanges_of(queue: Any) -> list[Any]:
+    exchanges = [queue.exchange, *(binding.exchange for binding in queue.bindings)]
+    return [exchange for exchange in exchanges if exchange is not None]
+
+
+def _exchange_options(exchange: Any) -> Options:
+    return {
+        'type': exchange.type,
+        'durable': exchange.durable,
+        'auto_delete': exchange.auto_delete,
+        'arguments': exchange.arguments or {},
+    }
+
+
+def _queue_options(queue: Any) -> Options:
+    from kombu.transport.base import to_rabbitmq_queue_arguments
+
+    arguments = to_rabbitmq_queue_arguments(
+        queue.queue_arguments or {},
+        expires=queue.expires,
+        message_ttl=queue.message_ttl,
+        max_length=queue.max_length,
+        max_length_bytes=queue.max_length_bytes,
+        max_priority=queue.max_priority,
+    )
+    bindings = [_binding(each.exchange, each.routing_key, each.arguments)
+                for each in queue.bindings]
+    if queue.exchange is not None and queue.exchange.name:
+        bindings.insert(0, _binding(queue.exchange, queue.routing_key, queue.binding_arguments))
+    return {
+        'name': queue.name,
+        'routing_keys': [],
+        'bindings': bindings,
+        'durable': queue.durable,
+        'exclusive': queue.exclusive,
+        'auto_delete': queue.auto_delete,
+        'arguments': arguments,
+        'consumer_arguments': queue.consumer_arguments or {},
+        'declare': not queue.no_declare,
+        'on_declared': queue.on_declared,
+    }
+
+
+def _binding(exchange: Any, routing_key: str, arguments: Mapping[str, Any] | None) -> Options:
+    return {
+        'exchange': exchange.name,
+        'routing_key': routing_key or '',
+        'arguments': dict(arguments or {}),
+    }
