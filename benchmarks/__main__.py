@@ -12,7 +12,8 @@ import tempfile
 from benchmarks.programs import Workshop
 
 TABLES = ('imports', 'usage', 'first_process', 'first_message', 'memory', 'stop', 'drift',
-          'wakeups')
+          'wakeups', 'throughput', 'throughput_json', 'throughput_large', 'latency',
+          'slow_handler')
 
 
 def main() -> int:

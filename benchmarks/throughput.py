@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.programs import Workshop
-from benchmarks.stream import FOUR_KIB, HUNDRED, JSON, PREFETCH, Streams
+from benchmarks.stream import HUNDRED, PREFETCH, Streams
 from benchmarks.tables import Samples, Table, interleave, paired_ratio
 
 ROUNDS = 7
@@ -26,7 +26,6 @@ COUNTS = {
 
 FASTER = {'ConsumerMixin': 3.0, 'pika': 1.7, 'C, an ack per 100': 0.8}
 LESS_CPU = {'ConsumerMixin': 0.12, 'pika': 0.30, 'C, an ack per 100': 3}
-FASTER_WITH_JSON, LESS_CPU_WITH_JSON, FASTER_WITH_4_KIB = 2.8, 0.16, 2.5
 
 
 class Throughput:
@@ -36,13 +35,13 @@ class Throughput:
     :param message: body and properties.
     """
 
-    def __init__(self, streams: Streams, names: Sequence[str],
-                 message: tuple[bytes, Mapping[str, Any]], rounds: int) -> None:
-        self._streams = streams
+    def __init__(self, workshop: Workshop, names: Sequence[str],
+                 message: tuple[bytes, Mapping[str, Any]], quick: bool) -> None:
+        self._streams = Streams(workshop)
         self._message = message
         self.cpu: Samples = {name: [] for name in names}
         """microseconds a message"""
-        self.rate = interleave(names, rounds, self._rate)
+        self.rate = interleave(names, 1 if quick else ROUNDS, self._rate)
         """messages a second"""
         for name in names:
             del self.cpu[name][0]  # of the round that does not count
@@ -57,6 +56,15 @@ class Throughput:
                 name, statistics.median(rates), self._ratio(self.rate, name),
                 statistics.median(self.cpu[name]), self._ratio(self.cpu, name))
         return table
+
+    def at_least(self, table: Table, peer: str, limit: float) -> None:
+        """Add the bar that clihelper handles *limit* times as many messages a second."""
+        table.bar(f'{peer}, messages/s over clihelper: 1/{limit}',
+                  paired_ratio(self.rate, peer, 'clihelper'), 1 / limit)
+
+    def at_most(self, table: Table, peer: str, limit: float) -> None:
+        """Add the bar that clihelper takes *limit* times the CPU time of *peer*."""
+        table.bar(f'clihelper, CPU over {peer}', paired_ratio(self.cpu, 'clihelper', peer), limit)
 
     def _ratio(self, samples: Samples, name: str) -> str:
         return f'{paired_ratio(samples, name, "ConsumerMixin"):.2f}x'
@@ -73,13 +81,10 @@ class Throughput:
 
 def measure(workshop: Workshop, quick: bool) -> Table:
     """Consume 100-byte bodies, with every peer."""
-    rounds = 2 if quick else ROUNDS
-    runs = Throughput(Streams(workshop), list(COUNTS), HUNDRED, rounds)
+    runs = Throughput(workshop, list(COUNTS), HUNDRED, quick)
     table = runs.table('100-byte bodies')
     for peer, limit in FASTER.items():
-        table.bar(f'{peer}, messages/s over clihelper: 1/{limit}',
-                  paired_ratio(runs.rate, peer, 'clihelper'), 1 / limit)
+        runs.at_least(table, peer, limit)
     for peer, limit in LESS_CPU.items():
-        table.bar(f'clihelper, CPU over {peer}',
-                  paired_ratio(runs.cpu, 'clihelper', peer), limit)
+        runs.at_most(table, peer, limit)
     return table
