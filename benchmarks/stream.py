@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,11 +70,13 @@ class Streams:
         while self._channel.queue_declare(queue, passive=True).message_count < count:
             pass
 
-    def publish(self, queue: str, body: bytes) -> None:
-        """Publish one message."""
+    def publish(self, queue: str, body: bytes) -> float:
+        """Publish one message; returns the time just before."""
+        sent = time.monotonic()
         self._channel.basic_publish(
             amqp.Message(body, content_type='application/data', content_encoding='binary'),
             routing_key=queue)
+        return sent
 
     def delete(self, queue: str) -> None:
         """Delete a queue, and what is in it."""
