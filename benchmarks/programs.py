@@ -147,7 +147,7 @@ class Workshop:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._broker: Any = None
+        self._broker: Any = None  # of tests.broker.Broker
         self._channel: Any = None
         self._environment = {
             key: value for key, value in os.environ.items()
@@ -210,15 +210,28 @@ class Workshop:
             f'  prefetch: {prefetch}\n  queues: {{{queue}: {{durable: true}}}}\n{LOGGING}')
 
     @property
-    def url(self) -> str:
-        """The URL of a private RabbitMQ node, which is started when it is first asked for."""
+    def broker(self) -> Any:
+        """A private RabbitMQ node, which is started when it is first asked for."""
         if self._broker is None:
             from tests.broker import Broker
 
             self._broker = Broker()
             self._broker.start()
-        url: str = self._broker.url()
+        return self._broker
+
+    @property
+    def url(self) -> str:
+        """The URL of the node."""
+        url: str = self.broker.url()
         return url
+
+    def count(self, queue: str) -> int:
+        """How many messages are ready in a queue."""
+        import amqp
+
+        with amqp.Connection(f'127.0.0.1:{self.broker.port}') as connection:
+            declared = connection.channel().queue_declare(queue, passive=True)
+            return int(declared.message_count)
 
     def fill(self, queue: str, count: int) -> None:
         """Put messages into a durable queue, which is made if it is not there."""

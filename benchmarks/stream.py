@@ -64,9 +64,9 @@ class Streams:
 
         The frames are made once and sent many times, which no client does as quickly.
         """
-        frames = _frames(self._channel, queue, body, properties) * BATCH
+        data = frames(self._channel, queue, body, delivery_mode=1, **properties) * BATCH
         for _ in range(0, count, BATCH):
-            self._connection.transport.write(frames)
+            self._connection.transport.write(data)
         while self._channel.queue_declare(queue, passive=True).message_count < count:
             pass
 
@@ -91,9 +91,9 @@ class Streams:
             prefetch=PREFETCH, heartbeat=10, **environment)
 
 
-def _frames(channel: Any, queue: str, body: bytes, properties: Mapping[str, Any]) -> bytes:
+def frames(channel: Any, queue: str, body: bytes, **properties: Any) -> bytes:
     """The frames of a message, as the broker gets them: AMQP 0-9-1, section 4.2.3."""
-    message = amqp.Message(body, delivery_mode=1, **properties)
+    message = amqp.Message(body, **properties)
     method = b'\0\x3c\0\x28\0\0\0%c%s\0' % (len(queue), queue.encode())  # basic.publish
     header = b'\0\x3c\0\0%s%s' % (len(body).to_bytes(8, 'big'), message._serialize_properties())
     number = channel.channel_id.to_bytes(2, 'big')
