@@ -36,7 +36,7 @@ class Program:
 
     An event is a time of ``time.monotonic``, which is one clock for all processes, in a line.
 
-    :param command: what to run after the interpreter's name.
+    :param command: the program and its arguments.
     :param environment: of the program.
     """
 
@@ -47,7 +47,7 @@ class Program:
         try:
             self.started = time.monotonic()
             self._process = subprocess.Popen(
-                [sys.executable, *command], env=environment | {'BENCHMARK_EVENTS': str(writer)},
+                command, env=environment | {'BENCHMARK_EVENTS': str(writer)},
                 pass_fds=[writer], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=self._errors)
         finally:
@@ -147,7 +147,7 @@ class Workshop:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._broker: Any = None
+        self._broker: Any = None  # of tests.broker.Broker
         self._channel: Any = None
         self._environment = {
             key: value for key, value in os.environ.items()
@@ -167,7 +167,7 @@ class Workshop:
 
     def code(self, source: str) -> Program:
         """Run Python source."""
-        return Program(['-c', source], self._environment)
+        return Program([sys.executable, '-c', source], self._environment)
 
     def run(self, command: str, **environment: object) -> Program:
         """Run a peer.
@@ -177,8 +177,17 @@ class Workshop:
         """
         name, *arguments = command.split()
         added = {f'BENCHMARK_{key.upper()}': str(value) for key, value in environment.items()}
-        return Program([os.path.join(PEERS, f'{name}.py'), *arguments],
-                       self._environment | added)
+        return Program([*self._program(name), *arguments], self._environment | added)
+
+    def _program(self, name: str) -> list[str]:
+        """What runs that peer; one in C, which uses librabbitmq, is compiled first."""
+        source = os.path.join(PEERS, f'{name}.c')
+        if not os.path.exists(source):
+            return [sys.executable, os.path.join(PEERS, f'{name}.py')]
+        program = os.path.join(self.directory, name)
+        if not os.path.exists(program):
+            subprocess.run(['gcc', '-O2', '-o', program, source, '-lrabbitmq'], check=True)
+        return [program]
 
     def configuration(self, name: str, text: str) -> str:
         """Write a configuration; returns its path."""
@@ -192,23 +201,37 @@ class Workshop:
         return self.configuration(
             f'interval-{seconds}', f'Application: {{wake_interval: {seconds}}}\n{LOGGING}')
 
-    def consumer(self, queue: str, heartbeat: int) -> str:
-        """The configuration of a consumer."""
+    def consumer(self, queue: str, heartbeat: int, prefetch: int = 1,
+                 url: str | None = None) -> str:
+        """The configuration of a consumer; *url*: of another than the broker itself."""
         return self.configuration(
             f'{queue}-{heartbeat}',
-            f'AMQP:\n  url: {self.url}\n  heartbeat: {heartbeat}\n'
-            f'  prefetch: 1\n  queues: {{{queue}: {{durable: true}}}}\n{LOGGING}')
+            f'AMQP:\n  url: {url or self.url}\n  heartbeat: {heartbeat}\n'
+            f'  prefetch: {prefetch}\n  queues: {{{queue}: {{durable: true}}}}\n{LOGGING}')
 
     @property
-    def url(self) -> str:
-        """The URL of a private RabbitMQ node, which is started when it is first asked for."""
+    def broker(self) -> Any:
+        """A private RabbitMQ node, which is started when it is first asked for."""
         if self._broker is None:
             from tests.broker import Broker
 
             self._broker = Broker()
             self._broker.start()
-        url: str = self._broker.url()
+        return self._broker
+
+    @property
+    def url(self) -> str:
+        """The URL of the node."""
+        url: str = self.broker.url()
         return url
+
+    def count(self, queue: str) -> int:
+        """How many messages are ready in a queue."""
+        import amqp
+
+        with amqp.Connection(f'127.0.0.1:{self.broker.port}') as connection:
+            declared = connection.channel().queue_declare(queue, passive=True)
+            return int(declared.message_count)
 
     def fill(self, queue: str, count: int) -> None:
         """Put messages into a durable queue, which is made if it is not there."""

@@ -148,6 +148,25 @@ def test_it_does_not_matter_in_which_pieces_the_bytes_arrive(wire, seed):
     assert wire.got == wanted
 
 
+@pytest.mark.parametrize('kind', [None, '', 'text/plain', 'text/ü'])
+@pytest.mark.parametrize('encoding', [None, 'utf-8'])
+@pytest.mark.parametrize('road', ['short', 'long'])
+def test_type_and_encoding_are_those_of_the_properties(wire, kind, encoding, road):
+    got = []
+    wire.connection._consumers[1, TAG.encode()] = got.append
+    wire.connection.channels[1].callbacks[TAG] = lambda m: got.append(Delivery.of(m))
+    properties = {'content_type': kind, 'content_encoding': encoding, 'priority': 3}
+    given = {name: value for name, value in properties.items() if value is not None}
+    frames = delivery(7, b'x', properties=given)
+    if road == 'long':
+        frames.insert(1, HEARTBEAT_FRAME)
+    wire.far.sendall(b''.join(frames))
+    wire.connection.take()
+    (message,) = got
+    assert (message.content_type, message.content_encoding) == (kind, encoding)
+    assert message.properties == given
+
+
 def test_frames_of_two_channels_may_be_interleaved(wire):
     one, two = delivery(1, b'one'), delivery(2, b'two', channel=2)
     wire.far.sendall(b''.join([one[0], two[0], two[1], one[1], one[2], two[2]]))

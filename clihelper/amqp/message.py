@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 from clihelper.amqp.settlement import (
     EXCHANGE,
@@ -41,7 +42,7 @@ class Message:
         self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]
     ) -> None:
         body = delivery.body
-        self.raw: bytes = body.encode() if isinstance(body, str) else bytes(body or b'')
+        self.raw: bytes = body if type(body) is bytes else _as_bytes(body)
         self.queue = queue
         self.outcome: Outcome | None = None
         self._delivery = delivery
@@ -173,8 +174,7 @@ def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
     size = len(message.raw)
     if size > max_body:
         raise Oversize(f'{size} bytes; AMQP.max_body is {max_body}')
-    content_type = (message.content_type or '').partition(';')[0].strip().lower()
-    kind = _kind(content_type)
+    content_type, kind = _kind(message.content_type)
     if kind not in accept:
         raise Unaccepted(f'content type {content_type or "none"!r}; AMQP.accept has it not')
     if kind == 'binary':
@@ -187,14 +187,22 @@ def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
         raise Undecodable(f'not {content_type}: {_bounded(error)}') from None
 
 
-def _kind(content_type: str) -> str:
-    if content_type == 'application/json' or content_type.endswith('+json'):
-        return 'json'
-    if content_type.startswith('text/'):
-        return 'text'
-    if content_type in ('', 'application/octet-stream', 'application/data'):
-        return 'binary'
-    return content_type
+def _as_bytes(body: Any) -> bytes:
+    """The body as other transports than AMQP have it."""
+    return body.encode() if isinstance(body, str) else bytes(body or b'')
+
+
+@lru_cache(maxsize=256)
+def _kind(content_type: str | None) -> tuple[str, str]:
+    """The bare type, and which of what ``AMQP.accept`` lists it is, or is not."""
+    bare = (content_type or '').partition(';')[0].strip().lower()
+    if bare == 'application/json' or bare.endswith('+json'):
+        return bare, 'json'
+    if bare.startswith('text/'):
+        return bare, 'text'
+    if bare in ('', 'application/octet-stream', 'application/data'):
+        return bare, 'binary'
+    return bare, bare
 
 
 def _from_json(text: str) -> Any:

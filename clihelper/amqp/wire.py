@@ -20,6 +20,7 @@ import select
 import socket
 import threading
 import time
+from functools import lru_cache
 from ssl import CERT_REQUIRED, SSLWantReadError, SSLWantWriteError
 from struct import Struct
 
@@ -57,11 +58,14 @@ BASIC, BASIC_ACK = 60, 80
 DELIVER = b'\x00\x3c\x00\x3c'  # class 60, method 60
 SHORTEST_DELIVERY = 12
 SHORTEST_HEADER = 22
+PROPERTIES = 12  # where they begin: behind the class, the weight and the size of the body
+HAS_TYPE, HAS_ENCODING = 0x80, 0x40  # in the first byte of the properties, which are flags
 HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
 
 _frame = Struct('>BHI').unpack_from  # type, channel, size
 _header_frame = Struct('>BHIHHQ').unpack_from  # the same, class, weight, size of the body
-_delivery = Struct('>Q?B').unpack_from  # delivery tag, redelivered, length of the exchange
+_deliver_frame = Struct('>BHI4sB').unpack_from  # the same, method, length of the consumer tag
+_tag = Struct('>Q').unpack_from
 _ack = Struct('>BHIHHQ?B').pack  # a whole frame: 1, channel, 13, 60, 80, tag, multiple, 0xCE
 
 
@@ -72,26 +76,14 @@ class Delivery:
     :ivar int delivery_tag: its number on its channel.
     """
 
-    __slots__ = (
-        '_channel', '_content', '_exchange', '_header', '_redelivered', '_routing_key', 'body',
-        'delivery_tag',
-    )  # fmt: skip
+    __slots__ = ('_channel', '_content', '_header', '_origin', 'body', 'delivery_tag')
 
     def __init__(
-        self,
-        channel: Any,
-        delivery_tag: int,
-        redelivered: bool,
-        exchange: bytes,
-        routing_key: bytes,
-        header: bytes,
-        body: bytes,
+        self, channel: Any, delivery_tag: int, origin: bytes, header: bytes, body: bytes
     ) -> None:
         self._channel = channel
         self.delivery_tag = delivery_tag
-        self._redelivered = redelivered
-        self._exchange = exchange
-        self._routing_key = routing_key
+        self._origin = origin  # redelivered, exchange, routing key, as they came
         self._header = header
         self.body = body
         self._content: Any = None
@@ -100,12 +92,11 @@ class Delivery:
     def of(cls, message: Any) -> Delivery:
         """What py-amqp has put together itself."""
         info, body = message.delivery_info, message.body
+        exchange, key = info['exchange'].encode(), info['routing_key'].encode()
         delivery = cls(
             message.channel,
             info['delivery_tag'],
-            info['redelivered'],
-            info['exchange'].encode(),
-            info['routing_key'].encode(),
+            bytes([info['redelivered'], len(exchange), *exchange, len(key), *key]),
             b'',
             body.encode() if isinstance(body, str) else bytes(body),
         )
@@ -117,8 +108,7 @@ class Delivery:
         """AMQP's basic properties."""
         if self._content is None:
             self._content = amqp.Message()
-            # Behind the class, the weight and the size of the body.
-            self._content._load_properties(BASIC, self._header, 12)
+            self._content._load_properties(BASIC, self._header, PROPERTIES)
         return self._content.properties  # type: ignore[no-any-return]
 
     @property
@@ -129,21 +119,36 @@ class Delivery:
     @property
     def content_type(self) -> str | None:
         """The MIME type."""
-        return self.properties.get('content_type')
+        return self.format[0]
 
     @property
     def content_encoding(self) -> str | None:
         """The encoding."""
-        return self.properties.get('content_encoding')
+        return self.format[1]
+
+    @property
+    def format(self) -> tuple[str | None, str | None]:
+        """The first two properties, which are needed of each message: type and encoding."""
+        header = self._header
+        if not header:
+            get = self._content.properties.get
+            return get('content_type'), get('content_encoding')
+        flags, end = header[PROPERTIES], PROPERTIES + 2
+        if flags & HAS_TYPE:
+            end += 1 + header[end]
+        if flags & HAS_ENCODING:
+            end += 1 + header[end]
+        return _format(header[PROPERTIES:end])
 
     @property
     def delivery_info(self) -> dict[str, Any]:
         """Where it comes from."""
+        key = 2 + self._origin[1]
         return {
             'delivery_tag': self.delivery_tag,
-            'redelivered': self._redelivered,
-            'exchange': self._exchange.decode(),
-            'routing_key': self._routing_key.decode(),
+            'redelivered': bool(self._origin[0]),
+            'exchange': self._origin[2:key].decode(),
+            'routing_key': self._origin[key + 1 :].decode(),
         }
 
     def ack(self) -> None:
@@ -478,49 +483,37 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         :param position: where in *data* a frame begins.
         :returns: where the first frame begins that is none of such a delivery.
         """
-        end = len(data)
-        while end - position > SHORTEST_DELIVERY and data[position + 7 : position + 11] == DELIVER:
-            kind, channel, size = _frame(data, position)
+        end, first = len(data), position
+        while end - position > SHORTEST_DELIVERY:
+            kind, channel, size, method, length = _deliver_frame(data, position)
             header = position + size + OVERHEAD
-            if kind != METHOD or end - header < SHORTEST_HEADER:
+            if method != DELIVER or kind != METHOD or end - header < SHORTEST_HEADER:
                 break
+            tag = position + 12
+            origin = tag + length + 8
+            consumer = self._consumers.get((channel, data[tag : origin - 8]))
             kind, header_channel, size, _, _, length = _header_frame(data, header)
             body = header + size + OVERHEAD
             after = body + length + OVERHEAD
             if kind != HEADER or header_channel != channel or after > end or not length:
                 break
-            if _frame(data, body) != (BODY, channel, length):
+            if _frame(data, body) != (BODY, channel, length) or consumer is None:
                 break
             if not data[header - 1] == data[body - 1] == data[after - 1] == FRAME_END:
                 break
-            if not self._deliver(channel, data, position + 11, header + 7, body, after - 1):
-                break
-            position = after
-        return position
-
-    def _deliver(
-        self, channel: int, data: bytes, method: int, header: int, body: int, end: int
-    ) -> bool:
-        """Hand over one delivery, whose parts are at these places in *data*."""
-        tag_end = method + 1 + data[method]
-        consumer = self._consumers.get((channel, data[method + 1 : tag_end]))
-        if consumer is None:
-            return False
-        delivery_tag, redelivered, length = _delivery(data, tag_end)
-        key = tag_end + 10 + length
-        consumer(
-            Delivery(
-                self.channels[channel],
-                delivery_tag,
-                redelivered,
-                data[tag_end + 10 : key],
-                data[key + 1 : key + 1 + data[key]],
-                data[header : body - 1],
-                data[body + 7 : end],
+            consumer(
+                Delivery(
+                    self.channels[channel],
+                    _tag(data, origin - 8)[0],
+                    data[origin : header - 1],
+                    data[header + 7 : body - 1],
+                    data[body + 7 : after - 1],
+                )
             )
-        )
-        self.bytes_recv += 1  # by which py-amqp knows that the broker lives
-        return True
+            position = after
+        if position > first:
+            self.bytes_recv += 1  # by which py-amqp knows that the broker lives
+        return position
 
     def _fetch(self, sock: Any) -> bytes | None:
         """What has arrived: None for nothing, b'' for the end."""
@@ -572,6 +565,20 @@ def writable(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))
+
+
+@lru_cache(maxsize=256)
+def _format(start: bytes) -> tuple[str | None, str | None]:
+    """Content type and encoding; few publishers, so few of them.
+
+    :param start: of the properties: two bytes of flags, and those of the two that there are.
+    """
+    flags, end, found = start[0], 2, []
+    for flag in (HAS_TYPE, HAS_ENCODING):
+        there = flags & flag
+        begin, end = end + 1, end + 1 + start[end] if there else end
+        found.append(start[begin:end].decode('utf-8', 'surrogatepass') if there else None)
+    return found[0], found[1]
 
 
 def _parameters(url: str) -> dict[str, Any]:

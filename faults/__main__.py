@@ -1,0 +1,10 @@
+"""The command line of the faults."""
+
+import sys
+
+from benchmarks.command import run
+
+TABLES = ('soak', 'comeback', 'blackhole', 'stop', 'busy', 'leaks')
+
+if __name__ == '__main__':
+    sys.exit(run('faults', TABLES))
