@@ -68,12 +68,12 @@ class Guard:
 class Backoff:
     """How long to wait before connecting again: full jitter under a growing cap.
 
-    The cap doubles from 0.1 s to 2 s while the broker was healthy a moment ago, to 30 s later.
+    The cap doubles from 0.1 s to 1 s while the broker was healthy a moment ago, to 30 s later.
 
     :param uniform: the source of the jitter.
     """
 
-    FIRST, SOON, LATER = 0.1, 2.0, 30.0
+    FIRST, SOON, LATER = 0.1, 1.0, 30.0
 
     def __init__(self, uniform: Callable[[float, float], float] | None = None) -> None:
         self._uniform = uniform or _uniform

@@ -88,15 +88,13 @@ UNRUN = (Undecodable, Unaccepted, Oversize, Crashed)
 """What is raised before ``on_message`` is called."""
 
 
-def judge(error: BaseException | None, runs: int, attempts: int) -> Outcome:
-    """The outcome of a message.
+def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
+    """The outcome of a message that has failed; one whose handler returns is acknowledged.
 
-    :param error: what its handling raised; None: it returned.
+    :param error: what its handling raised.
     :param runs: how often it has been run, this time included.
     :param attempts: how often it may be.
     """
-    if error is None:
-        return Outcome.ACK
     if isinstance(error, Requeue) or getattr(error, 'stopped', False):
         # Who waited for the broker and was stopped has not failed.
         return Outcome.REQUEUE

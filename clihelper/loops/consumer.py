@@ -277,20 +277,18 @@ class ConsumerLoop(Loop):
         self, message: Message, error: BaseException | None, reply: tuple[bytes, str] | None
     ) -> None:
         """Act on the outcome: the one place that does."""
-        retry = self._section['retry']
-        outcome = settlement.judge(error, message.attempts, retry['attempts'])
-        message.outcome = outcome
-        if outcome is Outcome.ACK:
+        if error is None:
+            message.outcome = Outcome.ACK
             if reply is not None:
                 self._reply(message, *reply)
             self._acknowledge(message)
             return
+        retry = self._section['retry']
+        outcome = message.outcome = settlement.judge(error, message.attempts, retry['attempts'])
         if outcome is Outcome.REQUEUE:
             with self._connection.guard():
                 settle_at_once(message.delivery, outcome)
-            return
-        assert error is not None
-        if outcome is Outcome.RETRY:
+        elif outcome is Outcome.RETRY:
             self._put_aside(message, error, settlement.delay(error, message.attempts, retry))
         else:
             self._bury(message, error)
