@@ -182,7 +182,8 @@ class Client:
         try:
             self._connection.open_any()
         except (Unreachable, UnavailableError) as error:
-            raise PublishError(str(error)) from error
+            stopped = getattr(error.__cause__, 'stopped', False)
+            raise PublishError(str(error), stopped=stopped) from error
 
 
 class Pipeline:

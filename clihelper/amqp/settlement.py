@@ -24,6 +24,7 @@ LONGEST_DELAY = 30 * 24 * 3600
 
 ATTEMPTS = 'x-clihelper-attempts'
 REASON = 'x-clihelper-reason'
+SUSPECTED = 'x-clihelper-suspected'
 EXCHANGE = 'x-clihelper-exchange'
 ROUTING_KEY = 'x-clihelper-routing-key'
 
@@ -71,7 +72,14 @@ class Oversize(Exception):
 
 
 class Crashed(Exception):
-    """The process that ran the message has ended under it, each time."""
+    """The process that ran the message has ended under it, each time.
+
+    :ivar int runs: how often.
+    """
+
+    def __init__(self, runs: int) -> None:
+        super().__init__(f'run {runs} times, and the process ended each time')
+        self.runs = runs
 
 
 REASONS: dict[type[Exception], str] = {

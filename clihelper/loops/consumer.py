@@ -236,13 +236,13 @@ class ConsumerLoop(Loop):
 
     def _handle(self, message: Message) -> None:
         """Run the handler, then settle. What it raises is a fault of this message alone."""
+        if message.redelivered and self._is_suspect(message):
+            return
         error: BaseException | None = None
         reply = None
         self._in_hand = message
         self._host.active()
         try:
-            if message.redelivered:
-                self._suspect(message)
             body = decode(message, self._section['accept'], self._section['max_body'])
             answer = self._host.on_message(body, message)
             if answer is not None and message.reply_to:
@@ -260,18 +260,30 @@ class ConsumerLoop(Loop):
                 'on_message failed after the message was %s', message.outcome.value, exc_info=error
             )
 
-    def _suspect(self, message: Message) -> None:
-        """Before a message is run that has been delivered before, perhaps to a process that died.
+    def _is_suspect(self, message: Message) -> bool:
+        """Whether a message may have killed those who ran it; then it is settled, and not run.
 
-        :raises Crashed: it has been run as often as it may be.
+        Only quorum queues count deliveries, and they count those that were never run, too. So
+        the first that a new process comes to is put at the end of its queue, by itself; if it was
+        in hand when the process died that ran it there, it was the one.
         """
         self._flush()  # so that none of those before it comes again if this one kills
+        if not self._suspects:
+            return False
+        attempts = self._section['retry']['attempts']
         headers = message.headers
-        runs = settlement.runs_before(headers) + settlement.deliveries_before(headers)
-        # What was delivered along with it has the same count: only the first can be the one.
-        if self._suspects and runs >= self._section['retry']['attempts']:
-            self._suspects = False
-            raise Crashed(f'delivered {runs} times, and never settled')
+        if settlement.deliveries_before(headers) < (
+            1 if settlement.SUSPECTED in headers else max(attempts - 1, 1)
+        ):
+            return False
+        self._suspects = False
+        if settlement.SUSPECTED in headers:
+            self._bury(message, Crashed(attempts))
+        else:
+            LOGGER.warning('a message of %s may have ended its processes', message.queue)
+            name = self._topology.name_of(message.queue)
+            self._move(message, name, message.attempts - 1, {settlement.SUSPECTED: True})
+        return True
 
     def _settle(
         self, message: Message, error: BaseException | None, reply: tuple[bytes, str] | None
@@ -353,6 +365,8 @@ class ConsumerLoop(Loop):
                 settle_at_once(message.delivery, Outcome.DEAD_LETTER)
             return
         runs = message.attempts - isinstance(error, settlement.UNRUN)
+        if isinstance(error, Crashed):
+            runs = error.runs
         headers = settlement.dead_letter_headers(error, message.queue, self._host.appname)
         self._move(message, queue, runs, headers)
 
