@@ -193,6 +193,11 @@ class Run:
             )
             if faults:
                 raise ConfigurationError(*faults)
+        options = config.amqp['tls']
+        if options['ca'] or options['certificate']:
+            from clihelper.amqp import tls
+
+            tls.check(config)
         self.controller._check_configuration(config)
         return config
 

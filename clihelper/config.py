@@ -117,6 +117,7 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
     _complete_queues(config.amqp['queues'])
     try:
         _complete(config.daemon, appname, os.geteuid() == 0 if as_root is None else as_root)
+        _complete_tls(config.amqp['tls'], config.daemon['working_directory'])
     except FileNotFoundError:
         where = 'Daemon.working_directory: the current directory is gone, and no other is named'
         raise ConfigurationError(f'{shown}: {where}') from None
@@ -379,6 +380,8 @@ def _check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
         keys = ('AMQP', 'retry', 'delay')
         faults.at(_value(root, keys), keys, f'{delay} is above max_delay, {limit}')
     _check_queue_names(root, amqp, faults)
+    if amqp['tls'] and amqp['url']:
+        _check_tls(root, amqp['tls'], amqp['url'], faults)
 
 
 def _check_queue(root: Mapping, exchanges: dict[str, Any], label: str, queue: dict[str, Any],
@@ -416,6 +419,23 @@ def _check_queue_names(root: Mapping, amqp: dict[str, Any], faults: Faults) -> N
             faults.at(_value(root, keys), keys, 'is consumed by AMQP.queues: what fails there'
                       ' would come back for ever')
         seen[name] = label
+
+
+def _check_tls(root: Mapping, tls: dict[str, Any], url: str | list[str], faults: Faults) -> None:
+    """No key is given that would have no effect: it would be taken for safety."""
+    urls = [url] if isinstance(url, str) else [each for each in url if each]
+    plain = not any(each.startswith(('amqps:', 'memory:')) for each in urls)
+    ineffective = {
+        name: 'has no effect: no AMQP.url begins with amqps://'
+        for name, value in tls.items() if plain and value != schema.TLS.keys[name].default
+    }
+    if tls['key'] and not tls['certificate']:
+        ineffective['key'] = 'a key, but no certificate'
+    if tls['ca'] and tls['verify'] is False:
+        ineffective['ca'] = 'has no effect: verify is false'
+    for name, text in ineffective.items():
+        keys: Keys = ('AMQP', 'tls', name)
+        faults.at(_value(root, keys), keys, text)
 
 
 # The nodes of a key
@@ -469,6 +489,13 @@ def _complete_queues(queues: dict[str, dict[str, Any]]) -> None:
         name = queue.setdefault('name', label)
         queue.setdefault('durable', name != '')
         queue.setdefault('exclusive', name == '')
+
+
+def _complete_tls(tls: dict[str, Any], working_directory: str) -> None:
+    """Make paths absolute."""
+    for key in ('ca', 'certificate', 'key'):
+        if tls[key] is not None:
+            tls[key] = os.path.join(working_directory, tls[key])
 
 
 def _default_pidfile(appname: str, as_root: bool) -> str | None:

@@ -462,10 +462,26 @@ RETRY = Table(
     Key('max_delay', DELAY, 300, 'Seconds that no delay exceeds.'),
 )
 
+TLS = Table(
+    Key('ca', Either(Nothing(), Text('a path'), words='a path or null'), None,
+        "The authorities that the broker's certificate may be of, a file in PEM.",
+        "the system's"),
+    Key('certificate', Either(Nothing(), Text('a path'), words='a path or null'), None,
+        "The program's own certificate, a file in PEM, with those between it and its authority."),
+    Key('key', Either(Nothing(), Text('a path'), words='a path or null'), None,
+        'The private key of ``certificate``, a file in PEM, not encrypted.',
+        'in the file of ``certificate``'),
+    Key('verify', BOOLEAN, True,
+        "Whether the broker's certificate must be valid and of the host's name."),
+    Key('server_name', Either(Nothing(), Text('a host name'), words='a host name or null'), None,
+        'The name that the certificate is to be of.', 'the host in ``url``'),
+)
+
 AMQP = Table(
     Key('url', Either(BrokerURL(), List(BrokerURL(), least=1)),
         'amqp://guest:guest@localhost:5672//',
         'The broker, or a list that is tried in turn; ``memory://`` needs none.'),
+    Key('tls', TLS, {}, 'How to meet a broker of ``amqps://``.'),
     Key('heartbeat', Number(0, 65535), 10,
         'Seconds between signs of life of the connection; 0: none.'),
     Key('prefetch', Number(1, 65535, whole=True), 100,

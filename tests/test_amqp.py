@@ -38,7 +38,7 @@ def message(*args, **kwargs):
         (settlement.Undecodable(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'undecodable'),
         (settlement.Unaccepted(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'unaccepted'),
         (settlement.Oversize(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'oversize'),
-        (settlement.Crashed(), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'crashed'),
+        (settlement.Crashed(5), Outcome.DEAD_LETTER, Outcome.DEAD_LETTER, 'crashed'),
         (settlement.Retry(), Outcome.RETRY, Outcome.DEAD_LETTER, 'exception'),
         (ConnectionResetError(), Outcome.RETRY, Outcome.DEAD_LETTER, 'exception'),
         (SystemExit(), Outcome.RETRY, Outcome.DEAD_LETTER, 'exception'),

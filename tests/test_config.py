@@ -70,6 +70,8 @@ def test_absent_sections_have_their_defaults(load):
         'Logging': {'version': 1},
         'AMQP': {
             'url': 'amqp://guest:guest@localhost:5672//', 'heartbeat': 10, 'prefetch': 100,
+            'tls': {'ca': None, 'certificate': None, 'key': None, 'verify': True,
+                    'server_name': None},
             'declare': True, 'exchanges': {}, 'queues': {},
             'retry': {'attempts': 5, 'delay': 1, 'factor': 2, 'max_delay': 300},
             'dead_letter': True, 'accept': ['json', 'text', 'binary'], 'max_body': 16777216,
@@ -104,6 +106,15 @@ def test_keys_of_the_application_are_passed_on(load):
     assert read.application == {'wake_interval': 0.5, 'x': {'y': [1, {'z': 2}]}}
     assert type(read.application['x']) is dict
     assert (read['Shop'], read[1]) == (['a'], 'b')
+
+
+def test_files_of_tls_are_relative_to_the_working_directory(load):
+    read = load('AMQP: {url: amqps://a, tls: {ca: a.pem, certificate: /b.pem, key: c/d.pem}}\n'
+                'Daemon: {working_directory: /srv}\n')
+    assert read.amqp['tls'] == {
+        'ca': '/srv/a.pem', 'certificate': '/b.pem', 'key': '/srv/c/d.pem', 'verify': True,
+        'server_name': None}
+    assert load('AMQP: {tls: {ca: a}, url: memory://}').amqp['tls']['ca'] == '/a'
 
 
 def test_the_topology_is_filled_in(load):
@@ -379,6 +390,14 @@ def test_an_ordinary_users_defaults_are_not_roots():
      ' auto_delete or the argument x-expires'),
     ('AMQP: {queues: {q: , r: {name: q}}}',
      '1:32: AMQP.queues.r.name: is that of AMQP.queues.q, too'),
+    ('AMQP: {url: amqp://a, tls: {ca: x}}',
+     '1:33: AMQP.tls.ca: has no effect: no AMQP.url begins with amqps://'),
+    ('AMQP: {url: [amqp://a], tls: {verify: false}}',
+     '1:39: AMQP.tls.verify: has no effect: no AMQP.url begins with amqps://'),
+    ('AMQP: {url: [amqp://a, amqps://b], tls: {key: x}}',
+     '1:47: AMQP.tls.key: a key, but no certificate'),
+    ('AMQP: {url: amqps://a, tls: {ca: x, verify: false}}',
+     '1:34: AMQP.tls.ca: has no effect: verify is false'),
     ('AMQP: {dead_letter: q, queues: {q: }}',
      '1:21: AMQP.dead_letter: is consumed by AMQP.queues: what fails there would come back for'
      ' ever'),

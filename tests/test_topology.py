@@ -191,18 +191,34 @@ def test_a_dead_letter_of_a_queue_that_the_broker_names_goes_by_its_label(
         assert program.stop() == 0
     dead = channel.basic_get(f'{queue_name}.here.dead', no_ack=True)
     assert dead.body == 'reject'
+    assert dead.headers['x-clihelper-queue'] == f'{queue_name}.here'
 
 
 def test_a_queue_may_have_another_name_than_its_label(
     configure, channel, queue_name, monkeypatch
 ):
     monkeypatch.setenv('ORDERS', f'{queue_name}.orders')
-    with running(configure('  queues: {orders: {name: !env ORDERS}}\n')) as program:
-        publish(channel, '', f'{queue_name}.orders', 'reject')
-        program.wait_line("got 'reject' from orders")
+    retry = '  retry: {attempts: 2, delay: 0.01}\n'
+    section = '  queues: {orders: {name: !env ORDERS}}\n' + retry
+    with running(configure(section)) as program:
+        publish(channel, '', f'{queue_name}.orders', 'fail')
+        program.wait_line("got 'fail' from orders")
+        program.wait_line("got 'fail' from orders")
         program.wait_line('is a dead letter')
         assert program.stop() == 0
-    assert channel.basic_get(f'{queue_name}.orders.dead', no_ack=True).body == 'reject'
+    dead = channel.basic_get(f'{queue_name}.orders.dead', no_ack=True)
+    assert dead.headers['x-clihelper-queue'] == f'{queue_name}.orders'
+
+
+def test_a_message_of_a_queue_that_the_broker_names_is_run_again(configure, channel):
+    section = "  queues: {here: {name: '', exchange: amq.fanout}}\n"
+    retry = '  retry: {attempts: 2, delay: 0.01}\n  dead_letter: false\n'
+    with running(configure(section + retry)) as program:
+        publish(channel, 'amq.fanout', '', 'fail')
+        program.wait_line("got 'fail' from here")
+        program.wait_line("got 'fail' from here")
+        program.wait_line('is a dead letter')
+        assert program.stop() == 0
 
 
 def test_a_queue_of_dead_letters_may_be_consumed_itself(configure, channel, queue_name):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-import ssl
 import struct
 
 import amqp
@@ -108,9 +107,7 @@ def expected(number, body, correlation_id=None):
 )
 def test_an_url_says_where_and_as_whom_to_connect(url, host, user, password, vhost):
     said = _parameters(url)
-    assert said.pop('ssl') == (
-        {'server_hostname': '::1', 'cert_reqs': ssl.CERT_REQUIRED} if 'amqps' in url else False
-    )
+    assert said.pop('ssl') is ('amqps' in url)
     assert said == {'host': host, 'userid': user, 'password': password, 'virtual_host': vhost}
 
 

@@ -18,7 +18,7 @@ from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.message import Message, settle_at_once
 from clihelper.amqp.patience import NoAnswer, Patience
 from clihelper.amqp.publisher import Publisher, PublishError
-from clihelper.errors import UnavailableError
+from clihelper.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Client:
         self._idle.clear()
         try:
             self._connection.open_any()
-        except (Unreachable, UnavailableError) as error:
+        except (Unreachable, Error) as error:
             stopped = getattr(error.__cause__, 'stopped', False)
             raise PublishError(str(error), stopped=stopped) from error
 

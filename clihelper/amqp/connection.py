@@ -12,7 +12,8 @@ import math
 import os
 import time
 
-from clihelper.errors import UnavailableError
+from clihelper.errors import Error, UnavailableError
+from clihelper.schema import TLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Connection:
     :param urls: tried in turn.
     :param heartbeat: seconds; 0 for none.
     :param name: of the program, for the broker's operator.
+    :param tls: the section ``AMQP.tls``; by default its defaults.
     :ivar wait_for: how the main thread waits for the broker; see
         :attr:`clihelper.amqp.wire.Wire.wait_for`. None: without ado.
     :ivar blocked: why the broker takes no messages, in its words; empty while it does.
@@ -118,15 +120,22 @@ class Connection:
         """
         url = section['url']
         urls = [url] if isinstance(url, str) else url
-        return cls(urls, section['heartbeat'] if heartbeat else 0, name)
+        return cls(urls, section['heartbeat'] if heartbeat else 0, name, section['tls'])
 
-    def __init__(self, urls: Sequence[str], heartbeat: float, name: str) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        heartbeat: float,
+        name: str,
+        tls: Mapping[str, Any] | None = None,
+    ) -> None:
         self.wait_for: WaitFor | None = None
         self.blocked = ''
         self._urls = urls
         self._transports = [_transport(url) for url in urls]  # imported while all else is
         self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
+        self._tls = tls or TLS.defaults()
         self._next = 0
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
@@ -137,12 +146,16 @@ class Connection:
         """Connect to the next address.
 
         :raises Unreachable: it does not answer.
-        :raises clihelper.errors.UnavailableError: it refuses the credentials, or the vhost.
+        :raises clihelper.errors.UnavailableError: it refuses the credentials or the vhost, or a
+            certificate is not accepted.
+        :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
         """
         index = self._next % len(self._urls)
         url = self._urls[index]
         self._next += 1
-        link = self._transports[index](url, self._heartbeat, CONNECT_TIMEOUT, self._name)
+        link = self._transports[index](
+            url, self._heartbeat, CONNECT_TIMEOUT, self._name, self._tls
+        )
         link.on_blocked = self._on_blocked
         if self.wait_for is not None:
             link.wait_for = self.wait_for
@@ -151,8 +164,12 @@ class Connection:
         except BaseException as error:
             link.collect()
             if isinstance(error, (OSError, *link.errors)):
-                raise _explained(error, masked(url)) from error
+                raise _explained(error, masked(url), self._tls) from error
             raise
+        if url.startswith('amqps:') and not self._tls['verify']:
+            LOGGER.warning(
+                'anybody may pose as the broker %s: AMQP.tls.verify is false', masked(url)
+            )
         self._link = link
         self._next -= 1  # the one that answers is the first to be asked again
         self._healthy = time.monotonic()
@@ -163,7 +180,7 @@ class Connection:
             try:
                 self.open()
                 return
-            except (Unreachable, UnavailableError):
+            except (Unreachable, Error):
                 if not left:
                     raise
 
@@ -322,7 +339,7 @@ class Connection:
             self.drop()
 
 
-def _transport(url: str) -> Callable[[str, int, float, str], Link]:
+def _transport(url: str) -> Callable[[str, int, float, str, Mapping[str, Any]], Link]:
     if url.partition('://')[0] in ('amqp', 'amqps', 'pyamqp'):
         from clihelper.amqp.wire import Wire
 
@@ -344,8 +361,13 @@ def masked(url: str) -> str:
     return f'{scheme}{separator}{user}{colon and ":**"}{at}{place}'
 
 
-def _explained(error: BaseException, where: str) -> Exception:
+def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> Exception:
     """What to raise for *error*: whether it is of use to try again, with where and why."""
+    from clihelper.amqp import tls
+
+    distrust = tls.refusal(error, options)
+    if distrust:
+        return UnavailableError(f'AMQP.url: {where}: {distrust}')
     code = getattr(error, 'reply_code', None) or getattr(error, 'code', None)
     if code == 403:
         return UnavailableError(f'AMQP.url: {where} refuses the credentials')

@@ -25,7 +25,14 @@ class Other:
     expires = False
     """Whether messages leave a queue when their time is over."""
 
-    def __init__(self, url: str, heartbeat: int, timeout: float, name: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        heartbeat: int,
+        timeout: float,
+        name: str,
+        tls: Mapping[str, Any] | None = None,
+    ) -> None:
         # Without a host kombu warns of having taken localhost.
         complete = url if url.partition('://')[2] else f'{url}localhost'
         self._connection = kombu.Connection(complete, connect_timeout=timeout)

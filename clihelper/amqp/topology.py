@@ -73,6 +73,10 @@ class Topology:
         """Whether what is missing is declared."""
         return self._declare
 
+    def lasting_name(self, queue: str) -> str:
+        """The name of the queue of that label; of one that the broker names, the label."""
+        return self._queues[queue]['name'] or queue
+
     def name_of_retries(self, queue: str, milliseconds: int) -> str:
         """The name of the queue that keeps messages of that label's for so long."""
         name = self._names[queue]
@@ -177,8 +181,8 @@ class Topology:
         if setting is False:
             return {}
         return {
-            label: setting if isinstance(setting, str) else f'{name or label}.dead'
-            for label, name in self._names.items()
+            label: setting if isinstance(setting, str) else f'{self.lasting_name(label)}.dead'
+            for label in self._queues
         }
 
     def _as_safe_as(self, queue: str) -> Options:

@@ -20,8 +20,8 @@ import select
 import socket
 import threading
 import time
-from functools import lru_cache
-from ssl import CERT_REQUIRED, SSLWantReadError, SSLWantWriteError
+from functools import lru_cache, partial
+from ssl import SSLEOFError, SSLWantReadError, SSLWantWriteError
 from struct import Struct
 
 import amqp
@@ -31,6 +31,8 @@ from amqp.transport import SSLTransport, TCPTransport
 from clihelper.amqp import publishing
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.heartbeat import Heart
+from clihelper.amqp.tls import hear_last_words, wrap
+from clihelper.schema import TLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,11 +187,11 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     py-amqp's synchronous calls read by way of :meth:`take` as the loop does; so a peer that stops
     in the midst of a frame holds up nobody.
 
-    :param url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` for TLS, with the
-        broker's certificate verified.
+    :param url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` for TLS.
     :param heartbeat: whole seconds; 0 for none.
     :param timeout: seconds for connecting, and for the answer to each synchronous call.
     :param name: what the broker's operator sees as the connection's name.
+    :param tls: the section ``AMQP.tls``; by default its defaults.
     :ivar wait_for: waits in the main thread until a descriptor is readable, or can be written to
         (``write``), or raises at the ``deadline``, a time of the monotonic clock.
     :ivar on_blocked: called with the broker's reason when it takes no more messages, and with
@@ -208,7 +210,15 @@ class Wire(amqp.Connection):  # type: ignore[misc]
 
     Channel = Channel
 
-    def __init__(self, url: str, heartbeat: int, timeout: float, name: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        heartbeat: int,
+        timeout: float,
+        name: str,
+        tls: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._tls = tls or TLS.defaults()
         self.wait_for: WaitFor = wait_for
         self.on_blocked: Callable[[str], None] = lambda reason: None
         super().__init__(
@@ -237,7 +247,8 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     ) -> Any:
         """py-amqp's transport, whose socket does not block."""
         if ssl:
-            transport = _Secure(host, connect_timeout=connect_timeout, ssl=ssl, **settings)
+            transport = _Secure(host, connect_timeout=connect_timeout, **settings)
+            transport.wrap = partial(wrap, options=self._tls, host=transport.host)
         else:
             transport = _Plain(host, connect_timeout=connect_timeout, **settings)
         transport.write = self._write
@@ -544,7 +555,18 @@ class _Plain(_Unblocking, TCPTransport):  # type: ignore[misc]
 
 
 class _Secure(_Unblocking, SSLTransport):  # type: ignore[misc]
-    pass
+    wrap: Callable[[socket.socket], Any]
+
+    def _wrap_socket(self, sock: socket.socket) -> Any:
+        return self.wrap(sock)
+
+    def _write(self, data: bytes) -> None:
+        """What py-amqp writes itself: the first bytes after the handshake."""
+        try:
+            super()._write(data)
+        except (SSLEOFError, ConnectionError):
+            hear_last_words(self.sock)
+            raise
 
 
 def wait_for(descriptor: int | None, deadline: float, *, write: bool = False) -> None:
@@ -600,9 +622,7 @@ def _parameters(url: str) -> dict[str, Any]:
         'password': _unquoted(password) or 'guest',
         # "//" and "/%2F" are the default one, and so is none.
         'virtual_host': _unquoted(path) or '/',
-        'ssl': {'server_hostname': host, 'cert_reqs': CERT_REQUIRED}
-        if scheme == 'amqps'
-        else False,
+        'ssl': scheme == 'amqps',
     }
 
 

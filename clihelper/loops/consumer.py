@@ -29,7 +29,7 @@ from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.retries import Held, Waiting, steps
 from clihelper.amqp.settlement import Crashed, Outcome, Retry
 from clihelper.amqp.topology import Topology
-from clihelper.errors import StopNow, UnavailableError
+from clihelper.errors import Error, StopNow, UnavailableError
 from clihelper.loops import Loop
 from clihelper.loops.interval import Ticks
 from clihelper.signals import Interrupted, wait_readable
@@ -121,7 +121,7 @@ class ConsumerLoop(Loop):
                     self._connection.open()
             except Interrupted:
                 self._host.serve_signals()
-            except UnavailableError as error:
+            except Error as error:
                 if not self._was_consuming:
                     raise
                 self._wait_for_broker(str(error), REFUSED_DELAY)
@@ -367,7 +367,8 @@ class ConsumerLoop(Loop):
         runs = message.attempts - isinstance(error, settlement.UNRUN)
         if isinstance(error, Crashed):
             runs = error.runs
-        headers = settlement.dead_letter_headers(error, message.queue, self._host.appname)
+        name = self._topology.lasting_name(message.queue)
+        headers = settlement.dead_letter_headers(error, name, self._host.appname)
         self._move(message, queue, runs, headers)
 
     def _move(self, message: Message, queue: str, runs: int, headers: dict[str, Any]) -> None:

@@ -1,0 +1,159 @@
+"""TLS to a broker: the context that ``AMQP.tls`` asks for, and what goes wrong.
+
+Files are read anew for each connection, so that a renewed certificate needs no restart.
+"""
+
+from __future__ import annotations
+
+import errno
+import ssl
+
+from clihelper.errors import ConfigurationError, NotPermitted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from clihelper.config import Config
+    from clihelper.errors import Error
+
+FILES = ('ca', 'certificate', 'key')
+
+_PEM = {
+    'ca': ('CERTIFICATE-----', 'certificate'),
+    'certificate': ('CERTIFICATE-----', 'certificate'),
+    'key': ('PRIVATE KEY-----', 'private key'),
+}
+
+#: What OpenSSL calls the answer of a broker that does not take the program's certificate.
+_ABOUT_CERTIFICATES = ('CERTIFICATE', 'UNKNOWN_CA', 'ACCESS_DENIED', 'HANDSHAKE_FAILURE')
+
+#: What it says where the other side speaks no TLS, or none that this side speaks.
+_ABOUT_PROTOCOLS = (
+    'WRONG_VERSION_NUMBER',
+    'RECORD_LAYER_FAILURE',
+    'UNSUPPORTED_PROTOCOL',
+    'ALERT_PROTOCOL_VERSION',
+    'NO_PROTOCOLS_AVAILABLE',
+)
+
+
+def wrap(sock: socket.socket, options: Mapping[str, Any], host: str) -> ssl.SSLSocket:
+    """A connected socket, as a client's of TLS; the handshake is still to be done.
+
+    :param options: the section ``AMQP.tls``.
+    :param host: whose certificate is expected, unless the options name another.
+    :raises clihelper.errors.Error: a file of theirs cannot be used.
+    """
+    return context(options).wrap_socket(
+        sock, do_handshake_on_connect=False, server_hostname=options['server_name'] or host
+    )
+
+
+def context(
+    options: Mapping[str, Any], locate: Callable[..., str] | None = None
+) -> ssl.SSLContext:
+    """What the options ask for, with their files read.
+
+    :param locate: gives ``file:line:column`` of a key, for errors.
+    :raises clihelper.errors.ConfigurationError: a file is missing, or not what it should be.
+    :raises clihelper.errors.NotPermitted: a file may not be read.
+    """
+
+    def fault(key: str, text: str, kind: type[Error] = ConfigurationError) -> Error:
+        where = f'{locate("AMQP", "tls", key)}: ' if locate else ''
+        return kind(f'{where}AMQP.tls.{key}: {text}')
+
+    for key in FILES:
+        if options[key]:
+            _check_file(key, options[key], fault)
+    try:
+        made = ssl.create_default_context(cafile=options['ca'])
+    except ssl.SSLError as error:
+        raise fault('ca', f'{options["ca"]}: {_reason(error)}') from error
+    if not options['verify']:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    if options['certificate']:
+        _load_certificate(made, options, fault)
+    return made
+
+
+def hear_last_words(sock: ssl.SSLSocket) -> None:
+    """The peer has closed: raise what it said of why, where it did.
+
+    In TLS 1.3 a broker that does not accept the client's certificate says so when the client has
+    done with the handshake, and writes already.
+
+    :raises ssl.SSLError: what it said.
+    """
+    try:
+        sock.read(1)
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
+        pass
+
+
+def check(config: Config) -> None:
+    """Find out, before anything starts, whether the files of ``AMQP.tls`` can be used.
+
+    :raises clihelper.errors.Error: as :func:`context` does, with the place.
+    """
+    context(config.amqp['tls'], config.locate)
+
+
+def refusal(error: BaseException, options: Mapping[str, Any]) -> str | None:
+    """Why the two sides do not come together, in words; None: it is not for such a reason.
+
+    :param error: what connecting raised.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not accepted: {error.verify_message.rstrip('.')}"
+    if not isinstance(error, ssl.SSLError) or not error.reason:
+        return None
+    reason = error.reason.upper()
+    if 'ALERT' in reason and any(word in reason for word in _ABOUT_CERTIFICATES):
+        said = _reason(error).partition('alert ')[2]
+        if options['certificate']:
+            return f'the broker does not accept AMQP.tls.certificate: {said}'
+        return f'the broker asks for AMQP.tls.certificate, which is not set: {said}'
+    if any(word in reason for word in _ABOUT_PROTOCOLS):
+        return f'no TLS there, or none of version 1.2 or later: {_reason(error)}'
+    return None
+
+
+def _check_file(key: str, path: str, fault: Callable[..., Error]) -> None:
+    """It can be read, and has in it what it should."""
+    mark, noun = _PEM[key]
+    try:
+        with open(path, encoding='latin-1') as file:
+            if mark in file.read():
+                return
+    except OSError as error:
+        kind = NotPermitted if error.errno in (errno.EACCES, errno.EPERM) else ConfigurationError
+        raise fault(key, f'{path}: cannot be read: {error.strerror}', kind) from error
+    raise fault(key, f'{path}: has no {noun} in PEM')
+
+
+def _load_certificate(
+    made: ssl.SSLContext, options: Mapping[str, Any], fault: Callable[..., Error]
+) -> None:
+    key = 'key' if options['key'] else 'certificate'
+
+    def ask() -> str:
+        # OpenSSL would ask on the terminal.
+        raise fault(key, f'{options[key]}: the private key is encrypted')
+
+    try:
+        made.load_cert_chain(options['certificate'], options['key'], ask)
+    except ssl.SSLError as error:
+        if error.reason == 'KEY_VALUES_MISMATCH':
+            raise fault(key, f'{options[key]}: is not the key of the certificate') from error
+        text = f'{options["certificate"]}: cannot be used, or its key cannot: {_reason(error)}'
+        raise fault('certificate', text) from error
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """OpenSSL's words: ``tlsv1 alert unknown ca``."""
+    return (error.reason or str(error)).replace('_', ' ').lower()
