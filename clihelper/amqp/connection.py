@@ -63,7 +63,7 @@ class Guard:
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if isinstance(error, self._errors):
-            raise Lost(f'{error or type(error).__name__}') from error
+            raise Lost(said(error)) from error
 
 
 class Backoff:
@@ -373,4 +373,10 @@ def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> 
         return UnavailableError(f'AMQP.url: {where} refuses the credentials')
     if code == 530:
         return UnavailableError(f'AMQP.url: {where}: no such vhost, or no permission for it')
-    return Unreachable(f'{where}: {error or type(error).__name__}')
+    return Unreachable(f'{where}: {said(error)}')
+
+
+def said(error: BaseException) -> str:
+    """What *error* says, for a line of the log: the broker's own words where it has some."""
+    code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
+    return f'{code} {text}' if code and text else str(error) or type(error).__name__
