@@ -9,6 +9,8 @@ from pathlib import Path
 import kombu
 import pytest
 
+from clihelper.amqp.connection import Connection
+from clihelper.amqp.publisher import Publisher, PublishError
 from tests.faults import consuming, ends, goes_on, logged, send, take, write
 
 MIB = 1024 * 1024
@@ -137,6 +139,61 @@ def test_consuming_goes_on_under_a_memory_alarm(configure, broker, channel, queu
         program.wait_line('done last')
         assert program.stop() == 0
     assert not take(channel, queue_name)
+
+
+def test_publishing_waits_for_the_end_of_a_memory_alarm_and_says_so(
+    configure, channel, queue_name, alarm
+):
+    with consuming(configure()) as program:
+        send(channel, queue_name, f'publish {queue_name}')
+        program.wait_line('published in')
+        send(channel, queue_name, 'sleep 3')
+        send(channel, queue_name, f'publish {queue_name}')
+        send(channel, queue_name, 'last')
+        program.wait_line('got sleep')
+        alarm()
+        program.wait_line('blocked: the broker takes no messages')
+        assert any('blocked' in n.get('STATUS', '') for n in program.notifications)
+        alarm(False)
+        program.wait_line('published in')
+        program.wait_line('done last')
+        program.wait_notified('STATUS')
+        assert logged(program, 'publishing is not blocked any more') == 1
+        assert not logged(program, 'lost the broker')
+        assert program.stop() == 0
+
+
+def test_a_stop_under_a_memory_alarm_leaves_it_unknown_whether_a_message_arrives(
+    configure, channel, queue_name, alarm
+):
+    with consuming(configure()) as program:
+        send(channel, queue_name, f'publish {queue_name}')
+        program.wait_line('published in')
+        send(channel, queue_name, 'sleep 3')
+        send(channel, queue_name, f'publish {queue_name}')
+        program.wait_line('got sleep')
+        alarm()
+        program.wait_line('blocked')
+        ends(program, 'TERM', 0, 1.7)
+        assert logged(program, 'no answer before the stop; it is unknown') == 1
+
+
+def test_publishing_under_a_memory_alarm_is_bounded(broker, channel, alarm, monkeypatch):
+    monkeypatch.setattr('clihelper.amqp.publisher.CONFIRM_TIMEOUT', 0.5)
+    target = channel.queue_declare(exclusive=True).queue
+    connection = Connection([broker.url()], 1, 'test')
+    connection.open()
+    alarm()
+    try:
+        publisher = Publisher(connection)
+        publisher.send('late', '', target, {})
+        began = time.monotonic()
+        with pytest.raises(PublishError) as caught:
+            publisher.settle()
+        assert time.monotonic() - began < 1
+        assert caught.value.unknown
+    finally:
+        connection.drop()
 
 
 @pytest.mark.parametrize(

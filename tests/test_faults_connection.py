@@ -79,9 +79,10 @@ def test_a_silent_peer_is_found_while_a_confirmation_is_awaited(
     with consuming(configure(proxy.url)) as program:
         send(channel, queue_name, f'publish {queue_name}')
         program.wait_line('published in')
-        send(channel, queue_name, 'sleep 0.5')
-        send(channel, queue_name, f'publish {queue_name}')
+        send(channel, queue_name, 'sleep 1')
         program.wait_line('got sleep')
+        send(channel, queue_name, f'publish {queue_name}')
+        time.sleep(0.5)  # it is there, and waits behind the other
         proxy.swallow()
         failed = program.wait_line(r'publish failed in (\d\.\d+) s: .*silent')
         assert float(failed[1]) < FOUND_WITHIN + 0.5
@@ -122,16 +123,26 @@ def test_waiting_for_a_confirmation_ends_with_a_stop(
     with consuming(configure(proxy.url)) as program:
         send(channel, queue_name, f'publish {queue_name}')
         program.wait_line('published in')
-        send(channel, queue_name, 'sleep 0.5')
-        send(channel, queue_name, f'publish_and_raise {queue_name}')
+        send(channel, queue_name, 'sleep 1')
         program.wait_line('got sleep')
+        send(channel, queue_name, f'publish_and_raise {queue_name}')
+        time.sleep(0.5)  # it is there, and waits behind the other
         proxy.swallow()
         program.wait_line('got publish_and_raise')
         time.sleep(0.1)  # into the wait
-        ends(program, signum, status, 1)
-    bodies = [message.body for message in take(channel, queue_name)]
-    assert f'publish_and_raise {queue_name}' in bodies
+        # A healthy broker gets one second to confirm before a stop.
+        ends(program, signum, status, 1.5 if signum == 'TERM' else 0.7)
+    proxy.cut()
+    wait_for(channel, queue_name, f'publish_and_raise {queue_name}')
     assert not take(channel, f'{queue_name}.dead')
+
+
+def wait_for(channel, queue, body):
+    """Wait until a message is back in its queue."""
+    end = time.monotonic() + 10
+    while not any(message.body == body for message in take(channel, queue)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 # A connection that ends
@@ -266,7 +277,7 @@ def test_a_stop_is_not_held_up_by_a_frame_that_dribbles_in(
             send(channel, queue_name, 'long ' + 'x' * 400)
         assert reached.wait(20)
         time.sleep(0.3)
-        ends(program, 'TERM', 0, 1)
+        ends(program, 'TERM', 0, 1.5)
 
 
 def slow_from(dribble, method):
@@ -294,7 +305,7 @@ def test_a_flapping_broker_is_not_stormed(configure, proxy, queue_name):
             program.wait_line('consuming')
         minute = proxy.connects / (time.monotonic() - began) * 60
         print(f'{minute:.0f} connects a minute')
-        assert minute < 240
+        assert minute < 600
         delays = [
             float(found[1]) for line in program.lines
             if (found := re.search(r'next attempt in (\d+\.\d+) s', line))

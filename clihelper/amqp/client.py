@@ -2,8 +2,9 @@
 
 It has a connection of its own, made when it is first needed: a broker that runs out of memory or
 disk stops reading from connections that publish, and a consumer's acknowledgements must not be
-behind that (https://www.rabbitmq.com/docs/alarms). There are no heartbeats on it, so that an
-idle program does not wake for them: whether the broker has closed it is seen before each use.
+behind that (https://www.rabbitmq.com/docs/alarms). A consumer looks after it while it is idle.
+Elsewhere there are no heartbeats on it, so that an idle program does not wake for them: whether
+the broker has closed it is seen before each use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.message import Message, settle_at_once
@@ -37,18 +39,20 @@ NOT_FOUND = 404
 class Client:
     """Publishes, calls, gets and counts. It may be used in any thread, by one at a time.
 
-    :param connection: without heartbeats.
+    :param connection: with heartbeats only if somebody calls :meth:`look` while it is idle.
     :param patience: how long to wait.
     :param held: a context in which signals wait in the pipe.
     """
 
     @classmethod
-    def of(cls, host: Any) -> Client:
+    def of(cls, host: Any, *, looked_after: bool) -> Client:
         """The client of a controller, for one round.
 
         :param host: its life cycle; see :class:`clihelper.loops.Host`.
+        :param looked_after: whether somebody calls :meth:`look` while it is idle.
         """
-        connection = Connection.of(host.config.amqp, host.appname, heartbeat=False)
+        connection = Connection.of(host.config.amqp, host.appname, heartbeat=looked_after)
+        connection.on_blocked = partial(_tell_blocked, host)
         patience = Patience(host.signals, lambda: host.is_running)
         return cls(connection, patience, host.signals.held)
 
@@ -66,9 +70,26 @@ class Client:
         self._replies = Replies(connection)
         self._channel: Any = None
 
-    def close(self) -> None:
+    def fileno(self) -> int | None:
+        """The descriptor that is readable when there is a reason to :meth:`look`; None: none."""
+        return self._connection.fileno() if self._connection.is_open else None
+
+    def look(self) -> None:
+        """Take in what the broker says unasked: that it is blocked, or goes."""
+        with self.using():
+            try:
+                while self._connection.is_open and self._connection.drain():
+                    pass
+            except Lost as lost:
+                LOGGER.debug('lost the connection for publishing: %s', lost)
+                self._connection.drop()
+
+    def close(self, *, politely: bool = True) -> None:
         """Close the connection: what has been got and is not settled goes back to its queue."""
-        self._connection.close()
+        if politely:
+            self._connection.close()
+        else:
+            self._connection.drop()
 
     # Publishing.
 
@@ -170,12 +191,7 @@ class Client:
 
         :raises PublishError: no broker answers.
         """
-        try:
-            while self._connection.is_open and self._connection.drain():
-                pass
-        except Lost as lost:
-            LOGGER.debug('lost the connection for publishing: %s', lost)
-            self._connection.drop()
+        self.look()
         if self._connection.is_open:
             return
         self._idle.clear()
@@ -184,6 +200,15 @@ class Client:
         except (Unreachable, Error) as error:
             stopped = getattr(error.__cause__, 'stopped', False)
             raise PublishError(str(error), stopped=stopped) from error
+
+
+def _tell_blocked(host: Any, reason: str) -> None:
+    """Say that the broker takes no messages, or that it is not known to be so any more."""
+    if reason:
+        LOGGER.warning('blocked: the broker takes no messages, low on memory or disk perhaps')
+    else:
+        LOGGER.info('publishing is not blocked any more')
+    host.notifier.status('blocked: the broker takes no messages' if reason else 'running')
 
 
 class Pipeline:

@@ -109,7 +109,8 @@ class Connection:
     :param tls: the section ``AMQP.tls``; by default its defaults.
     :ivar wait_for: how the main thread waits for the broker; see
         :attr:`clihelper.amqp.wire.Wire.wait_for`. None: without ado.
-    :ivar blocked: why the broker takes no messages, in its words; empty while it does.
+    :ivar on_blocked: called with why the broker takes no messages, in its words, and with an
+        empty text when it takes them again.
     """
 
     @classmethod
@@ -130,7 +131,8 @@ class Connection:
         tls: Mapping[str, Any] | None = None,
     ) -> None:
         self.wait_for: WaitFor | None = None
-        self.blocked = ''
+        self.on_blocked: Callable[[str], None] = lambda reason: None
+        self._blocked = ''
         self._urls = urls
         self._transports = [_transport(url) for url in urls]  # imported while all else is
         self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
@@ -298,7 +300,9 @@ class Connection:
         return taken
 
     def _on_blocked(self, reason: str) -> None:
-        self.blocked = reason
+        if reason != self._blocked:
+            self._blocked = reason
+            self.on_blocked(reason)
 
     @property
     def _open_link(self) -> Link:
@@ -319,22 +323,26 @@ class Connection:
     def drop(self) -> None:
         """Leave the connection behind, without a word to the peer."""
         link, self._link = self._link, None
-        self.blocked = ''
         if link is not None:
             link.collect()
+            self._on_blocked('')
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """End a healthy connection, so that what was sent before is taken in; or drop it.
 
         With data unread, closing the socket alone would reset the connection, and the broker
         might lose the last acknowledgements with it.
+
+        :returns: False if there was a connection, and the broker did not answer.
         """
         if self._link is None:
-            return
+            return True
         try:
             self._link.end(CLOSE_TIMEOUT)
+            return True
         except Exception as error:
             LOGGER.debug('the connection did not close: %s', error)
+            return False
         finally:
             self.drop()
 

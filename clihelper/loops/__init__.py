@@ -56,6 +56,9 @@ class Loop:
     reads_signals = True
     """Whether :meth:`run` reads the signal pipe; otherwise signals are delivered to it."""
 
+    looks_after_client = False
+    """Whether :meth:`run` looks after the client's connection while that is idle."""
+
     def __init__(self, host: Host) -> None:
         self._host = host
         self._stopping = False
@@ -67,7 +70,7 @@ class Loop:
         if self._client is None:
             from clihelper.amqp.client import Client
 
-            self._client = Client.of(self._host)
+            self._client = Client.of(self._host, looked_after=self.looks_after_client)
         return self._client
 
     def call(self, hook: Callable[[], Any]) -> Any:

@@ -52,6 +52,8 @@ REFUSED_DELAY = 30.0
 class ConsumerLoop(Loop):
     """Consumes every queue of the ``AMQP`` section."""
 
+    looks_after_client = True
+
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self._section = section = host.config.amqp
@@ -98,8 +100,9 @@ class ConsumerLoop(Loop):
             self._flush()
         except Lost as lost:
             LOGGER.debug('not acknowledged: %s', lost)
-        self._connection.close()
-        super().close()
+        answered = self._connection.close()
+        if self._client is not None:
+            self._client.close(politely=answered)
 
     def _goes_on(self) -> bool:
         return self._host.is_running and not self._stopping
@@ -219,7 +222,12 @@ class ConsumerLoop(Loop):
             limits.append(POLL)
         else:
             descriptors.append(socket)
-        wait_readable(tuple(descriptors), min(limits))
+        client = None if self._client is None else self._client.fileno()
+        if client is not None:
+            descriptors.append(client)
+        ready = wait_readable(tuple(descriptors), min(limits))
+        if self._client is not None and client in ready:
+            self._client.look()
         host.serve_signals()
 
     def _process(self, ticks: Ticks) -> None:

@@ -327,8 +327,8 @@ class _Unconnected(Connection):
     def drop(self) -> None:
         pass
 
-    def close(self) -> None:
-        pass
+    def close(self) -> bool:
+        return True
 
 
 class _Channel:
