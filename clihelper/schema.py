@@ -182,7 +182,8 @@ class BrokerURL(Text):
     """Where a broker is (https://www.rabbitmq.com/docs/uri-spec). It may hold a password."""
 
     secret = True
-    _SCHEMES = ('amqp', 'amqps', 'pyamqp', 'memory')
+    _AMQP = ('amqp', 'amqps', 'pyamqp')
+    _OTHERS = ('memory', 'redis', 'rediss', 'filesystem', 'sqs')
 
     def __init__(self) -> None:
         super().__init__('a URL such as amqp://user:password@host:5672/vhost')
@@ -190,9 +191,10 @@ class BrokerURL(Text):
     def read(self, value: object, text: str) -> str:
         url = super().read(value, text)
         scheme, separator, rest = url.partition('://')
-        if not separator or scheme not in self._SCHEMES:
-            raise Unfit('a URL that begins with amqp://, amqps:// or memory://')
-        if scheme == 'memory':
+        if not separator or scheme not in self._AMQP + self._OTHERS:
+            raise Unfit('a URL that begins with amqp://, amqps:// or memory://, or with redis://,'
+                        ' rediss://, filesystem:// or sqs://')
+        if scheme in self._OTHERS:
             return url
         host = re.split('[/?#]', rest)[0].rpartition('@')[2]
         port = re.fullmatch(r'(?:\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?', host)
@@ -481,6 +483,8 @@ AMQP = Table(
     Key('url', Either(BrokerURL(), List(BrokerURL(), least=1)),
         'amqp://guest:guest@localhost:5672//',
         'The broker, or a list that is tried in turn; ``memory://`` needs none.'),
+    Key('transport_options', Arguments(), {},
+        "What kombu's transports for ``redis://``, ``filesystem://`` and ``sqs://`` take."),
     Key('tls', TLS, {}, 'How to meet a broker of ``amqps://``.'),
     Key('heartbeat', Number(0, 65535), 10,
         'Seconds between signs of life of the connection; 0: none.'),

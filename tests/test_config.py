@@ -69,7 +69,8 @@ def test_absent_sections_have_their_defaults(load):
         },
         'Logging': {'version': 1},
         'AMQP': {
-            'url': 'amqp://guest:guest@localhost:5672//', 'heartbeat': 10, 'prefetch': 100,
+            'url': 'amqp://guest:guest@localhost:5672//', 'transport_options': {},
+                'heartbeat': 10, 'prefetch': 100,
             'tls': {'ca': None, 'certificate': None, 'key': None, 'verify': True,
                     'server_name': None},
             'declare': True, 'exchanges': {}, 'queues': {},

@@ -142,34 +142,6 @@ def test_a_queue_that_goes_with_the_connection_has_retries_that_do(configure, ch
         assert program.stop() == 0
 
 
-def test_a_transport_without_time_has_messages_wait_in_the_program(tmp_path):
-    path = tmp_path / 'beside.py'
-    path.write_text('''\
-import clihelper
-
-class Beside(clihelper.ConsumerController):
-    def _process(self):
-        self.publish('x', routing_key='orders')
-
-    def on_message(self, body, message):
-        self.logger.info('run %d', message.attempts)
-        raise ValueError('no')
-
-clihelper.setup('beside')
-clihelper.run(Beside)
-''')
-    config = tmp_path / 'beside.yml'
-    config.write_text('''\
-Application: {wake_interval: 3600}
-AMQP: {url: 'memory://', queues: {orders: {}}, retry: {attempts: 3, delay: 0.1}}
-''')
-    with Program([sys.executable, str(path), '-c', str(config), '-f']) as program:
-        for number in (1, 2, 3):
-            program.wait_line(f'run {number}')
-        program.wait_line('is a dead letter')
-        assert program.stop() == 0
-
-
 @TYPES
 def test_what_waits_survives_its_program(configure, channel, queue_name, queue_type):
     config = configure('delay: 1', f'{{arguments: {{x-queue-type: {queue_type}}}}}')

@@ -75,14 +75,20 @@ class Client:
         return self._connection.fileno() if self._connection.is_open else None
 
     def look(self) -> None:
-        """Take in what the broker says unasked: that it is blocked, or goes."""
-        with self.using():
-            try:
-                while self._connection.is_open and self._connection.drain():
-                    pass
-            except Lost as lost:
-                LOGGER.debug('lost the connection for publishing: %s', lost)
-                self._connection.drop()
+        """Take in what the broker says unasked: that it is blocked, or goes.
+
+        While another thread uses the connection, that one does.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            while self._connection.is_open and self._connection.drain():
+                pass
+        except Lost as lost:
+            LOGGER.debug('lost the connection for publishing: %s', lost)
+            self._connection.drop()
+        finally:
+            self._lock.release()
 
     def close(self, *, politely: bool = True) -> None:
         """Close the connection: what has been got and is not settled goes back to its queue."""

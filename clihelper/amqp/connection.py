@@ -107,6 +107,7 @@ class Connection:
     :param heartbeat: seconds; 0 for none.
     :param name: of the program, for the broker's operator.
     :param tls: the section ``AMQP.tls``; by default its defaults.
+    :param options: ``AMQP.transport_options``.
     :ivar wait_for: how the main thread waits for the broker; see
         :attr:`clihelper.amqp.wire.Wire.wait_for`. None: without ado.
     :ivar on_blocked: called with why the broker takes no messages, in its words, and with an
@@ -121,7 +122,13 @@ class Connection:
         """
         url = section['url']
         urls = [url] if isinstance(url, str) else url
-        return cls(urls, section['heartbeat'] if heartbeat else 0, name, section['tls'])
+        return cls(
+            urls,
+            section['heartbeat'] if heartbeat else 0,
+            name,
+            section['tls'],
+            section['transport_options'],
+        )
 
     def __init__(
         self,
@@ -129,6 +136,7 @@ class Connection:
         heartbeat: float,
         name: str,
         tls: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.wait_for: WaitFor | None = None
         self.on_blocked: Callable[[str], None] = lambda reason: None
@@ -138,6 +146,7 @@ class Connection:
         self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._tls = tls or TLS.defaults()
+        self._options = options
         self._next = 0
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
@@ -156,7 +165,7 @@ class Connection:
         url = self._urls[index]
         self._next += 1
         link = self._transports[index](
-            url, self._heartbeat, CONNECT_TIMEOUT, self._name, self._tls
+            url, self._heartbeat, CONNECT_TIMEOUT, self._name, self._tls, self._options
         )
         link.on_blocked = self._on_blocked
         if self.wait_for is not None:
@@ -347,7 +356,7 @@ class Connection:
             self.drop()
 
 
-def _transport(url: str) -> Callable[[str, int, float, str, Mapping[str, Any]], Link]:
+def _transport(url: str) -> Callable[..., Link]:
     if url.partition('://')[0] in ('amqp', 'amqps', 'pyamqp'):
         from clihelper.amqp.wire import Wire
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import kombu
 from kombu.exceptions import OperationalError
 
+from clihelper.errors import UnavailableError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,6 +19,8 @@ class Other:
     """What :class:`~clihelper.amqp.wire.Wire` is for AMQP, for everything else.
 
     These transports are polled: they have no descriptor to wait on, and no heartbeats.
+
+    :param options: ``AMQP.transport_options``.
     """
 
     wait_for: WaitFor  # none of them waits, or tells that it is blocked
@@ -32,16 +36,27 @@ class Other:
         timeout: float,
         name: str,
         tls: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         # Without a host kombu warns of having taken localhost.
         complete = url if url.partition('://')[2] else f'{url}localhost'
-        self._connection = kombu.Connection(complete, connect_timeout=timeout)
+        self._connection = kombu.Connection(
+            complete, connect_timeout=timeout, transport_options=dict(options or {})
+        )
+        try:
+            transport = self._connection.transport
+        except (ImportError, AttributeError) as error:
+            # kombu defines classes over those of the library, or over nothing.
+            scheme = url.partition(':')[0]
+            raise UnavailableError(
+                f'AMQP.url: {scheme}:// needs a library that is not here: {error}'
+            ) from error
         self.errors: tuple[type[BaseException], ...] = (
             OperationalError,
-            *self._connection.connection_errors,
-            *self._connection.channel_errors,
+            *transport.connection_errors,
+            *transport.channel_errors,
         )
-        self.refusals: tuple[type[BaseException], ...] = self._connection.channel_errors
+        self.refusals: tuple[type[BaseException], ...] = transport.channel_errors
 
     def connect(self) -> None:
         """Connect, once."""

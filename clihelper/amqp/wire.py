@@ -192,6 +192,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     :param timeout: seconds for connecting, and for the answer to each synchronous call.
     :param name: what the broker's operator sees as the connection's name.
     :param tls: the section ``AMQP.tls``; by default its defaults.
+    :param options: of other transports; without effect.
     :ivar wait_for: waits in the main thread until a descriptor is readable, or can be written to
         (``write``), or raises at the ``deadline``, a time of the monotonic clock.
     :ivar on_blocked: called with the broker's reason when it takes no more messages, and with
@@ -217,6 +218,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         timeout: float,
         name: str,
         tls: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._tls = tls or TLS.defaults()
         self.wait_for: WaitFor = wait_for
