@@ -39,6 +39,9 @@ class State(enum.Enum):
     STOPPED = 8
     """The end."""
 
+    # A loop asks for each message whether the state is one of some; enum's own hash is slow.
+    __hash__ = object.__hash__
+
 
 RUNNING = frozenset({State.INITIALIZING, State.IDLE, State.SLEEPING, State.ACTIVE})
 """The states in which nothing has asked the controller to stop or to start over."""

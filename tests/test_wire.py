@@ -265,7 +265,9 @@ def test_the_end_of_the_stream_is_an_error(wire):
 
 
 def test_an_acknowledgement_is_one_frame_for_many(wire):
-    wire.connection.acknowledger(wire.connection.channels[1], prefetch=1).add(7)
+    acknowledger = wire.connection.acknowledger(wire.connection.channels[1], prefetch=1)
+    assert acknowledger.add(7)
+    acknowledger.flush()
     assert wire.far.recv(100) == frame(1, 1, struct.pack('>HHQB', 60, 80, 7, 1))
 
 
@@ -273,7 +275,8 @@ def test_acknowledgements_are_put_together():
     sent = []
     acknowledger = Acknowledger(sent.append, prefetch=10)
     for tag in range(1, 8):
-        acknowledger.add(tag)
+        if acknowledger.add(tag):
+            acknowledger.flush()
     assert sent == [5]
     acknowledger.flush()
     acknowledger.flush()
@@ -287,5 +290,6 @@ def test_a_slow_handler_has_each_message_acknowledged_as_it_ends(monkeypatch):
     acknowledger = Acknowledger(sent.append, prefetch=100)
     for tag in range(1, 4):
         now += 0.06
-        acknowledger.add(tag)
+        assert acknowledger.add(tag)
+        acknowledger.flush()
     assert sent == [1, 2, 3]

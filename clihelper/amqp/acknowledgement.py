@@ -26,31 +26,34 @@ class Acknowledger:
     :param prefetch: messages that the broker sends ahead.
     """
 
+    # The lock is for sending: noting a tag is one assignment, which no other thread can divide.
+
     def __init__(self, send: Callable[[int], None], prefetch: int) -> None:
         self._send = send
         self._most = max(prefetch // 2, 1)
         self._lock = threading.Lock()
-        self._pending = 0
         self._tag = 0
+        self._last = 0  # the tag that was sent last
         self._sent = time.monotonic()
 
-    def add(self, delivery_tag: int) -> None:
-        """Acknowledge this message, soon."""
-        with self._lock:
-            self._tag = delivery_tag
-            self._pending += 1
-            if self._pending < self._most and time.monotonic() - self._sent < LONGEST_WAIT:
-                return
-            self._flush()
+    def add(self, delivery_tag: int) -> bool:
+        """Acknowledge this message, soon.
+
+        :returns: whether it is time to :meth:`flush`.
+        """
+        self._tag = delivery_tag
+        return (
+            delivery_tag - self._last >= self._most
+            or time.monotonic() - self._sent >= LONGEST_WAIT
+        )
 
     def flush(self) -> None:
         """Send what is pending. May be called in any thread."""
-        if self._pending:
-            with self._lock:
-                self._flush()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._pending = 0
-            self._sent = time.monotonic()
-            self._send(self._tag)
+        if self._tag == self._last:
+            return
+        with self._lock:
+            tag = self._tag
+            if tag != self._last:
+                self._last = tag
+                self._sent = time.monotonic()
+                self._send(tag)

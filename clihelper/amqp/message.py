@@ -33,10 +33,11 @@ class Message:
 
     :ivar str queue: the queue that it came from: the key that it stands under in ``AMQP.queues``.
     :ivar bytes raw: the body as it came.
+    :ivar delivery: kombu's message, or what is like it.
     :ivar outcome: what the handler itself made of it, or None.
     """
 
-    __slots__ = ('_delivery', '_runs', '_settle', 'outcome', 'queue', 'raw')
+    __slots__ = ('_runs', '_settle', 'delivery', 'outcome', 'queue', 'raw')
 
     def __init__(
         self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]
@@ -45,7 +46,7 @@ class Message:
         self.raw: bytes = body if type(body) is bytes else _as_bytes(body)
         self.queue = queue
         self.outcome: Outcome | None = None
-        self._delivery = delivery
+        self.delivery = delivery
         self._settle = settle
         self._runs = 0
 
@@ -71,22 +72,22 @@ class Message:
     @property
     def properties(self) -> dict[str, Any]:
         """AMQP's basic properties (``correlation_id``, ``priority``, ``message_id``, ...)."""
-        return self._delivery.properties  # type: ignore[no-any-return]
+        return self.delivery.properties  # type: ignore[no-any-return]
 
     @property
     def headers(self) -> dict[str, Any]:
         """The application's headers."""
-        return self._delivery.headers or {}
+        return self.delivery.headers or {}
 
     @property
     def content_type(self) -> str | None:
         """The MIME type of the body."""
-        return self._delivery.content_type  # type: ignore[no-any-return]
+        return self.delivery.content_type  # type: ignore[no-any-return]
 
     @property
     def content_encoding(self) -> str | None:
         """The body's character set, as publishers use this property."""
-        return self._delivery.content_encoding  # type: ignore[no-any-return]
+        return self.delivery.content_encoding  # type: ignore[no-any-return]
 
     @property
     def exchange(self) -> str:
@@ -100,12 +101,15 @@ class Message:
 
     def _origin(self, header: str, name: str) -> str:
         value = self.headers.get(header)
-        return value if isinstance(value, str) else self._delivery.delivery_info.get(name, '')
+        return value if isinstance(value, str) else self.delivery.delivery_info.get(name, '')
 
     @property
     def redelivered(self) -> bool:
         """Whether it may have been delivered before."""
-        return bool(self._delivery.delivery_info.get('redelivered'))
+        known: bool | None = getattr(self.delivery, 'redelivered', None)
+        if known is None:  # kombu has it among other things
+            return bool(self.delivery.delivery_info.get('redelivered'))
+        return known
 
     @property
     def reply_to(self) -> str | None:
@@ -135,11 +139,6 @@ class Message:
             'content_encoding': self.content_encoding,
             'headers': {**own, **headers},
         }
-
-    @property
-    def delivery(self) -> Any:
-        """kombu's message."""
-        return self._delivery
 
     def ack(self) -> None:
         """Acknowledge it now."""

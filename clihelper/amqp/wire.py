@@ -62,6 +62,7 @@ SHORTEST_DELIVERY = 12
 SHORTEST_HEADER = 22
 PROPERTIES = 12  # where they begin: behind the class, the weight and the size of the body
 HAS_TYPE, HAS_ENCODING = 0x80, 0x40  # in the first byte of the properties, which are flags
+TYPE = PROPERTIES + 2  # where the content type is, behind the flags
 HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
 
 _frame = Struct('>BHI').unpack_from  # type, channel, size
@@ -118,29 +119,30 @@ class Delivery:
         """The application's headers."""
         return self.properties.get('application_headers')
 
+    # The first two properties are needed of many a message that is asked for no other.
+
     @property
     def content_type(self) -> str | None:
         """The MIME type."""
-        return self.format[0]
+        header = self._header
+        if not header:
+            return self.properties.get('content_type')
+        return _short(header, TYPE) if header[PROPERTIES] & HAS_TYPE else None
 
     @property
     def content_encoding(self) -> str | None:
         """The encoding."""
-        return self.format[1]
-
-    @property
-    def format(self) -> tuple[str | None, str | None]:
-        """The first two properties, which are needed of each message: type and encoding."""
         header = self._header
         if not header:
-            get = self._content.properties.get
-            return get('content_type'), get('content_encoding')
-        flags, end = header[PROPERTIES], PROPERTIES + 2
-        if flags & HAS_TYPE:
-            end += 1 + header[end]
-        if flags & HAS_ENCODING:
-            end += 1 + header[end]
-        return _format(header[PROPERTIES:end])
+            return self.properties.get('content_encoding')
+        flags = header[PROPERTIES]
+        place = TYPE + 1 + header[TYPE] if flags & HAS_TYPE else TYPE
+        return _short(header, place) if flags & HAS_ENCODING else None
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it may have been delivered before."""
+        return self._origin[0] != 0
 
     @property
     def delivery_info(self) -> dict[str, Any]:
@@ -148,7 +150,7 @@ class Delivery:
         key = 2 + self._origin[1]
         return {
             'delivery_tag': self.delivery_tag,
-            'redelivered': bool(self._origin[0]),
+            'redelivered': self.redelivered,
             'exchange': self._origin[2:key].decode(),
             'routing_key': self._origin[key + 1 :].decode(),
         }
@@ -591,18 +593,15 @@ def writable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-@lru_cache(maxsize=256)
-def _format(start: bytes) -> tuple[str | None, str | None]:
-    """Content type and encoding; few publishers, so few of them.
+def _short(data: bytes, position: int) -> str:
+    """The short string there: AMQP 0-9-1, section 4.2.5.3."""
+    return _text(data[position + 1 : position + 1 + data[position]])
 
-    :param start: of the properties: two bytes of flags, and those of the two that there are.
-    """
-    flags, end, found = start[0], 2, []
-    for flag in (HAS_TYPE, HAS_ENCODING):
-        there = flags & flag
-        begin, end = end + 1, end + 1 + start[end] if there else end
-        found.append(start[begin:end].decode('utf-8', 'surrogatepass') if there else None)
-    return found[0], found[1]
+
+@lru_cache(maxsize=256)
+def _text(data: bytes) -> str:
+    """A short text that many messages have in common, decoded as py-amqp does."""
+    return data.decode('utf-8', 'surrogatepass')
 
 
 def _parameters(url: str) -> dict[str, Any]:

@@ -190,9 +190,10 @@ class ConsumerLoop(Loop):
             if self._ticks is not None and self._ticks.due <= time.monotonic():
                 self._process(self._ticks)
             elif self._held.due <= time.monotonic():
+                self._host.active()
                 self._handle(self._held.take())
             elif self._deliveries:
-                self._handle(self._deliveries.popleft())
+                self._handle_what_is_here()
             else:
                 self._flush()
                 if not self._connection.drain():
@@ -200,6 +201,24 @@ class ConsumerLoop(Loop):
             self._keep_alive()
             if self._host.signals.arrived:
                 self._host.serve_signals()
+
+    def _handle_what_is_here(self) -> None:
+        """Handle messages one after the other, until there is something else to do."""
+        host, deliveries, due = self._host, self._deliveries, self._due
+        host.active()
+        while deliveries:
+            message = deliveries.popleft()
+            self._handle(message)
+            if host.signals.arrived or self._stopping or not host.is_running:
+                return
+            if time.monotonic() >= due or message.outcome is not Outcome.ACK:
+                return  # one that failed may be due again before anything else
+
+    @property
+    def _due(self) -> float:
+        """When something else than a message is to be looked after."""
+        due = min(self._pulse, self._held.due)
+        return due if self._ticks is None else min(due, self._ticks.due)
 
     def _keep_alive(self) -> None:
         """When it is due, send a sign of life to the watchdog."""
@@ -212,11 +231,9 @@ class ConsumerLoop(Loop):
         """Wait for a message, a signal, or the next thing that is due."""
         host = self._host
         host.sleeping()
-        due = min(self._pulse, self._held.due)
-        if self._ticks is not None:
-            due = min(due, self._ticks.due)
-        limits = [max(due - time.monotonic(), 0.0)]
-        descriptors = [host.signals.fileno()]
+        limits = [max(self._due - time.monotonic(), 0.0)]
+        signals = host.signals.fileno()
+        descriptors = [signals]
         socket = self._connection.fileno()
         if socket is None:
             limits.append(POLL)
@@ -228,7 +245,8 @@ class ConsumerLoop(Loop):
         ready = wait_readable(tuple(descriptors), min(limits))
         if self._client is not None and client in ready:
             self._client.look()
-        host.serve_signals()
+        if signals in ready:
+            host.serve_signals()
 
     def _process(self, ticks: Ticks) -> None:
         self._host.active()
@@ -249,7 +267,6 @@ class ConsumerLoop(Loop):
         error: BaseException | None = None
         reply = None
         self._in_hand = message
-        self._host.active()
         try:
             body = decode(message, self._section['accept'], self._section['max_body'])
             answer = self._host.on_message(body, message)
@@ -392,11 +409,11 @@ class ConsumerLoop(Loop):
         self._acknowledge(message)
 
     def _acknowledge(self, message: Message) -> None:
-        with self._connection.guard():
-            if self._acknowledger is None:
+        if self._acknowledger is None:
+            with self._connection.guard():
                 message.delivery.ack()
-            else:
-                self._acknowledger.add(message.delivery.delivery_tag)
+        elif self._acknowledger.add(message.delivery.delivery_tag):
+            self._flush()
 
     def _flush(self) -> None:
         """Send the acknowledgements that are pending: nothing is left to be handled."""
