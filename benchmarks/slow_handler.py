@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import struct
 import time
-from urllib.parse import urlsplit
 
-from benchmarks.programs import Workshop
-from benchmarks.proxy import Proxy
+from benchmarks.programs import PATIENCE, Workshop
 from benchmarks.stream import HUNDRED, Streams
 from benchmarks.tables import Table, percentile
+from tests.proxy import Proxy
 
 WORK = 0.001
-MESSAGES = 5000
+MESSAGES, ROUNDS = 3000, 3
 RATE, LATEST = 0.97, 60.0
 
 _ack = struct.Struct('>BHIHHQ?B')  # a whole frame: AMQP 0-9-1, sections 1.8.3.13 and 2.3.5
@@ -60,10 +59,12 @@ def measure(workshop: Workshop, quick: bool) -> Table:
     """Handle them, with clihelper and with the peers that acknowledge each message by itself."""
     messages = 1000 if quick else MESSAGES
     streams = Streams(workshop)
-    table = Table(f'A handler of {WORK * 1000:.0f} ms, {messages} messages',
+    rounds = 1 if quick else ROUNDS
+    table = Table(f'A handler of {WORK * 1000:.0f} ms, {messages} messages; best of {rounds} runs',
                   ['messages/s', 'ack p50', 'ack p99', 'ack max'])
     for name in ('clihelper', 'kombu Consumer', 'pika'):
-        rate, late = _run(workshop, streams, name, messages)
+        # What else the machine does can only add to it.
+        rate, late = max(_run(workshop, streams, name, messages) for _ in range(rounds))
         table.row(name, rate, percentile(late, 50), percentile(late, 99), max(late))
         if name == 'clihelper':
             table.bar(f'1,000 messages/s over clihelper: 1/{RATE}', 1 / WORK / rate, 1 / RATE)
@@ -78,12 +79,11 @@ def _run(workshop: Workshop, streams: Streams, name: str,
     queue = streams.queue()
     streams.fill(queue, messages, *HUNDRED)
     acknowledgements = Acknowledgements()
-    port = urlsplit(workshop.url).port
-    assert port is not None
-    with Proxy(port, acknowledgements.see) as proxy, \
-            streams.run(name, queue, proxy.url(), spin=WORK) as program:
-        begun = [program.event() for _ in range(messages)]
-        _wait(acknowledgements, messages)
+    with Proxy(workshop.broker.port) as proxy:
+        proxy.see = acknowledgements.see
+        with streams.run(name, queue, proxy.url, spin=WORK) as program:
+            _wait(acknowledgements, messages)
+            begun = program.events()
     streams.delete(queue)
     late = [(acknowledged - begin - WORK) * 1000
             for begin, acknowledged in zip(begun, acknowledgements.times, strict=False)]
@@ -91,7 +91,7 @@ def _run(workshop: Workshop, streams: Streams, name: str,
 
 
 def _wait(acknowledgements: Acknowledgements, messages: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while len(acknowledgements.times) < messages:
         if time.monotonic() > deadline:
             raise RuntimeError(f'{len(acknowledgements.times)} of {messages} acknowledged')

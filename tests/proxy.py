@@ -33,11 +33,13 @@ class Proxy:
     :ivar int connects: connections that have been accepted.
     :ivar client_gone: set when a client has closed its end, or was closed.
     :ivar alter: what each piece from the broker is turned into before it is passed on.
+    :ivar see: called with each piece from a client before it is passed on.
     """
 
     def __init__(self, port: int) -> None:
         self.connects = 0
         self.alter: Callable[[bytes], bytes] = lambda data: data
+        self.see: Callable[[bytes], None] = lambda data: None
         self.client_gone = threading.Event()
         self._broker = port
         self._server = socket.create_server(('127.0.0.1', 0))
@@ -51,7 +53,7 @@ class Proxy:
     @property
     def url(self) -> str:
         """The URL of the broker's default virtual host, by way of the proxy."""
-        return f'amqp://guest:guest@127.0.0.1:{self.port}//'
+        return f'amqp://guest:guest@127.0.0.1:{self.port}/%2F'
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -141,6 +143,8 @@ class Proxy:
     def _pass(self, source: socket.socket, target: socket.socket, back: bool) -> None:
         try:
             while data := source.recv(CHUNK):
+                if not back:
+                    self.see(data)
                 if self._passing.is_set():
                     self._send(target, self.alter(data) if back else data)
             if self._passing.is_set():
