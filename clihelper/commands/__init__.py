@@ -11,7 +11,12 @@ import sys
 
 from clihelper.errors import Error
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    'dead-letters': (
+        'clihelper.commands.dead_letters',
+        'list, show, replay or drop what could not be handled',
+    ),
+}
 """the module and what it does in a few words, by the word that is typed"""
 
 
