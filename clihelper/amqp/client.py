@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger('clihelper')
 
-NOT_FOUND = 404
+NOT_FOUND = '404'
 """AMQP's reply code for a queue that does not exist"""
 
 
@@ -176,7 +176,7 @@ class Client:
             raise ConnectionError(str(error)) from error
         except Lost as lost:
             self._connection.drop_unless_refused(lost)
-            if getattr(lost.__cause__, 'code', None) == NOT_FOUND:
+            if str(getattr(lost.__cause__, 'reply_code', '')) == NOT_FOUND:  # a str of kombu's
                 raise LookupError(f'there is no queue {queue!r}') from lost
             raise ConnectionError(f'queue {queue!r}: {lost}') from lost
 
