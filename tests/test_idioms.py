@@ -126,17 +126,22 @@ def test_a_request_that_nobody_responds_to_times_out(run, channel):
     channel.queue_purge('prices')
 
 
-def test_work_is_shared_in_turn(run, channel):
+def test_work_is_shared(run, channel):
     with ready(run('worker')) as one, ready(run('worker')) as two:
         for number in range(6):
-            publish(channel, {'job': number, 'seconds': 0}, routing_key='jobs')
-            (two if number % 2 else one).wait_line(f'done: {number}')
+            publish(channel, {'job': number, 'seconds': 0.5}, routing_key='jobs')
+        done = []
+        for worker in (one, two):
+            for _ in range(3):
+                worker.wait_line('done: ')
+            done += found(worker, r'done: (\d)')
+        assert sorted(done) == ['0', '1', '2', '3', '4', '5']
 
 
 def test_work_is_shared_fairly(run, channel):
     """While one has a long job, the other does the rest."""
     with ready(run('worker')) as one, ready(run('worker')) as two:
-        for number, seconds in enumerate([1, 0, 0, 0, 0, 0, 0]):
+        for number, seconds in enumerate([3, 0, 0, 0, 0, 0, 0]):
             publish(channel, {'job': number, 'seconds': seconds}, routing_key='jobs')
         for number in range(1, 7):
             two.wait_line(f'done: {number}')
@@ -237,6 +242,15 @@ def ask(channel, queue_name):
         return program.wait_line(f'{method} (returned|raised) (.*)')[2]
 
     return ask
+
+
+def test_messages_go_round_the_consumers_of_a_queue(doing, channel, queue_name):
+    with doing() as one, doing() as two:
+        for number in range(6):
+            publish(channel, f'm{number}', routing_key=queue_name)
+        for number in range(6):
+            (two if number % 2 else one).wait_line(f"got 'm{number}'")
+        assert one.stop() == two.stop() == 0
 
 
 def test_what_a_dead_consumer_had_goes_to_another(doing, channel, queue_name):
