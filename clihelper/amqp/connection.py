@@ -28,7 +28,7 @@ LOGGER = logging.getLogger('clihelper')
 CONNECT_TIMEOUT = 5.0
 """seconds for one attempt at one address"""
 
-CLOSE_TIMEOUT = 0.2
+CLOSE_TIMEOUT = 0.15
 """seconds that the broker has to confirm the end of a healthy connection, in which it is quick"""
 
 HEALTHY = 30.0
