@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from clihelper.amqp.client import Client
     from clihelper.config import Config
+    from clihelper.ledger import Hand
     from clihelper.signals import Signals
     from clihelper.systemd import Notifier
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
         config: Config
         signals: Signals
         notifier: Notifier
+        hand: Hand | None
 
+        def retire(self) -> None: ...
         @property
         def is_running(self) -> bool: ...
         @property
@@ -72,6 +75,10 @@ class Loop:
 
             self._client = Client.of(self._host, looked_after=self.looks_after_client)
         return self._client
+
+    @classmethod
+    def preload(cls, config: Config) -> None:
+        """Import what :meth:`run` needs, and nothing more: processes are forked after it."""
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``."""
