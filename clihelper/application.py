@@ -319,12 +319,14 @@ class Run:
         """In a worker's process, whose signals are blocked."""
         self.config = config
         self.readiness = daemonize.Attached(seat.explain)
-        self._begin_process()
-        seat.settle()
         life: list[LifeCycle] = []
-        status, lines = self._work_and_judge(
-            partial(self._control, seat, seat.number, seat.hand, life)
-        )
+
+        def work() -> int:
+            self._begin_process()  # a signal that waits may end it at once
+            seat.settle()
+            return self._control(seat, seat.number, seat.hand, life)
+
+        status, lines = self._work_and_judge(work)
         if status:
             self.readiness.failed(status, lines)
         elif life and not life[0].was_told:

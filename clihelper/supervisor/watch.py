@@ -125,7 +125,7 @@ class Watch:
         if not self._notifier.enabled:
             return
         workers = list(workers)
-        ready = sum(worker.is_ready and worker.is_staying for worker in workers)
+        ready = len({worker.number for worker in workers if worker.is_ready and worker.is_staying})
         handled = self._handled + sum(worker.hand.read()[2] for worker in workers)
         parts = [f'{ready} of {wanted} workers ready']
         if handled:
