@@ -317,13 +317,15 @@ class Run:
 
     def _work_in(self, seat: Seat, config: Config) -> int:
         """In a worker's process, whose signals are blocked."""
+        from clihelper.supervisor.policy import jittered
+
         self.config = config
         self.readiness = daemonize.Attached(seat.explain)
         life: list[LifeCycle] = []
 
         def work() -> int:
             self._begin_process()  # a signal that waits may end it at once
-            seat.settle()
+            seat.settle(jittered(config.daemon['max_messages']))
             return self._control(seat, seat.number, seat.hand, life)
 
         status, lines = self._work_and_judge(work)

@@ -72,7 +72,7 @@ class Unusable(Exception):
 def fingerprint(body: bytes, seed: int) -> int:
     """What a message is known by; never 0.
 
-    :param seed: a checksum of what else tells messages apart: the queue, the ``message_id``.
+    :param seed: a checksum of what else tells messages apart: the queue.
     """
     return crc32(body, seed) or 1
 
@@ -83,14 +83,16 @@ class Hand:
     :ivar take: called before a handler runs, with the time of ``time.monotonic`` and the
         message's fingerprint. It is what every delivery costs, hence no method.
     :ivar int handled: how many messages it has handled.
+    :ivar float limit: after how many it is to be replaced.
     """
 
-    __slots__ = ('_map', '_offset', 'handled', 'index', 'ledger', 'take')
+    __slots__ = ('_map', '_offset', 'handled', 'index', 'ledger', 'limit', 'take')
 
     def __init__(self, ledger: Ledger, index: int) -> None:
         self.ledger = ledger
         self.index = index
         self.handled = 0
+        self.limit = float('inf')
         self._map = ledger.memory
         self._offset = _HEADER.size + index * _SLOT.size
         self.take: Callable[[float, int], None] = partial(_take, self._map, self._offset)

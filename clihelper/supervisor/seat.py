@@ -82,9 +82,15 @@ class Seat(Notifier):
         """This worker has ended of its own accord, and none is to take its place."""
         self._send('LEFT=1')
 
-    def settle(self) -> None:
-        """Have a crash leave a traceback, and a TERM come when the supervisor dies."""
+    def settle(self, max_messages: float | None) -> None:
+        """Have a crash leave a traceback, and a TERM come when the supervisor dies.
+
+        :param max_messages: after how many this worker is to be replaced.
+        """
         import faulthandler
+
+        if max_messages is not None:
+            self.hand.limit = max_messages
 
         faulthandler.enable(self._writer)  # the pipe takes it, from C, whoever holds the GIL
         _signal_at_end(self._lifeline, signal.SIGTERM)
