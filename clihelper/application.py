@@ -179,6 +179,8 @@ class Run:
             self._listen(held)
             if self.detaches:
                 self._detach()
+            elif os.getpid() == 1 and not supervisor.is_needed(self.config):
+                self._leave_to_child()
             self.status, self.lines = self._work_and_judge(partial(self._work, held))
         return self.status
 
@@ -251,6 +253,16 @@ class Run:
         self.signals.install()
         _stop_early(self.signals)
 
+    def _leave_to_child(self) -> None:
+        """As process 1, do nothing but wait for a child that does the work."""
+        from clihelper.supervisor import init
+
+        init.fork(self.signals)
+        if self.listening is not None:
+            self.listening.take_over()
+        self.signals.install()
+        _stop_early(self.signals)
+
     # In the process that does the work.
 
     def _work_and_judge(self, work: Callable[[], int]) -> tuple[int, list[str]]:
@@ -289,10 +301,6 @@ class Run:
         self._redirect_output()
         if supervisor.is_needed(self.config):
             return self._supervise()
-        if os.getpid() == 1:
-            status = self._leave_to_child()
-            if status is not None:
-                return status
         return self._control(Notifier.from_environment(), hand=self._find_hand())
 
     def _supervise(self) -> int:
@@ -342,11 +350,6 @@ class Run:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         gc.disable()  # until the loop runs
 
-    def _leave_to_child(self) -> int | None:
-        from clihelper.supervisor import init
-
-        return init.fork(self.signals, self._begin_process)
-
     def _preload(self) -> None:
         """Import before the first fork what each worker needs, so that they share it."""
         from clihelper import loops
@@ -364,7 +367,11 @@ class Run:
         if self.config.daemon['state_directory'] is None:
             return None
         found = self._find_ledger()
-        return found.hand(0) if found is not None else None
+        if found is None:
+            return None
+        hand = found.hand(0)
+        hand.occupy()
+        return hand
 
     def _control(
         self,

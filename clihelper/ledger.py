@@ -4,6 +4,7 @@ A message may end the process that handles it (a segmentation fault, out of memo
 and is then delivered again. So that this ends, each worker notes what it is about to handle in a
 slot of its own; who finds the worker dead counts it in a table. A message whose worker died is
 known there by its fingerprint; its neighbours in the prefetch, which were never begun, are not.
+The broker may be faster than the supervisor: so the slots of the dead are looked at, too.
 
 The memory is shared between a supervisor and its workers. Where there is a state directory it is
 a mapped file, so that the next start has it, too: then a process that died alone is found by its
@@ -11,7 +12,8 @@ successor. Noting costs a delivery a checksum of its body and one write to memor
 
 The file has a fixed size::
 
-    header | slots: since, fingerprint, handled, progress | table: fingerprint, runs, why, when
+    header | slots: since, fingerprint, handled, progress, pid, why
+           | table: fingerprint, deaths, why, when, pid
 
 What is torn or foreign in it does no harm: an entry with a wrong checksum is none.
 """
@@ -53,15 +55,18 @@ _REASONS = (CRASHED, TIMEOUT)
 _MAGIC = b'clihelper ledger'
 _VERSION = 1
 _HEADER = Struct('<16sIII36x')
-_SLOT = Struct('<dQQd32x')
-_ENTRY = Struct('<QIIdI4x')
-_CHECKED = 24  # bytes of an entry that its checksum is of
+_SLOT = Struct('<dQQdQQ16x')
+_ENTRY = Struct('<QIIdQI4x')
+_CHECKED = 32  # bytes of an entry that its checksum is of
+_MESSAGE = 8  # where the fingerprint is in a slot
+_PF_EXITING = 4  # of the kernel's include/linux/sched.h
 _TABLE = _HEADER.size + SLOTS * _SLOT.size
 SIZE = _TABLE + ENTRIES * _ENTRY.size
 
 _take = Struct('<dQ').pack_into
 _rest = Struct('<dQQ').pack_into
 _note = Struct('<Qd').pack_into
+_number = Struct('<Q').pack_into
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -105,24 +110,36 @@ class Hand:
         """The loop has come round."""
         _note(self._map, self._offset + 16, self.handled, time.monotonic())
 
+    def occupy(self) -> None:
+        """This process is the one whose slot it is."""
+        _number(self._map, self._offset + 32, os.getpid())
+
+    # For who survives it.
+
     def read(self) -> tuple[float, int, int, float]:
         """Since when something is in hand (0.0: nothing is), its fingerprint, how many messages
         were handled, and when the loop last came round; times are of ``time.monotonic``."""
-        return _SLOT.unpack_from(self._map, self._offset)
+        since, message, handled, progress, _, _ = _SLOT.unpack_from(self._map, self._offset)
+        return since, message, handled, progress
+
+    def blame(self, reason: str) -> None:
+        """It is about to be killed for what it has in hand."""
+        _number(self._map, self._offset + 40, _REASONS.index(reason))
+
+    def absolve(self) -> None:
+        """It is about to be killed, and what it has in hand is not to blame."""
+        _number(self._map, self._offset + _MESSAGE, 0)
 
     def clear(self) -> None:
         """For the next process."""
         self.handled = 0
-        _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0)
+        _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0, 0, 0)
 
-    def bury(self, reason: str | None) -> None:
-        """The process is dead: count what it had in hand, and clear the slot.
-
-        :param reason: :data:`CRASHED` or :data:`TIMEOUT`; None: it was stopped, do not count.
-        """
-        _, message, _, _ = self.read()
-        if message and reason is not None:
-            self.ledger.count(message, reason)
+    def bury(self) -> None:
+        """The process is dead: count what it had in hand, and clear the slot."""
+        _, message, _, _, pid, reason = _SLOT.unpack_from(self._map, self._offset)
+        if message:
+            self.ledger.count(message, pid, reason)
         self.clear()
 
 
@@ -169,29 +186,38 @@ class Ledger:
             raise
         ledger._descriptor = descriptor  # it holds the lock
         for index in range(SLOTS):
-            ledger.hand(index).bury(CRASHED)
+            ledger.hand(index).bury()
         return ledger
 
     def hand(self, index: int) -> Hand:
         """The slot of that number, from 0."""
         return Hand(self, index)
 
-    def crashes(self, message: int) -> tuple[int, str]:
-        """How often a worker died under it, and of what the last time."""
-        for offset in self._places(message):
-            entry = self._entry(offset)
-            if entry is not None and entry[0] == message:
-                return entry[1], _REASONS[entry[2]]
-        return 0, CRASHED
+    def deaths(self, message: int) -> tuple[int, str]:
+        """How often a process died under it, and of what the last time.
 
-    def count(self, message: int, reason: str) -> None:
-        """A worker died under it."""
-        runs, _ = self.crashes(message)
-        self.forget(message)
+        To be asked by who has something else in hand, or nothing.
+        """
+        # In this order: whoever is buried in between is known in the table by the pid.
+        unburied = self._unburied(message)
+        deaths, reason, last = self._counted(message)
+        for pid, why in unburied:
+            if pid != last:
+                deaths, reason = deaths + 1, why
+        return deaths, _REASONS[reason] if reason < len(_REASONS) else CRASHED
+
+    def count(self, message: int, pid: int, reason: int) -> None:
+        """The process *pid* died under it."""
+        deaths = self._counted(message)[0]
         places = {offset: self._entry(offset) for offset in self._places(message)}
-        offset = min(places, key=lambda place: (places[place] or (0, 0, 0, 0.0))[3])
-        now = self._clock()
-        fields = (message, runs + 1, _REASONS.index(reason), now)
+        offset = min(
+            places,
+            key=lambda place: (
+                0 if (entry := places[place]) is None else 1 if entry[0] != message else -1,
+                entry[3] if entry is not None else 0.0,
+            ),
+        )
+        fields = (message, deaths + 1, reason, self._clock(), pid)
         check = crc32(_ENTRY.pack(*fields, 0)[:_CHECKED])
         _ENTRY.pack_into(self.memory, offset, *fields, check)
 
@@ -202,20 +228,42 @@ class Ledger:
             if entry is not None and entry[0] == message:
                 self.memory[offset : offset + _ENTRY.size] = bytes(_ENTRY.size)
 
+    def _counted(self, message: int) -> tuple[int, int, int]:
+        """Deaths, reason and pid of the last, as far as they are in the table."""
+        for offset in self._places(message):
+            entry = self._entry(offset)
+            if entry is not None and entry[0] == message:
+                return entry[1], entry[2], entry[4]
+        return 0, 0, 0
+
+    def _unburied(self, message: int) -> list[tuple[int, int]]:
+        """The pids of dead processes that still have it in hand, and why they died."""
+        found = []
+        data = message.to_bytes(8, 'little')
+        place = self.memory.find(data, _HEADER.size, _TABLE)
+        while place >= 0:
+            start = place - _MESSAGE
+            if (start - _HEADER.size) % _SLOT.size == 0:
+                *_, pid, reason = _SLOT.unpack_from(self.memory, start)
+                if _is_dead(pid):
+                    found.append((pid, reason))
+            place = self.memory.find(data, place + 1, _TABLE)
+        return found
+
     def _places(self, message: int) -> Iterator[int]:
         first = message * 0x9E3779B97F4A7C15 >> 32  # spreads the bits of the checksum
         for number in range(PROBES):
             yield _TABLE + (first + number) % ENTRIES * _ENTRY.size
 
-    def _entry(self, offset: int) -> tuple[int, int, int, float] | None:
-        """Fingerprint, runs, reason and time; None if there is none that is valid now."""
+    def _entry(self, offset: int) -> tuple[int, int, int, float, int] | None:
+        """Fingerprint, deaths, reason, time and pid; None if there is none that is valid."""
         data = self.memory[offset : offset + _ENTRY.size]
-        message, runs, reason, when, check = _ENTRY.unpack(data)
+        message, deaths, reason, when, pid, check = _ENTRY.unpack(data)
         if not message or crc32(data[:_CHECKED]) != check or reason >= len(_REASONS):
             return None
         if not -EXPIRY < self._clock() - when < EXPIRY:
             return None
-        return message, runs, reason, when
+        return message, deaths, reason, when, pid
 
 
 def find(directory: str | None, appname: str) -> Ledger | None:
@@ -234,6 +282,16 @@ def find(directory: str | None, appname: str) -> Ledger | None:
             '%s: %s; after a restart it is not known which messages ended a process', path, error
         )
         return None
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether the process is gone, a zombie, or so far gone that its sockets may be closed."""
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            fields = file.read().rpartition(b')')[2].split()
+    except OSError:
+        return True
+    return fields[0] in (b'Z', b'X') or bool(int(fields[6]) & _PF_EXITING)
 
 
 def _open(path: str) -> int:

@@ -48,7 +48,7 @@ class Record:
         mark = fingerprint(message.raw, seed)
         self._suspect = 0
         if message.redelivered:
-            deaths, reason = self._hand.ledger.crashes(mark)
+            deaths, reason = self._hand.ledger.deaths(mark)
             if deaths:
                 self._suspect = mark
                 message.has_run(deaths)

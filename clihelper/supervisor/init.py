@@ -14,7 +14,7 @@ from clihelper.signals import HANDLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from clihelper.signals import Signals
 
@@ -31,22 +31,25 @@ def reap() -> Iterator[tuple[int, int]]:
         yield pid, os.waitstatus_to_exitcode(status)
 
 
-def fork(signals: Signals, begin: Callable[[], None]) -> int | None:
-    """Leave the program to a child of this process, and wait for that.
+def fork(signals: Signals) -> None:
+    """Leave the program to a child of this process, in which this returns.
 
-    :param begin: called in the child, before its signals are unblocked.
-    :returns: None in the child; in process 1, the exit status of the child when it has ended.
+    Its signals have their default effects there. Process 1 passes on those that it gets, and ends
+    with the status of the child, or 128 + n if signal n killed it.
     """
     blocked = (*HANDLED, signal.SIGCHLD)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     child = os.fork()
-    if not child:
-        begin()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return None
-    signals.urgent = None
-    signals.take_over((signal.SIGCHLD,))
+    if child:
+        signals.urgent = None
+        signals.take_over((signal.SIGCHLD,))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if child:
+        # What is registered to be done at the program's end is the child's to do.
+        os._exit(_wait(child, signals))
+
+
+def _wait(child: int, signals: Signals) -> int:
     while True:
         for pid, status in reap():
             if pid == child:

@@ -89,6 +89,7 @@ class Seat(Notifier):
         """
         import faulthandler
 
+        self.hand.occupy()
         if max_messages is not None:
             self.hand.limit = max_messages
 

@@ -10,7 +10,7 @@ import time
 
 from clihelper import titles
 from clihelper.errors import Error, StopNow
-from clihelper.ledger import CRASHED, SLOTS, TIMEOUT, Ledger
+from clihelper.ledger import SLOTS, Ledger
 from clihelper.signals import HANDLED
 from clihelper.supervisor import seat
 from clihelper.supervisor.init import reap
@@ -309,9 +309,8 @@ class Supervisor:
     def _bury(self, worker: Worker, status: int) -> None:
         """A worker has ended."""
         asked = worker.deadline is not None and not worker.timed_out
-        reason = TIMEOUT if worker.timed_out else CRASHED
         self._watch.died(worker.hand.read()[2])
-        worker.hand.bury(None if asked else reason)
+        worker.hand.bury()
         self._forget(worker)
         lived = time.monotonic() - worker.started
         if worker.trace:
@@ -457,6 +456,8 @@ class Supervisor:
             if worker.deadline is not None and now >= worker.deadline:
                 LOGGER.error('%s has not stopped in time: killed', worker)
                 worker.deadline = NEVER
+                if not worker.timed_out:
+                    worker.hand.absolve()
                 worker.signal(signal.SIGKILL)
 
     # Signals.

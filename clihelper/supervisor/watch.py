@@ -6,6 +6,8 @@ import logging
 import signal
 import time
 
+from clihelper.ledger import TIMEOUT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +21,7 @@ LOGGER = logging.getLogger('clihelper')
 MEMORY_POLL = 0.5
 """seconds between two looks at the memory of the workers; the kernel tells nobody"""
 
-STATUS_POLL = 10.0
+STATUS_POLL = 5.0
 """seconds between two status lines with how many messages were handled"""
 
 LAST_WORDS = 2.0
@@ -66,6 +68,7 @@ class Watch:
                     worker, now - since,
                 )
                 worker.timed_out = True
+                worker.hand.blame(TIMEOUT)
                 # It dies of it, and its traceback is written in C, whoever holds the GIL.
                 worker.stop(signal.SIGABRT, LAST_WORDS)
             elif since:
