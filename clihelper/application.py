@@ -21,19 +21,20 @@ from functools import partial
 from clihelper import config as configuration
 from clihelper import daemonize, logs, supervisor
 from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
-from clihelper.lifecycle import LifeCycle
+from clihelper.lifecycle import LifeCycle, Place
 from clihelper.signals import Signals
 from clihelper.systemd import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from socket import socket
     from types import FrameType
     from typing import Any
 
     from clihelper.config import Config
     from clihelper.controller import Controller
-    from clihelper.ledger import Hand, Ledger
+    from clihelper.ledger import Ledger
     from clihelper.listening import Listening
     from clihelper.options import Options
     from clihelper.pidfile import Pidfile
@@ -301,7 +302,7 @@ class Run:
         self._redirect_output()
         if supervisor.is_needed(self.config):
             return self._supervise()
-        return self._control(Notifier.from_environment(), hand=self._find_hand())
+        return self._control(Notifier.from_environment(), self._find_place())
 
     def _supervise(self) -> int:
         """Run several workers; each of them comes to :meth:`_work_in`."""
@@ -334,7 +335,8 @@ class Run:
         def work() -> int:
             self._begin_process()  # a signal that waits may end it at once
             seat.settle(jittered(config.daemon['max_messages']))
-            return self._control(seat, seat.number, seat.hand, life)
+            place = Place(seat.number, seat.hand, self._sockets(), supervised=True)
+            return self._control(seat, place, life)
 
         status, lines = self._work_and_judge(work)
         if status:
@@ -363,21 +365,21 @@ class Run:
             return None
         return ledger.find(self.config.daemon['state_directory'], self.appname)
 
-    def _find_hand(self) -> Hand | None:
-        if self.config.daemon['state_directory'] is None:
-            return None
-        found = self._find_ledger()
-        if found is None:
-            return None
-        hand = found.hand(0)
-        hand.occupy()
-        return hand
+    def _find_place(self) -> Place:
+        """That of a process alone."""
+        place = Place(listening=self._sockets())
+        if self.config.daemon['state_directory'] is not None and (found := self._find_ledger()):
+            place.hand = found.hand(0)
+            place.hand.occupy()
+        return place
+
+    def _sockets(self) -> Sequence[socket]:
+        return self.listening.sockets if self.listening is not None else ()
 
     def _control(
         self,
         notifier: Notifier,
-        worker: int = 1,
-        hand: Hand | None = None,
+        place: Place,
         made: list[LifeCycle] | None = None,
     ) -> int:
         """Run the controller in this process.
@@ -394,9 +396,7 @@ class Run:
             before_loop=self._collect_garbage,
             report_ready=self.readiness.ready,
             last_resort=self._end_at_once,
-            worker=worker,
-            hand=hand,
-            listening=self.listening.sockets if self.listening is not None else (),
+            place=place,
         )
         if made is not None:
             made.append(life)

@@ -70,6 +70,28 @@ SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_co
 """The keys of ``Daemon`` that only the next start reads."""
 
 
+class Place:
+    """A process among those of the daemon.
+
+    :param worker: its number among the workers, from 1.
+    :param hand: where it notes what it has in hand, for who survives it; None: nobody asks.
+    :param listening: the sockets of ``Daemon.listen``.
+    :param supervised: whether somebody else looks after the keys of :data:`SETTLED`.
+    """
+
+    def __init__(
+        self,
+        worker: int = 1,
+        hand: Hand | None = None,
+        listening: Sequence[socket] = (),
+        supervised: bool = False,
+    ) -> None:
+        self.worker = worker
+        self.hand = hand
+        self.listening = listening
+        self.supervised = supervised
+
+
 class LifeCycle:
     """Drives one controller, and is all that a loop sees of it.
 
@@ -83,10 +105,7 @@ class LifeCycle:
     :param before_loop: called when the first ``_setup`` is done.
     :param report_ready: tells the command that started the daemon that it is ready.
     :param last_resort: ends the process by the signal of that number, at once, from any thread.
-    :param worker: the number of the process among the workers, from 1.
-    :param hand: where it notes what it has in hand, for who survives it; None: nobody asks.
-    :param listening: the sockets of ``Daemon.listen``.
-    :param settled: the keys of ``Daemon`` of which a reload says that the next start reads them.
+    :param place: which of several processes this is.
     :ivar bool was_told: whether a signal or a limit made it stop, and not the program itself.
     """
 
@@ -102,10 +121,7 @@ class LifeCycle:
         before_loop: Callable[[], None],
         report_ready: Callable[[], None],
         last_resort: Callable[[int], None],
-        worker: int = 1,
-        hand: Hand | None = None,
-        listening: Sequence[socket] = (),
-        settled: Sequence[str] = SETTLED,
+        place: Place | None = None,
     ) -> None:
         self.appname = appname
         self.config = config
@@ -114,11 +130,10 @@ class LifeCycle:
         self.loop: Loop
         self.was_ready = False
         self.was_told = False
-        self.worker = worker
-        self.hand = hand
+        self._place = place or Place()
+        self.worker = self._place.worker
+        self.hand = self._place.hand
         self.sockets: list[socket] = []
-        self._listening = listening
-        self._settled = settled
         self._reread = reread
         self._configure_logging = configure_logging
         self._before_loop: Callable[[], None] | None = before_loop
@@ -175,7 +190,7 @@ class LifeCycle:
         """One round of it, from ``_setup`` to ``_cleanup``; the loop runs in the context."""
         controller = self._controller
         self.loop = self.make_loop()
-        self.sockets = [each.dup() for each in self._listening]
+        self.sockets = [each.dup() for each in self._place.listening]
         try:
             self.loop.call(controller._setup)
             try:
@@ -510,7 +525,7 @@ class LifeCycle:
             self._configure_logging(self.config)
         except Error as error:
             LOGGER.error('%s; logging goes on as before', error)
-        for key in self._settled:
+        for key in () if self._place.supervised else SETTLED:
             if self.config.daemon[key] != old.daemon[key]:
                 LOGGER.warning('Daemon.%s changed: the next start will read it', key)
 
