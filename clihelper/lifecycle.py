@@ -131,8 +131,6 @@ class LifeCycle:
         self.was_ready = False
         self.was_told = False
         self._place = place or Place()
-        self.worker = self._place.worker
-        self.hand = self._place.hand
         self.sockets: list[socket] = []
         self._reread = reread
         self._configure_logging = configure_logging
@@ -264,6 +262,16 @@ class LifeCycle:
             self._untold = min(max(2 * self._untold, UNTOLD_MIN), UNTOLD_MAX)
 
     # What a loop calls.
+
+    @property
+    def worker(self) -> int:
+        """The number of the process among the workers."""
+        return self._place.worker
+
+    @property
+    def hand(self) -> Hand | None:
+        """Where to note what is in hand."""
+        return self._place.hand
 
     @property
     def is_running(self) -> bool:

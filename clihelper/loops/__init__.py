@@ -23,9 +23,10 @@ if TYPE_CHECKING:
         config: Config
         signals: Signals
         notifier: Notifier
-        hand: Hand | None
 
         def retire(self) -> None: ...
+        @property
+        def hand(self) -> Hand | None: ...
         @property
         def is_running(self) -> bool: ...
         @property

@@ -312,7 +312,8 @@ class ConsumerLoop(Loop):
     def _is_suspect(self, message: Message) -> bool:
         """Whether a message may have killed those who ran it; then it is settled, and not run.
 
-        That is for a process whose predecessors have left no record of what they had in hand. Only quorum queues count deliveries, and they count those that were never run, too. So
+        That is for a process whose predecessors have left no record of what they had in hand.
+        Only quorum queues count deliveries, and they count those that were never run, too. So
         the first that a new process comes to is put at the end of its queue, by itself; if it was
         in hand when the process died that ran it there, it was the one.
         """
