@@ -139,7 +139,7 @@ class Hand:
         """The process is dead: count what it had in hand, and clear the slot."""
         _, message, _, _, pid, reason = _SLOT.unpack_from(self._map, self._offset)
         if message:
-            self.ledger.count(message, pid, reason)
+            self.ledger.count(message, pid, reason if reason < len(_REASONS) else 0)
         self.clear()
 
 
@@ -209,14 +209,7 @@ class Ledger:
     def count(self, message: int, pid: int, reason: int) -> None:
         """The process *pid* died under it."""
         deaths = self._counted(message)[0]
-        places = {offset: self._entry(offset) for offset in self._places(message)}
-        offset = min(
-            places,
-            key=lambda place: (
-                0 if (entry := places[place]) is None else 1 if entry[0] != message else -1,
-                entry[3] if entry is not None else 0.0,
-            ),
-        )
+        offset = min(self._places(message), key=lambda place: self._rank(place, message))
         fields = (message, deaths + 1, reason, self._clock(), pid)
         check = crc32(_ENTRY.pack(*fields, 0)[:_CHECKED])
         _ENTRY.pack_into(self.memory, offset, *fields, check)
@@ -254,6 +247,13 @@ class Ledger:
         first = message * 0x9E3779B97F4A7C15 >> 32  # spreads the bits of the checksum
         for number in range(PROBES):
             yield _TABLE + (first + number) % ENTRIES * _ENTRY.size
+
+    def _rank(self, offset: int, message: int) -> float:
+        """The place of the same message comes first, then an empty one, then the oldest."""
+        entry = self._entry(offset)
+        if entry is None:
+            return 0.0
+        return -1.0 if entry[0] == message else entry[3]
 
     def _entry(self, offset: int) -> tuple[int, int, int, float, int] | None:
         """Fingerprint, deaths, reason, time and pid; None if there is none that is valid."""

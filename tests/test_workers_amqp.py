@@ -134,6 +134,31 @@ def test_what_kills_workers_is_run_as_often_as_it_may_be_and_its_neighbours_once
     assert work.left() == 0
 
 
+def test_out_of_memory_is_an_end_like_others(work):
+    """Of the kernel's own killing, where a group of processes can be made to suffer from it."""
+    group = Path(f'/sys/fs/cgroup/memory/{work.queue}')
+    try:
+        group.mkdir()
+        (group / 'memory.limit_in_bytes').write_text(str(200 * 2**20))
+        fatal = 'devour'
+    except OSError:  # control groups of version 2, or none for us
+        group, fatal = None, 'kill'
+    work.configure(amqp='retry: {attempts: 2}')
+    with work.run() as program:
+        if group is not None:
+            for pid in (program.pid, *children(program.pid)):
+                (group / 'cgroup.procs').write_text(str(pid))
+        work.send(f'{fatal} greedy', *names(20))
+        program.wait_line(r'ended after .*: SIGKILL \(out of memory\?\)')
+        (dead,) = work.wait_dead()
+        work.wait_done(names(20))
+        assert program.stop() == 0
+    assert dead.headers['x-clihelper-reason'] == 'crashed'
+    assert work.runs()['greedy'] == 2
+    if group is not None:
+        group.rmdir()
+
+
 def test_with_one_attempt_a_neighbour_is_run_all_the_same(work):
     work.configure(amqp='retry: {attempts: 1}')
     with work.run() as program:
