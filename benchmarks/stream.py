@@ -51,12 +51,12 @@ class Streams:
         self._port = address.port
         self._connection = amqp.Connection(f'{address.hostname}:{address.port}')
         self._connection.connect()
-        self._channel = self._connection.channel()
+        self.channel = self._connection.channel()
 
     def queue(self) -> str:
         """A new queue, durable as those of all programs."""
         name = f'stream-{next(self._numbers)}'
-        self._channel.queue_declare(name, durable=True, auto_delete=False)
+        self.channel.queue_declare(name, durable=True, auto_delete=False)
         return name
 
     def fill(self, queue: str, count: int, body: bytes, properties: Mapping[str, Any]) -> None:
@@ -64,23 +64,23 @@ class Streams:
 
         The frames are made once and sent many times, which no client does as quickly.
         """
-        data = frames(self._channel, queue, body, delivery_mode=1, **properties) * BATCH
+        data = frames(self.channel, queue, body, delivery_mode=1, **properties) * BATCH
         for _ in range(0, count, BATCH):
             self._connection.transport.write(data)
-        while self._channel.queue_declare(queue, passive=True).message_count < count:
+        while self.channel.queue_declare(queue, passive=True).message_count < count:
             pass
 
     def publish(self, queue: str, body: bytes) -> float:
         """Publish one message; returns the time just before."""
         sent = time.monotonic()
-        self._channel.basic_publish(
+        self.channel.basic_publish(
             amqp.Message(body, content_type='application/data', content_encoding='binary'),
             routing_key=queue)
         return sent
 
     def delete(self, queue: str) -> None:
         """Delete a queue, and what is in it."""
-        self._channel.queue_delete(queue)
+        self.channel.queue_delete(queue)
 
     def run(self, name: str, queue: str, url: str | None = None, **environment: object) -> Program:
         """Start one of :data:`COMMANDS`."""

@@ -16,25 +16,30 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from functools import partial
 
 from clihelper import config as configuration
-from clihelper import daemonize, logs
+from clihelper import daemonize, logs, supervisor
 from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
-from clihelper.lifecycle import LifeCycle
+from clihelper.lifecycle import LifeCycle, Place
 from clihelper.signals import Signals
 from clihelper.systemd import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from socket import socket
     from types import FrameType
     from typing import Any
 
     from clihelper.config import Config
     from clihelper.controller import Controller
+    from clihelper.ledger import Ledger
+    from clihelper.listening import Listening
     from clihelper.options import Options
     from clihelper.pidfile import Pidfile
     from clihelper.privileges import Identity
+    from clihelper.supervisor import Seat
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -150,6 +155,7 @@ class Run:
         self.config: Config
         self.identity: Identity
         self.pidfile: Pidfile | None = None
+        self.listening: Listening | None = None
         # The path holds after the directory has changed; messages name it as it was typed.
         self._shown: str = options.configuration
         self._path = os.path.abspath(options.configuration)
@@ -171,9 +177,12 @@ class Run:
             held.callback(self._report)
             if not self.foreground:
                 self._look_ahead(held)
+            self._listen(held)
             if self.detaches:
                 self._detach()
-            self.status, self.lines = self._work_and_judge(held)
+            elif os.getpid() == 1 and not supervisor.is_needed(self.config):
+                self._leave_to_child()
+            self.status, self.lines = self._work_and_judge(partial(self._work, held))
         return self.status
 
     def read_configuration(self) -> Config:
@@ -220,6 +229,16 @@ class Run:
             self.pidfile.acquire()
             held.callback(self.pidfile.release)
 
+    def _listen(self, held: ExitStack) -> None:
+        if not self.config.daemon['listen']:
+            return
+        from clihelper.listening import Listening
+
+        self.listening = Listening()
+        ids = (-1, -1) if self.foreground else (self.identity.uid, self.identity.gid)
+        self.listening.bind(self.config.daemon['listen'], *ids)
+        held.callback(self.listening.close)
+
     def _detach(self) -> None:
         """Become the daemon; the command that was typed waits for it, and ends here."""
         daemon = self.config.daemon
@@ -230,18 +249,30 @@ class Run:
             self.signals.urgent = None
             side.leave(side.wait(daemon['start_timeout'], self.signals, self._say))
         self.readiness = side
+        if self.listening is not None:
+            self.listening.take_over()
+        self.signals.install()
+        _stop_early(self.signals)
+
+    def _leave_to_child(self) -> None:
+        """As process 1, do nothing but wait for a child that does the work."""
+        from clihelper.supervisor import init
+
+        init.fork(self.signals)
+        if self.listening is not None:
+            self.listening.take_over()
         self.signals.install()
         _stop_early(self.signals)
 
     # In the process that does the work.
 
-    def _work_and_judge(self, held: ExitStack) -> tuple[int, list[str]]:
-        """Run the controller.
+    def _work_and_judge(self, work: Callable[[], int]) -> tuple[int, list[str]]:
+        """Do the work, which returns an exit status.
 
         :returns: the exit status, and what to tell on the terminal; the log has it, too.
         """
         try:
-            status = self._work(held)
+            status = work()
             return (status, [str(StoppedEarly())]) if status else (0, [])
         except (StopNow, StoppedEarly) as stop:
             LOGGER.warning('%s', stop)
@@ -269,19 +300,106 @@ class Run:
         self.configure_logging(self.config)
         held.callback(logs.restore_output)
         self._redirect_output()
-        if self.config.daemon['workers'] > 1:
-            LOGGER.warning('Daemon.workers has no effect yet: one process does the work')
-        life = LifeCycle(
+        if supervisor.is_needed(self.config):
+            return self._supervise()
+        return self._control(Notifier.from_environment(), self._find_place())
+
+    def _supervise(self) -> int:
+        """Run several workers; each of them comes to :meth:`_work_in`."""
+        from clihelper import ledger
+
+        self._preload()
+        gc.freeze()  # what is here by now is for all of them, and not to be copied
+        if self.collects:
+            gc.enable()
+        return supervisor.Supervisor(
             appname=self.appname,
             config=self.config,
             signals=self.signals,
             notifier=Notifier.from_environment(),
+            ledger=self._find_ledger() or ledger.Ledger.anonymous(),
+            reread=self.read_configuration,
+            configure_logging=self.configure_logging,
+            report_ready=self.readiness.ready,
+            work=self._work_in,
+        ).run()
+
+    def _work_in(self, seat: Seat, config: Config) -> int:
+        """In a worker's process, whose signals are blocked."""
+        from clihelper.supervisor.policy import jittered
+
+        self.config = config
+        self.readiness = daemonize.Attached(seat.explain)
+        life: list[LifeCycle] = []
+
+        def work() -> int:
+            self._begin_process()  # a signal that waits may end it at once
+            seat.settle(jittered(config.daemon['max_messages']))
+            place = Place(seat.number, seat.hand, self._sockets(), supervised=True)
+            return self._control(seat, place, life)
+
+        status, lines = self._work_and_judge(work)
+        if status:
+            self.readiness.failed(status, lines)
+        elif life and not life[0].was_told:
+            seat.left()
+        return status
+
+    def _begin_process(self) -> None:
+        """In a process that was just forked: signals and logging of its own."""
+        self.signals.install()
+        _stop_early(self.signals)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        gc.disable()  # until the loop runs
+
+    def _preload(self) -> None:
+        """Import before the first fork what each worker needs, so that they share it."""
+        from clihelper import loops
+
+        loops.load(self.controller.loop_class).preload(self.config)
+
+    def _find_ledger(self) -> Ledger | None:
+        from clihelper import ledger
+
+        if not hasattr(self.controller, 'on_message'):
+            return None
+        return ledger.find(self.config.daemon['state_directory'], self.appname)
+
+    def _find_place(self) -> Place:
+        """That of a process alone."""
+        place = Place(listening=self._sockets())
+        if self.config.daemon['state_directory'] is not None and (found := self._find_ledger()):
+            place.hand = found.hand(0)
+            place.hand.occupy()
+        return place
+
+    def _sockets(self) -> Sequence[socket]:
+        return self.listening.sockets if self.listening is not None else ()
+
+    def _control(
+        self,
+        notifier: Notifier,
+        place: Place,
+        made: list[LifeCycle] | None = None,
+    ) -> int:
+        """Run the controller in this process.
+
+        :param made: where the life cycle is put.
+        """
+        life = LifeCycle(
+            appname=self.appname,
+            config=self.config,
+            signals=self.signals,
+            notifier=notifier,
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             before_loop=self._collect_garbage,
             report_ready=self.readiness.ready,
             last_resort=self._end_at_once,
+            place=place,
         )
+        if made is not None:
+            made.append(life)
         return life.run(self._make_controller(life))
 
     def _settle(self) -> None:

@@ -9,6 +9,7 @@ from clihelper.states import RUNNING, State, check
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from socket import socket
     from typing import Any
 
     from clihelper.amqp.client import Pipeline
@@ -125,6 +126,20 @@ class Controller:
         :returns: :attr:`is_running`, so that ``while self.wait(5):`` is a loop that ends.
         """
         return self._life_cycle.wait(seconds)
+
+    @property
+    def worker(self) -> int:
+        """Which of ``Daemon.workers`` processes this is, from 1; 1 where there is but one."""
+        return self._life.worker if self._life else 1
+
+    @property
+    def sockets(self) -> list[socket]:
+        """What ``Daemon.listen`` names: sockets that listen, the same in all workers.
+
+        They are this round's own: whoever takes them in ``_setup``, as Tornado's
+        ``add_sockets`` does, may close them.
+        """
+        return self._life.sockets if self._life else []
 
     # Messages, by the broker of the AMQP section. These may be called in any thread.
 

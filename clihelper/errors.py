@@ -37,6 +37,12 @@ class PidfileError(Error):
     status = os.EX_CANTCREAT  # 73
 
 
+class CannotListen(Error):
+    """An address of ``Daemon.listen`` is in use, or cannot be listened at."""
+
+    status = os.EX_CANTCREAT  # 73
+
+
 class NotPermitted(Error):
     """An unknown user or group, a missing privilege, a file that may not be read or written."""
 

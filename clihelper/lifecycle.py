@@ -39,11 +39,13 @@ from clihelper.states import RUNNING, State
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from socket import socket
     from types import FrameType
     from typing import Any
 
     from clihelper.config import Config
     from clihelper.controller import Controller
+    from clihelper.ledger import Hand
     from clihelper.loops import Loop
     from clihelper.signals import Signals
     from clihelper.systemd import Notifier
@@ -63,8 +65,31 @@ twice as many each time"""
 RETRY = signal.SIGUSR2
 """what brings the handler back to what it could not do; by itself it changes nothing"""
 
-SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_core', 'workers')
+SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_core',
+           'workers', 'max_messages', 'max_memory', 'max_age', 'listen')
 """The keys of ``Daemon`` that only the next start reads."""
+
+
+class Place:
+    """A process among those of the daemon.
+
+    :param worker: its number among the workers, from 1.
+    :param hand: where it notes what it has in hand, for who survives it; None: nobody asks.
+    :param listening: the sockets of ``Daemon.listen``.
+    :param supervised: whether somebody else looks after the keys of :data:`SETTLED`.
+    """
+
+    def __init__(
+        self,
+        worker: int = 1,
+        hand: Hand | None = None,
+        listening: Sequence[socket] = (),
+        supervised: bool = False,
+    ) -> None:
+        self.worker = worker
+        self.hand = hand
+        self.listening = listening
+        self.supervised = supervised
 
 
 class LifeCycle:
@@ -80,6 +105,8 @@ class LifeCycle:
     :param before_loop: called when the first ``_setup`` is done.
     :param report_ready: tells the command that started the daemon that it is ready.
     :param last_resort: ends the process by the signal of that number, at once, from any thread.
+    :param place: which of several processes this is.
+    :ivar bool was_told: whether a signal or a limit made it stop, and not the program itself.
     """
 
     def __init__(
@@ -94,6 +121,7 @@ class LifeCycle:
         before_loop: Callable[[], None],
         report_ready: Callable[[], None],
         last_resort: Callable[[int], None],
+        place: Place | None = None,
     ) -> None:
         self.appname = appname
         self.config = config
@@ -101,6 +129,9 @@ class LifeCycle:
         self.notifier = notifier
         self.loop: Loop
         self.was_ready = False
+        self.was_told = False
+        self._place = place or Place()
+        self.sockets: list[socket] = []
         self._reread = reread
         self._configure_logging = configure_logging
         self._before_loop: Callable[[], None] | None = before_loop
@@ -157,6 +188,7 @@ class LifeCycle:
         """One round of it, from ``_setup`` to ``_cleanup``; the loop runs in the context."""
         controller = self._controller
         self.loop = self.make_loop()
+        self.sockets = [each.dup() for each in self._place.listening]
         try:
             self.loop.call(controller._setup)
             try:
@@ -167,6 +199,8 @@ class LifeCycle:
                 self.loop.call(controller._cleanup)
         finally:
             self.loop.close()
+            for each in self.sockets:
+                each.close()
 
     def make_loop(self) -> Loop:
         """The loop of the next round."""
@@ -230,6 +264,16 @@ class LifeCycle:
     # What a loop calls.
 
     @property
+    def worker(self) -> int:
+        """The number of the process among the workers."""
+        return self._place.worker
+
+    @property
+    def hand(self) -> Hand | None:
+        """Where to note what is in hand."""
+        return self._place.hand
+
+    @property
     def is_running(self) -> bool:
         """Whether nothing has asked the loop to end."""
         return not self._stop_noted and self._controller.state in RUNNING
@@ -286,6 +330,8 @@ class LifeCycle:
         :returns: the seconds within which to come round again; None: no hurry.
         """
         pulses = []
+        if self.hand is not None:
+            self.hand.progress()
         if self._untold and self.is_running:
             self._tell_ready()
             pulses.append(self._untold)
@@ -322,6 +368,13 @@ class LifeCycle:
         self.notifier.stopping('finishing the work in hand')
         self.notifier.extend_timeout(timeout + Deadline.GRACE)
         self._end_loop()
+
+    def retire(self) -> None:
+        """Stop gracefully, for the supervisor to put another process in this one's place."""
+        if self._controller.state in RUNNING:
+            self.was_told = True
+            self.notifier.retiring()
+            self.stop()
 
     def restart(self) -> None:
         """Read the configuration; if it is good, stop the loop and begin again with it."""
@@ -412,6 +465,7 @@ class LifeCycle:
             LOGGER.info('%s while stopping: noted', name)
             return
         LOGGER.info('%s', name)
+        self.was_told = self.was_told or signum in (signal.SIGTERM, signal.SIGINT)
         try:
             self._hook(signum)()
         except Exception:
@@ -479,7 +533,7 @@ class LifeCycle:
             self._configure_logging(self.config)
         except Error as error:
             LOGGER.error('%s; logging goes on as before', error)
-        for key in SETTLED:
+        for key in () if self._place.supervised else SETTLED:
             if self.config.daemon[key] != old.daemon[key]:
                 LOGGER.warning('Daemon.%s changed: the next start will read it', key)
 

@@ -178,6 +178,42 @@ class PidfilePath(Text):
         return path
 
 
+class Size(Scalar):
+    """Bytes: a number, or one with K, M or G for powers of 1024."""
+
+    _FACTORS = {'': 1, 'K': 1024, 'M': 1024**2, 'G': 1024**3}
+
+    def __init__(self) -> None:
+        super().__init__('a size in bytes, as 512M')
+
+    def read(self, value: object, text: str) -> int:
+        found = re.fullmatch('([0-9]{1,18})([KMG]?)', str(value))
+        if isinstance(value, bool) or not isinstance(value, (int, str)) or not found:
+            raise WrongKind(self.noun)
+        size = int(found[1]) * self._FACTORS[found[2]]
+        if not size:
+            raise Unfit('a size above 0')
+        return size
+
+
+class Address(Text):
+    """Where to listen: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``."""
+
+    def __init__(self) -> None:
+        super().__init__('an address such as localhost:8080, :8080 or unix:/path')
+
+    def read(self, value: object, text: str) -> str:
+        address = super().read(value, text)
+        if address.startswith('unix:'):
+            if not address.startswith('unix:/') or len(address.encode()) > 112:  # unix(7): 107
+                raise Unfit(f'{self.noun}, of at most 107 bytes')
+            return address
+        found = re.fullmatch(r'(?:\[[0-9A-Fa-f:.%]+\]|[^:\[\]/]*):([0-9]{1,5})', address)
+        if not found or int(found[1]) > 65535:
+            raise Unfit(self.noun)
+        return address
+
+
 class BrokerURL(Text):
     """Where a broker is (https://www.rabbitmq.com/docs/uri-spec). It may hold a password."""
 
@@ -409,7 +445,19 @@ DAEMON = Table(
     Key('state_directory', Either(Nothing(), Text('a path'), words='a path or null'), ABSENT,
         'Where the daemon keeps what must survive a restart.',
         '``$STATE_DIRECTORY`` where that is set, else none'),
-    Key('workers', Number(1, 1024, whole=True), 1, 'Processes that share the work.'),
+    Key('workers', Number(1, 1024, whole=True), 1,
+        'Processes that share the work: see :doc:`workers`.'),
+    Key('max_messages', Either(Nothing(), Number(1, 2**63 - 1, whole=True),
+                               words='an integer of at least 1 or null'), None,
+        'Messages after which a worker is replaced.', 'no limit'),
+    Key('max_memory', Either(Nothing(), Size(), words='a size in bytes, as 512M, or null'), None,
+        'Resident memory above which a worker is replaced: bytes, or with ``K``, ``M`` or ``G``'
+        ' for as many times 1024, 1024\\ :sup:`2` or 1024\\ :sup:`3`.', 'no limit'),
+    Key('max_age', Either(Nothing(), SECONDS, words='a number above 0 or null'), None,
+        'Seconds after which a worker is replaced.', 'no limit'),
+    Key('listen', List(Address(), single=True), [],
+        'Where to listen, for the ``sockets`` of the controller: ``host:port``, ``[v6]:port``,'
+        ' ``:port`` for every address, or ``unix:/path``.'),
 )
 
 LOGGING = Table(
@@ -502,6 +550,9 @@ AMQP = Table(
         'The types of bodies that are handled: JSON is decoded to objects, text to strings.'),
     Key('max_body', Number(1, 2**63 - 1, whole=True), 16 * 1024 * 1024,
         'The largest body that is handled, in bytes.'),
+    Key('handler_timeout', Either(Nothing(), SECONDS, words='a number above 0 or null'), None,
+        'Seconds that ``on_message`` may take; then its process is killed and replaced.',
+        'no limit'),
     Key('wait_for_broker', BOOLEAN, True,
         'Whether an absent broker is waited for; if not, the program ends with status 69.'),
 )

@@ -18,7 +18,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
     from typing import Any
 
@@ -60,6 +60,7 @@ class Signals:
         self.arrived = False
         self._reader = self._writer = -1
         self._previous: dict[int, Any] = {}
+        self._handled: frozenset[int] = frozenset(HANDLED)
         self._owner = 0
         self._interrupting = False
 
@@ -70,12 +71,16 @@ class Signals:
         self._owner = os.getpid()
         # A full pipe is harmless: the numbers in it have not been read yet, and coalesce.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        first = not self._previous
-        for signum in HANDLED:
+        if not self._previous:
+            os.register_at_fork(after_in_child=self._forget)
+        self.take_over(HANDLED)
+
+    def take_over(self, signums: Iterable[int]) -> None:
+        """Take over these, too; until a fork, whose child gets them back as they were."""
+        for signum in signums:
             previous = signal.signal(signum, self._handle)
             self._previous.setdefault(signum, previous)
-        if first:
-            os.register_at_fork(after_in_child=self._forget)
+        self._handled = self._handled.union(signums)
 
     def uninstall(self) -> None:
         """Give the signals back to whoever had them before."""
@@ -98,7 +103,7 @@ class Signals:
         except BlockingIOError:
             pass
         # A handler that the program put in the place of ours has dealt with its signal.
-        return [n for n in dict.fromkeys(numbers) if n in HANDLED and self._is_ours(n)]
+        return [n for n in dict.fromkeys(numbers) if n in self._handled and self._is_ours(n)]
 
     def wait(self, seconds: float | None) -> bool:
         """Wait until a signal comes, for at most *seconds*; True if one did."""
@@ -135,6 +140,7 @@ class Signals:
             signal.set_wakeup_fd(-1)
             self._restore()
             self._close()
+            self._handled = frozenset(HANDLED)
             self.urgent = self.deliver = None
 
     def _restore(self) -> None:

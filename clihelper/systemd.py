@@ -107,6 +107,10 @@ class Notifier:
         """The program makes progress: to be called twice in each :attr:`watchdog_interval`."""
         return self._send('WATCHDOG=1')
 
+    def retiring(self) -> bool:
+        """The process stops and is to be replaced; a service manager is not told."""
+        return False
+
     def extend_timeout(self, seconds: float) -> bool:
         """Ask for time: starting, stopping or running takes so much longer, from now on.
 

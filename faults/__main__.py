@@ -4,7 +4,8 @@ import sys
 
 from benchmarks.command import run
 
-TABLES = ('soak', 'comeback', 'blackhole', 'stop', 'busy', 'leaks')
+TABLES = ('soak', 'comeback', 'blackhole', 'stop', 'busy', 'leaks', 'workers',
+          'reload', 'crash')
 
 if __name__ == '__main__':
     sys.exit(run('faults', TABLES))

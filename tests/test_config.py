@@ -66,6 +66,7 @@ def test_absent_sections_have_their_defaults(load):
             'user': None, 'group': None, 'pidfile': '/run/app.pid', 'umask': 0o027,
             'working_directory': '/', 'prevent_core': True, 'start_timeout': 30,
             'stop_timeout': 60, 'redirect_output': True, 'state_directory': None, 'workers': 1,
+            'max_messages': None, 'max_memory': None, 'max_age': None, 'listen': [],
         },
         'Logging': {'version': 1},
         'AMQP': {
@@ -76,6 +77,7 @@ def test_absent_sections_have_their_defaults(load):
             'declare': True, 'exchanges': {}, 'queues': {},
             'retry': {'attempts': 5, 'delay': 1, 'factor': 2, 'max_delay': 300},
             'dead_letter': True, 'accept': ['json', 'text', 'binary'], 'max_body': 16777216,
+            'handler_timeout': None,
             'wait_for_broker': True,
         },
     }

@@ -64,6 +64,10 @@ class Message:
         """How often it has been run, this time included: 1 for the first."""
         return self._runs + runs_before(self.headers) + 1
 
+    def has_run(self, runs: int) -> None:
+        """It has been run so many times more often than its headers know."""
+        self._runs += runs
+
     def run_again(self) -> None:
         """It has been run and failed, and is still here to be run once more."""
         self._runs += 1

@@ -82,11 +82,16 @@ class Crashed(Exception):
         self.runs = runs
 
 
+class TimedOut(Crashed):
+    """The same, and the last time because the handler exceeded ``AMQP.handler_timeout``."""
+
+
 REASONS: dict[type[Exception], str] = {
     Reject: 'rejected',
     Undecodable: 'undecodable',
     Unaccepted: 'unaccepted',
     Oversize: 'oversize',
+    TimedOut: 'timeout',
     Crashed: 'crashed',
 }
 """The ``x-clihelper-reason`` of a dead letter, by what was raised; else it is ``exception``."""

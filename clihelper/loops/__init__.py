@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from clihelper.amqp.client import Client
     from clihelper.config import Config
+    from clihelper.ledger import Hand
     from clihelper.signals import Signals
     from clihelper.systemd import Notifier
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
         signals: Signals
         notifier: Notifier
 
+        def retire(self) -> None: ...
+        @property
+        def hand(self) -> Hand | None: ...
         @property
         def is_running(self) -> bool: ...
         @property
@@ -72,6 +76,10 @@ class Loop:
 
             self._client = Client.of(self._host, looked_after=self.looks_after_client)
         return self._client
+
+    @classmethod
+    def preload(cls, config: Config) -> None:
+        """Import what :meth:`run` needs, and nothing more: processes are forked after it."""
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``."""

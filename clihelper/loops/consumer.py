@@ -26,6 +26,7 @@ from clihelper.amqp.connection import (
 from clihelper.amqp.message import Message, decode, settle_at_once
 from clihelper.amqp.patience import POLL
 from clihelper.amqp.publisher import PublishError, encode
+from clihelper.amqp.record import Record
 from clihelper.amqp.retries import Held, Waiting, steps
 from clihelper.amqp.settlement import Crashed, Outcome, Retry
 from clihelper.amqp.topology import Topology
@@ -38,6 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from clihelper.config import Config
     from clihelper.loops import Host
 
 LOGGER = logging.getLogger('clihelper')
@@ -63,6 +65,7 @@ class ConsumerLoop(Loop):
         self._held = Held()
         self._channel: Any = None
         self._in_hand: Message | None = None
+        self._record = Record(host.hand, section) if host.hand is not None else None
         self._suspects = True
         self._backoff = Backoff()
         self._deliveries: deque[Message] = deque()
@@ -71,6 +74,11 @@ class ConsumerLoop(Loop):
         self._acknowledger: Acknowledger | None = None
         self._was_consuming = False
         self._consuming_since = float('-inf')
+
+    @classmethod
+    def preload(cls, config: Config) -> None:
+        """Import what connections are made of."""
+        Connection.of(config.amqp, '')
 
     # The way round.
 
@@ -96,6 +104,7 @@ class ConsumerLoop(Loop):
     def close(self) -> None:
         """Close the connection: what was prefetched goes back to its queue."""
         self._deliveries.clear()
+        self._rest()
         try:
             self._flush()
         except Lost as lost:
@@ -114,6 +123,7 @@ class ConsumerLoop(Loop):
         self._waiting.reset()
         self._acknowledger = None
         self._suspects = False
+        self._rest()
         self._connection.drop()
 
     def _connect(self) -> bool:
@@ -196,6 +206,7 @@ class ConsumerLoop(Loop):
                 self._handle_what_is_here()
             else:
                 self._flush()
+                self._rest()
                 if not self._connection.drain():
                     self._wait()
             self._keep_alive()
@@ -249,6 +260,7 @@ class ConsumerLoop(Loop):
             host.serve_signals()
 
     def _process(self, ticks: Ticks) -> None:
+        self._rest()
         self._host.active()
         self._host.process()
         ticks.done()
@@ -262,32 +274,45 @@ class ConsumerLoop(Loop):
 
     def _handle(self, message: Message) -> None:
         """Run the handler, then settle. What it raises is a fault of this message alone."""
-        if message.redelivered and self._is_suspect(message):
+        if self._record is None and message.redelivered and self._is_suspect(message):
             return
         error: BaseException | None = None
         reply = None
         self._in_hand = message
         try:
+            if self._record is not None and self._record.begin(message):
+                # So that none of those before it comes again if this one kills once more.
+                self._flush()
             body = decode(message, self._section['accept'], self._section['max_body'])
             answer = self._host.on_message(body, message)
             if answer is not None and message.reply_to:
                 reply = encode(answer)
         except (StopNow, Interrupted):
+            self._rest()
             raise
         except BaseException as raised:
             error = raised
         finally:
             self._in_hand = None
+        if self._record is not None:
+            self._record.end()
         if message.outcome is None:
             self._settle(message, error, reply)
         elif error is not None:
             LOGGER.error(
                 'on_message failed after the message was %s', message.outcome.value, exc_info=error
             )
+        if self._record is not None:
+            if message.outcome is not Outcome.REQUEUE:
+                self._record.settled()
+            if self._record.is_full:
+                LOGGER.info('Daemon.max_messages is reached: another process takes over')
+                self._host.retire()
 
     def _is_suspect(self, message: Message) -> bool:
         """Whether a message may have killed those who ran it; then it is settled, and not run.
 
+        That is for a process whose predecessors have left no record of what they had in hand.
         Only quorum queues count deliveries, and they count those that were never run, too. So
         the first that a new process comes to is put at the end of its queue, by itself; if it was
         in hand when the process died that ran it there, it was the one.
@@ -414,6 +439,11 @@ class ConsumerLoop(Loop):
                 message.delivery.ack()
         elif self._acknowledger.add(message.delivery.delivery_tag):
             self._flush()
+
+    def _rest(self) -> None:
+        """Nothing is in hand that could be to blame if the process died."""
+        if self._record is not None:
+            self._record.rest()
 
     def _flush(self) -> None:
         """Send the acknowledgements that are pending: nothing is left to be handled."""

@@ -52,6 +52,22 @@ class Serving(Reporting):
         reports.report('listening')
 
 
+class WhoAmI(web.RequestHandler):
+    def initialize(self, controller):
+        self.controller = controller
+
+    def get(self):
+        self.write(f'{self.controller.worker}\n')
+
+
+class Sharing(clihelper.IOLoopController):
+    """Serves at the sockets of Daemon.listen."""
+
+    def _setup(self):
+        server = HTTPServer(web.Application([('/', WhoAmI, {'controller': self})]))
+        server.add_sockets(self.sockets)
+
+
 class Coroutines(clihelper.IOLoopController):
     """All of its hooks are coroutines."""
 

@@ -1,0 +1,30 @@
+"""clihelper's consumer, which notes the begin and the end of each run; one number is fatal."""
+
+import ctypes
+import os
+import struct
+import time
+
+import clihelper
+
+FATAL = int(os.environ.get('BENCHMARK_FATAL', -1))
+
+
+class Clerk(clihelper.ConsumerController):
+    def _setup(self):
+        path = os.path.join(os.environ['BENCHMARK_LEDGERS'], str(os.getpid()))
+        self.ledger = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def on_message(self, body, message):
+        (number,) = struct.unpack('>Q', body)
+        self.note(number, False)
+        if number == FATAL:
+            ctypes.string_at(0)
+        self.note(number, True)
+
+    def note(self, number, ended):
+        os.write(self.ledger, struct.pack('<Q?7xd', number, ended, time.monotonic()))
+
+
+clihelper.setup('clerk', 'Writes ledgers.', '1.0')
+clihelper.run(Clerk)

@@ -1,0 +1,544 @@
+"""The supervisor: starts workers, waits for what happens to them, and does what is decided."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import time
+
+from clihelper import titles
+from clihelper.errors import Error, StopNow
+from clihelper.ledger import SLOTS, Ledger
+from clihelper.signals import HANDLED
+from clihelper.supervisor import seat
+from clihelper.supervisor.init import reap
+from clihelper.supervisor.policy import Backoff, Failures, describe, exit_status
+from clihelper.supervisor.watch import NEVER, STATUS_POLL, Watch
+from clihelper.supervisor.worker import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clihelper.config import Config
+    from clihelper.ledger import Hand
+    from clihelper.signals import Signals
+    from clihelper.systemd import Notifier
+
+LOGGER = logging.getLogger('clihelper')
+
+OWN_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
+"""what a supervisor answers to besides the signals of a controller"""
+
+BLOCKED = (*HANDLED, *OWN_SIGNALS, signal.SIGCHLD)
+
+MOST = 1024
+"""workers that TTIN can ask for"""
+
+GRACE = 0.5
+"""seconds beyond ``Daemon.stop_timeout`` after which a worker is killed: it ends by itself then"""
+
+AT_ONCE = 2.0
+"""seconds that a worker has to stop at once"""
+
+LONGEST_POLL = 86400.0
+
+SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_core', 'listen',
+           'state_directory')
+"""The keys of ``Daemon`` that only the next start reads."""
+
+
+class WorkersFailed(Error):
+    """No worker becomes ready, so that the service ends; with the status of the last one."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Supervisor:
+    """Runs workers until it is told to stop.
+
+    :param appname: the application's name.
+    :param config: what the first workers are started with.
+    :param signals: the signal pipe, installed.
+    :param notifier: the service manager.
+    :param ledger: what is shared with the workers.
+    :param reread: reads and validates the configuration anew.
+    :param configure_logging: sets the supervisor's own logging up.
+    :param report_ready: tells the command that waits that all workers are ready.
+    :param work: called in a new process, with its seat and configuration; returns its exit
+        status. It takes the signals over, and unblocks them.
+    """
+
+    def __init__(
+        self,
+        *,
+        appname: str,
+        config: Config,
+        signals: Signals,
+        notifier: Notifier,
+        ledger: Ledger,
+        reread: Callable[[], Config],
+        configure_logging: Callable[[Config], None],
+        report_ready: Callable[[], None],
+        work: Callable[[seat.Seat, Config], int],
+    ) -> None:
+        self._appname = appname
+        self._config = config
+        self._signals = signals
+        self._notifier = notifier
+        self._ledger = ledger
+        self._reread = reread
+        self._configure_logging = configure_logging
+        self._report_ready = report_ready
+        self._work = work
+        self._wanted: int = config.daemon['workers']
+        self._workers: list[Worker] = []
+        self._slots = list(range(SLOTS - 1, -1, -1))
+        self._left: set[int] = set()
+        self._backoffs: dict[int, Backoff] = {}
+        self._due: dict[int, float] = {}
+        self._fork_backoff = Backoff(cap=5.0)
+        self._failures = Failures()
+        self._watch = Watch(notifier)
+        self._status_due = 0.0
+        self._old_config: Config | None = None
+        self._announced = self._was_ready = False
+        self._stopping: int | None = None
+        self._failure: WorkersFailed | None = None
+        self._now = 0.0
+        self._reaps = os.getpid() == 1
+
+    # The way round.
+
+    def run(self) -> int:
+        """Run the workers.
+
+        :returns: the exit status: 0, or 75 if it was stopped before all workers were ready.
+        :raises WorkersFailed: none becomes ready.
+        :raises clihelper.errors.StopNow: it was told to stop at once.
+        """
+        titles.set_title(f'{self._appname}: supervisor')
+        self._signals.urgent = None
+        self._signals.take_over((*OWN_SIGNALS, *((signal.SIGCHLD,) if self._reaps else ())))
+        while self._stopping is None or self._workers:
+            self._step()
+        return self._judge()
+
+    def _step(self) -> None:
+        self._now = time.monotonic()
+        if self._stopping is None:
+            self._start_workers()
+            self._replace_workers()
+            self._release_workers()
+            self._announce()
+        if self._stopping is None and not self._workers and len(self._left) >= self._wanted:
+            self._stopping = signal.SIGTERM  # each has ended of its own accord
+            return
+        self._wait()
+        for signum in self._signals.read():
+            self._serve(signum)
+        for worker in list(self._workers):
+            self._hear(worker)
+        self._reap()
+        self._kill_stragglers()
+        now = time.monotonic()
+        if now >= self._watch.due:
+            self._watch.look(self._workers, self._config)
+        self._status(now)
+
+    def _wait(self) -> None:
+        """Wait for a signal, for what a worker tells, for its end, or for what is due."""
+        poll = select.poll()
+        poll.register(self._signals.fileno(), select.POLLIN)
+        for worker in self._workers:
+            poll.register(worker.pidfd, select.POLLIN)
+            poll.register(worker.reader, select.POLLIN)
+        dues = [self._watch.due, self._status_due]
+        dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
+        if self._stopping is None:
+            # Of those before, each was either started or is there.
+            dues += [due for due in self._due.values() if due > self._now]
+            dues += [self._patience(w) for w in self._workers if w.replaces and not w.is_ready]
+        left = min(max(min(dues) - time.monotonic(), 0.0), LONGEST_POLL)
+        # Rounded up, lest it comes back a little too early and goes round in vain.
+        poll.poll(int(left * 1000) + (left > 0))
+
+    def _judge(self) -> int:
+        if self._stopping not in (None, signal.SIGTERM):
+            raise StopNow(self._stopping)
+        if self._failure is not None:
+            raise self._failure
+        return 0 if self._was_ready else os.EX_TEMPFAIL
+
+    def _status(self, now: float) -> None:
+        self._watch.tell(self._workers, self._wanted)
+        self._status_due = now + STATUS_POLL if self._notifier.enabled else NEVER
+
+    # Starting.
+
+    def _start_workers(self) -> None:
+        """Start each worker that is missing, and that is not to be waited for."""
+        present = {worker.number for worker in self._workers if worker.is_staying}
+        for number in range(1, self._wanted + 1):
+            if number in present or number in self._left:
+                continue
+            if self._due.get(number, 0.0) <= self._now:
+                self._start(number)
+
+    def _start(self, number: int, replaces: Worker | None = None) -> bool:
+        """Start a process; False if that is not possible now."""
+        try:
+            worker = Worker(number, self._config, self._hand(), replaces)
+        except IndexError:
+            LOGGER.error('worker %d cannot be started: too many are being stopped', number)
+            self._due[number] = time.monotonic() + self._fork_backoff.next()
+            return False
+        self._workers.append(worker)
+        try:
+            self._fork(worker)
+        except OSError as error:
+            self._forget(worker)
+            delay = self._fork_backoff.next() or Backoff.FIRST
+            LOGGER.error(
+                'worker %d cannot be started: %s; next attempt in %.2f s',
+                number, error.strerror, delay,
+            )
+            self._due[number] = time.monotonic() + delay
+            return False
+        self._due.pop(number, None)
+        self._fork_backoff = Backoff(cap=5.0)
+        self._watch.due = 0.0
+        LOGGER.debug('%s starts', worker)
+        return True
+
+    def _hand(self) -> Hand:
+        hand = self._ledger.hand(self._slots.pop())
+        hand.clear()
+        return hand
+
+    def _fork(self, worker: Worker) -> None:
+        """Fork; this returns in the supervisor only."""
+        writer, lifeline = worker.open()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+        try:
+            pid = os.fork()
+            if not pid:
+                self._become(worker, writer, lifeline)
+            try:
+                worker.meet(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.close(writer)
+            os.close(lifeline)
+
+    def _become(self, worker: Worker, writer: int, lifeline: int) -> None:
+        """In the new process, which does not come back from here."""
+        status = 1
+        try:
+            seat.forget_exit_handlers()
+            for other in self._workers:
+                other.close()
+            place = seat.Seat(
+                worker.number, worker.hand, writer, lifeline, self._notifier.watchdog_interval
+            )
+            titles.set_title(f'{self._appname}: worker {worker.number}')
+            status = self._work(place, worker.config)
+        finally:
+            seat.leave(status)
+
+    # What workers tell, and their ends.
+
+    def _hear(self, worker: Worker) -> None:
+        for name, value in worker.hear():
+            if name == 'READY':
+                self._note_ready(worker)
+            elif name == 'STATUS':
+                worker.status = value
+            elif name == 'WHY':
+                worker.why.append(value)
+            elif name == 'RETIRING':
+                worker.is_retiring = True
+            elif name == 'LEFT':
+                worker.left = True
+            elif name == 'EXTEND_TIMEOUT_USEC' and value.isdigit() and not self._announced:
+                self._notifier.extend_timeout(int(value) / 1_000_000)
+
+    def _note_ready(self, worker: Worker) -> None:
+        if worker.is_ready:
+            return
+        worker.is_ready = True
+        worker.hand.progress()
+        self._failures.ready()
+        self._watch.weigh(worker)
+        self._watch.due = 0.0
+        LOGGER.info('%s is ready', worker)
+
+    def _announce(self) -> None:
+        """Tell once that all are ready, and again after a reload."""
+        if self._announced or self._outdated():
+            return
+        ready = {worker.number for worker in self._workers if worker.is_ready}
+        if not all(n in ready or n in self._left for n in range(1, self._wanted + 1)):
+            return
+        self._announced = self._notifier.ready() or not self._notifier.enabled
+        if not self._was_ready:
+            self._was_ready = True
+            self._report_ready()
+            LOGGER.debug('ready')
+
+    def _reap(self) -> None:
+        """Take the processes that have ended: workers, and, as process 1, orphans."""
+        ended = dict(reap() if self._reaps else ())
+        for worker in list(self._workers):
+            status = ended.get(worker.pid)
+            if status is None and not self._reaps:
+                pid, raw = os.waitpid(worker.pid, os.WNOHANG)
+                status = os.waitstatus_to_exitcode(raw) if pid else None
+            if status is not None:
+                self._hear(worker)
+                self._bury(worker, status)
+
+    def _bury(self, worker: Worker, status: int) -> None:
+        """A worker has ended."""
+        asked = worker.deadline is not None and not worker.timed_out
+        self._watch.died(worker.hand.read()[2])
+        worker.hand.bury()
+        self._forget(worker)
+        lived = time.monotonic() - worker.started
+        if worker.trace:
+            trace = worker.trace.decode(errors='replace').rstrip()
+            LOGGER.error('%s died here:\n%s', worker, trace)
+        if asked or (worker.is_retiring and not status):
+            LOGGER.log(logging.WARNING if status else logging.INFO, '%s has ended: %s', worker,
+                       describe(status))
+            if status not in (0, os.EX_TEMPFAIL):
+                self._note_failure(worker, status)
+            return
+        if worker.left and not status:
+            LOGGER.info('%s has ended of its own accord', worker)
+            self._left.add(worker.number)
+            return
+        self._note_death(worker, status, lived)
+
+    def _note_death(self, worker: Worker, status: int, lived: float) -> None:
+        delay = self._backoffs.setdefault(worker.number, Backoff()).next(lived)
+        words = f'{worker} ended after {lived:.1f} s: {describe(status)}'
+        if self._stopping is not None:
+            LOGGER.warning('%s', words)
+            return
+        if worker.is_ready or worker.timed_out:
+            LOGGER.error('%s; next one in %.2f s', words, delay)
+        else:
+            LOGGER.error('%s, before it was ready', words)
+            if worker.replaces is not None and self._old_config is not None:
+                self._give_up_reload(worker)
+                return
+            delay = delay or Backoff.FIRST
+            if self._failures.failed():
+                why = ' '.join(worker.why) or describe(status)
+                self._failure = WorkersFailed(
+                    f'no worker becomes ready: {why}', exit_status(status)
+                )
+                self._stop(signal.SIGTERM)
+        self._due[worker.number] = time.monotonic() + delay
+
+    def _note_failure(self, worker: Worker, status: int) -> None:
+        """A worker that was told to stop did not do it well: the service does neither."""
+        if self._stopping is None or self._failure is not None:
+            return
+        if status in (-signal.SIGKILL, 128 + signal.SIGTERM):
+            status = -signal.SIGTERM
+        self._failure = WorkersFailed(
+            ' '.join(worker.why) or f'worker {worker.number} ended: {describe(status)}',
+            exit_status(status),
+        )
+
+    def _forget(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        worker.close()
+        self._slots.append(worker.hand.index)
+        for other in self._workers:
+            if other.replaces is worker:
+                other.replaces = None
+
+    # Replacing.
+
+    def _outdated(self) -> list[Worker]:
+        """The workers that are to be replaced while they work."""
+        return [
+            worker for worker in self._workers
+            if worker.is_staying and worker.number <= self._wanted
+            and (worker.config is not self._config or worker.retire)
+            and worker.replaces is None
+        ]
+
+    def _replace_workers(self) -> None:
+        """One after the other: when the new one is ready, the old one stops."""
+        for worker in list(self._workers):
+            old = worker.replaces
+            if old is None:
+                continue
+            if worker.config is not self._config:
+                self._stop_worker(worker)  # it was started for a reload before the last one
+                worker.replaces = None
+            elif worker.is_ready:
+                worker.replaces = None
+                self._stop_worker(old)
+            elif time.monotonic() < self._patience(worker):
+                return
+            else:
+                self._overdue(worker)
+        outdated = self._outdated()
+        if not outdated:
+            self._old_config = None
+            return
+        old = min(outdated, key=lambda worker: worker.number)
+        if self._due.get(old.number, 0.0) <= self._now:
+            if old.retire:
+                LOGGER.info('%s is replaced: %s', old, old.retire)
+            self._start(old.number, replaces=old)
+
+    def _patience(self, worker: Worker) -> float:
+        """When a worker that is to replace another must be ready."""
+        return worker.started + float(worker.config.daemon['start_timeout'])
+
+    def _overdue(self, worker: Worker) -> None:
+        LOGGER.error('%s is not ready after %g s', worker, worker.config.daemon['start_timeout'])
+        worker.replaces = None
+        self._stop_worker(worker)
+        if self._old_config is not None:
+            self._give_up_reload(worker)
+        else:
+            self._due[worker.number] = time.monotonic() + Backoff(1.0, 60.0).next()
+
+    def _give_up_reload(self, worker: Worker) -> None:
+        """The new generation fails: back to the old one."""
+        assert self._old_config is not None
+        why = ' '.join(worker.why) or worker.status or 'no reason is known'
+        LOGGER.error('the reload is given up, the old workers go on: %s', why)
+        self._config, self._old_config = self._old_config, None
+        self._configure_own_logging()
+
+    def _release_workers(self) -> None:
+        """Stop those that are too many."""
+        for worker in self._workers:
+            if worker.number > self._wanted and worker.is_staying:
+                self._stop_worker(worker)
+
+    # Stopping.
+
+    def _stop_worker(self, worker: Worker) -> None:
+        worker.stop(signal.SIGTERM, worker.config.daemon['stop_timeout'] + GRACE)
+
+    def _stop(self, signum: int) -> None:
+        if self._stopping is None:
+            timeout = self._config.daemon['stop_timeout']
+            self._notifier.stopping('stopping')
+            self._notifier.extend_timeout(timeout + GRACE)
+        self._stopping = signum
+        for worker in self._workers:
+            if signum == signal.SIGTERM:
+                self._stop_worker(worker)
+            else:
+                worker.stop(signal.SIGQUIT, AT_ONCE)
+
+    def _kill_stragglers(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.deadline is not None and now >= worker.deadline:
+                LOGGER.error('%s has not stopped in time: killed', worker)
+                worker.deadline = NEVER
+                if not worker.timed_out:
+                    worker.hand.absolve()
+                worker.signal(signal.SIGKILL)
+
+    # Signals.
+
+    def _serve(self, signum: int) -> None:
+        if signum == signal.SIGCHLD:
+            return
+        LOGGER.info('%s', signal.Signals(signum).name)
+        if signum == signal.SIGQUIT or (signum == signal.SIGINT and self._stopping is not None):
+            self._stop(signum)
+        elif signum in (signal.SIGTERM, signal.SIGINT):
+            if self._stopping is None:
+                self._stop(signal.SIGTERM)
+        elif self._stopping is None:
+            {
+                signal.SIGHUP: self._reload,
+                signal.SIGUSR1: self._reload_in_place,
+                signal.SIGUSR2: self._log_state,
+                signal.SIGTTIN: self._add,
+                signal.SIGTTOU: self._remove,
+            }[signal.Signals(signum)]()
+
+    def _reload(self) -> None:
+        """HUP: replace the workers by such with the new configuration, if it is good."""
+        if not self._read_configuration():
+            return
+        self._notifier.reloading('replacing the workers')
+        self._announced = False
+        self._left.clear()
+
+    def _reload_in_place(self) -> None:
+        """USR1: each worker takes the new configuration over, the log files are reopened."""
+        if self._read_configuration():
+            self._old_config = None
+            for worker in self._workers:
+                worker.config = self._config
+        self._signal_all(signal.SIGUSR1)
+
+    def _read_configuration(self) -> bool:
+        try:
+            config = self._reread()
+        except Error as error:
+            for line in str(error).splitlines():
+                LOGGER.error('%s', line)
+            LOGGER.error('the configuration was not read; going on with the old one')
+            self._configure_own_logging()  # the same: it reopens the log files
+            return False
+        old, self._config = self._config, config
+        self._old_config = self._old_config or old
+        self._configure_own_logging()
+        for key in SETTLED:
+            if config.daemon[key] != old.daemon[key]:
+                LOGGER.warning('Daemon.%s changed: the next start will read it', key)
+        if config.daemon['workers'] != old.daemon['workers']:
+            self._wanted = config.daemon['workers']
+        return True
+
+    def _configure_own_logging(self) -> None:
+        try:
+            self._configure_logging(self._config)
+        except Error as error:
+            LOGGER.error('%s; logging goes on as before', error)
+
+    def _log_state(self) -> None:
+        """USR2: say what there is; each worker says where it is."""
+        for worker in self._workers:
+            LOGGER.warning(
+                '%s: %s, %.0f s old, %d messages',
+                worker, worker.state, time.monotonic() - worker.started, worker.hand.read()[2],
+            )
+        self._signal_all(signal.SIGUSR2)
+
+    def _add(self) -> None:
+        self._wanted = min(self._wanted + 1, MOST)
+        LOGGER.info('%d workers', self._wanted)
+
+    def _remove(self) -> None:
+        self._wanted = max(self._wanted - 1, 1)
+        LOGGER.info('%d workers', self._wanted)
+
+    def _signal_all(self, signum: int) -> None:
+        for worker in self._workers:
+            if worker.deadline is None:
+                worker.signal(signum)

@@ -1,0 +1,142 @@
+"""One worker as the supervisor sees it: a process, two pipes, and what it has told."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from clihelper.supervisor.policy import jittered
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clihelper.config import Config
+    from clihelper.ledger import Hand
+
+TRACE = 16384
+"""bytes of a crash's traceback that are kept"""
+
+CHUNK = 65536
+
+
+class Worker:
+    """One process.
+
+    :param number: which worker it is, from 1.
+    :param config: what it was started with.
+    :param hand: its slot in the shared memory.
+    :param replaces: the worker that is to stop once this one is ready.
+    :ivar int pid: the number of the process.
+    :ivar bool is_ready: whether it waits for work.
+    :ivar deadline: when it is killed, in seconds of ``time.monotonic``, because it was told to
+        stop; None: it was not.
+    :ivar bool timed_out: whether it is being killed for a handler that hangs.
+    :ivar bool is_retiring: whether it stops by itself, to be replaced.
+    :ivar str retire: why it is to be replaced once another is ready; empty: it is not.
+    :ivar memory: bytes above which it is to be replaced; None for no limit.
+    :ivar expires: when it is to be replaced.
+    :ivar bool left: whether it ended of its own accord, not to be replaced.
+    :ivar list why: its last words.
+    """
+
+    def __init__(
+        self, number: int, config: Config, hand: Hand, replaces: Worker | None = None
+    ) -> None:
+        self.number = number
+        self.config = config
+        self.hand = hand
+        self.replaces = replaces
+        self.pid = 0
+        self.pidfd = self.reader = self._lifeline = -1
+        self.started = time.monotonic()
+        self.is_ready = self.is_retiring = self.timed_out = self.left = False
+        self.deadline: float | None = None
+        self.retire = ''
+        self.status = ''
+        self.why: list[str] = []
+        self.trace = b''
+        self.memory = jittered(config.daemon['max_memory'])
+        age = jittered(config.daemon['max_age'])
+        self.expires = None if age is None else self.started + age
+        self._unread = b''
+
+    def __str__(self) -> str:
+        return f'worker {self.number} (pid {self.pid})'
+
+    @property
+    def is_staying(self) -> bool:
+        """Whether nothing has made it stop."""
+        return self.deadline is None and not self.is_retiring
+
+    @property
+    def state(self) -> str:
+        """What it is about, in a word."""
+        if not self.is_staying:
+            return 'stopping'
+        return 'ready' if self.is_ready else 'starting'
+
+    def open(self) -> tuple[int, int]:
+        """Make the pipes; returns the ends of the process that is to be forked.
+
+        :raises OSError: there are too many descriptors.
+        """
+        self.reader, writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.reader, False)
+        try:
+            lifeline, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(writer)
+            raise
+        return writer, lifeline
+
+    def meet(self, pid: int) -> None:
+        """It has been forked.
+
+        :raises OSError: there is no descriptor left to wait for it with.
+        """
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+
+    def close(self) -> None:
+        """Close the supervisor's ends."""
+        for descriptor in (self.pidfd, self.reader, self._lifeline):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pidfd = self.reader = self._lifeline = -1
+
+    def signal(self, signum: int) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+        try:
+            os.kill(self.pid, signum)  # it is a zombie until it is waited for
+        except ProcessLookupError:
+            pass
+
+    def stop(self, signum: int, patience: float) -> None:
+        """Tell it to stop, within *patience* seconds."""
+        deadline = time.monotonic() + patience
+        self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
+        self.signal(signum)
+
+    def hear(self) -> list[tuple[str, str]]:
+        """What it has told since: names and values. A traceback is kept in :attr:`trace`."""
+        try:
+            while chunk := os.read(self.reader, CHUNK):
+                self._unread += chunk
+        except BlockingIOError:
+            pass
+        *lines, self._unread = self._unread.split(b'\n')
+        told = []
+        for line in lines:
+            name, separator, value = line.partition(b'=')
+            if separator and name.isupper() and name.replace(b'_', b'').isalpha():
+                told.append((name.decode(), value.decode(errors='replace')))
+            elif len(self.trace) < TRACE:
+                self.trace += line + b'\n'
+        return told
+
+    def resident(self) -> int:
+        """The bytes of memory that it has: its resident set, what it shares included."""
+        try:
+            with open(f'/proc/{self.pid}/statm', 'rb') as file:
+                return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+        except (OSError, IndexError):  # it has ended
+            return 0

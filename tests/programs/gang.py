@@ -1,0 +1,69 @@
+"""A consumer that does what the message says, and notes each run in a file."""
+
+import ctypes
+import os
+import signal
+import time
+
+import clihelper
+
+
+class Gang(clihelper.ConsumerController):
+    def _setup(self):
+        if self.application_config.get('fail'):
+            raise ValueError('no hands')
+        self.notes = os.open(
+            self.application_config['notes'], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
+        )
+
+    def on_message(self, body, message):
+        self.message = message
+        what, _, name = body.partition(' ')
+        self.note('run', name or what)
+        getattr(self, f'do_{what}', lambda: None)()
+        self.note('done', name or what)
+
+    def note(self, what, name):
+        line = f'{what} {name} {os.getpid()} {self.worker} {time.monotonic()}\n'
+        os.write(self.notes, line.encode())
+
+    def do_segfault(self):
+        ctypes.string_at(0)
+
+    def do_exit(self):
+        os._exit(0)
+
+    def do_kill(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def do_devour(self):
+        """Until the kernel has enough of it."""
+        with open('/proc/self/oom_score_adj', 'w') as file:
+            file.write('1000')
+        hoard = []
+        while True:
+            hoard.append(bytearray(os.urandom(4096)) * 4096)
+
+    def do_hang(self):
+        time.sleep(600)
+
+    def do_seize(self):
+        """Hang in C, with the interpreter's lock held; no signal ends a wait for a mutex."""
+        lock, mutex = ctypes.PyDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+        lock(mutex)
+        lock(mutex)
+
+    def do_nap(self):
+        time.sleep(0.3)
+
+    def do_fail(self):
+        raise ValueError('not today')
+
+    def do_vary(self):
+        if self.message.attempts == 2:
+            os._exit(0)
+        raise ValueError('not today')
+
+
+clihelper.setup('gang')
+clihelper.run(Gang)

@@ -1,0 +1,68 @@
+"""What a supervisor decides: delays, limits, and words for an end."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from clihelper.supervisor.policy import (
+    HEALTHY,
+    Backoff,
+    Failures,
+    describe,
+    exit_status,
+    jittered,
+)
+
+
+def low(least, most):
+    return least
+
+
+def high(least, most):
+    return most
+
+
+def test_the_delay_doubles_up_to_a_cap_and_a_healthy_minute_resets_it():
+    backoff = Backoff(uniform=high)
+    assert [backoff.next() for _ in range(7)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert backoff.next(lived=HEALTHY - 1) == 1.0
+    assert backoff.next(lived=HEALTHY) == 0.0
+    assert backoff.next() == 0.1
+
+
+def test_the_delay_has_jitter_and_does_not_overflow():
+    backoff = Backoff(uniform=low)
+    delays = [backoff.next() for _ in range(5000)]
+    assert delays[:4] == [0.0, 0.05, 0.1, 0.2]
+    assert delays[-1] == 0.5
+
+
+def test_three_failures_in_a_row_are_too_many():
+    failures = Failures()
+    assert [failures.failed(), failures.failed()] == [False, False]
+    failures.ready()
+    assert [failures.failed(), failures.failed(), failures.failed()] == [False, False, True]
+
+
+def test_a_limit_is_never_exceeded():
+    assert jittered(100, low) == 80
+    assert jittered(100, high) == 100
+    assert jittered(None) is None
+    assert all(80 <= jittered(100) <= 100 for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    ('status', 'words', 'of_the_service'),
+    [
+        (0, 'status 0', 1),
+        (3, 'status 3', 3),
+        (-signal.SIGSEGV, 'SIGSEGV', 139),
+        (-signal.SIGKILL, 'SIGKILL (out of memory?)', 137),
+        (-40, 'signal 40', 168),
+    ],
+)
+def test_an_end_in_words_and_as_a_status(status, words, of_the_service):
+    assert describe(status) == words
+    assert exit_status(status) == of_the_service

@@ -1,0 +1,63 @@
+"""As process 1 of a container, for which a namespace of processes stands in."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clihelper.testing import Program
+from tests.test_workers import children
+
+PROGRAM = str(Path(__file__).parent / 'programs' / 'orphans.py')
+
+
+class Container(Program):
+    def __init__(self, folder, daemon='', more=''):
+        file = folder / 'orphans.yml'
+        file.write_text(f'Application: {{wake_interval: 0.1, {more}}}\nDaemon: {{{daemon}}}\n')
+        super().__init__(
+            ['unshare', '-pf', '--mount-proc', '--kill-child', sys.executable, PROGRAM, '-c',
+             str(file)],
+            notify=False, env={'PYTHONUNBUFFERED': '1'},
+        )
+
+    @property
+    def first(self):
+        """Process 1, by its number outside."""
+        return children(self.pid)[0]
+
+    def all(self):
+        return [self.first, *children(self.first), *map(children, children(self.first))]
+
+
+def zombies(pid):
+    return [
+        child for child in children(pid)
+        if Path(f'/proc/{child}/stat').read_text().rpartition(')')[2].split()[0] == 'Z'
+    ]
+
+
+@pytest.mark.parametrize(('daemon', 'count'), [('', 1), ('workers: 2', 2)])
+def test_orphans_are_reaped_and_own_children_are_not(tmp_path, daemon, count):
+    with Container(tmp_path, daemon) as container:
+        for _ in range(20):
+            assert container.wait_line(r'own child: (\d)')[1] == '7'
+        end = time.monotonic() + 5
+        while len(children(container.first)) > count + 2 or zombies(container.first):
+            assert time.monotonic() < end, children(container.first)
+            time.sleep(0.02)
+        started = time.monotonic()
+        os.kill(container.first, 15)
+        # Where one process does the work it goes on in the program, and that has its own status.
+        assert container.wait() == 3
+        assert time.monotonic() - started < 1
+        assert sum('after run' in line for line in container.lines) == 1
+
+
+def test_the_end_of_the_program_is_that_of_process_1(tmp_path):
+    with Container(tmp_path, more='die: true') as container:
+        assert container.wait() == 128 + 9
