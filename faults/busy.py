@@ -1,4 +1,4 @@
-"""A handler that is busy for five heartbeats: the connection is kept, and it is not called again."""
+"""A handler busy for five heartbeats: the connection is kept, and no message comes twice."""
 
 from __future__ import annotations
 

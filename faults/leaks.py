@@ -39,7 +39,7 @@ def _consume(workshop: Workshop, count: int) -> list[tuple[float, int]]:
     queue = streams.queue()
 
     def step() -> None:
-        streams.fill(queue, count, *HUNDRED)
+        streams.pour(queue, count, *HUNDRED)
         while workshop.count(queue):
             time.sleep(0.1)
 
