@@ -187,6 +187,7 @@ def test_deliveries_that_are_alike_are_taken_apart_the_same_way(wire, seed):
     assert wire.got == wanted
 
 
+@pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('place', range(1, 171))
 def test_a_changed_byte_is_not_overlooked_among_what_is_alike(monkeypatch, place):
     """Whatever byte it is: what a mould takes is what would have been taken without one."""
