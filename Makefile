@@ -5,6 +5,8 @@
 #   make lint    check style and types
 #   make docs    build the documentation: build/docs/index.html
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
+#   make faults  kill, stop and silence what a consumer needs, and print tables (ARGS, too)
+#   make soak    a million messages and a hundred faults; takes some minutes
 #   make clean   remove all that the above have made
 #
 # Everything is installed into .venv, by pip as you have configured it, with the python3 in PATH
@@ -16,11 +18,13 @@ PYTHON ?= python3
 ARGS   ?=
 VENV   := .venv
 RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
+LIBRABBITMQ := /usr/include/amqp.h
+GCC := /usr/bin/gcc
 
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test lint docs bench clean
+.PHONY: help run test lint docs bench faults soak clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -40,8 +44,14 @@ lint: $(VENV)/installed-lint
 docs: $(VENV)/installed-docs
 	python -m sphinx -W --keep-going -q -b html docs build/docs
 
-bench: $(VENV)/installed-bench $(RABBITMQ_SERVER)
+bench: $(VENV)/installed-bench $(RABBITMQ_SERVER) $(LIBRABBITMQ) $(GCC)
 	python -m benchmarks $(ARGS)
+
+faults: $(VENV)/installed-bench $(RABBITMQ_SERVER)
+	python -m faults $(ARGS)
+
+soak: $(VENV)/installed-bench $(RABBITMQ_SERVER)
+	python -m faults soak
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
@@ -73,6 +83,12 @@ $(VENV)/created:
 
 $(RABBITMQ_SERVER):
 	@$(call apt_install,rabbitmq-server)
+
+$(LIBRABBITMQ):
+	@$(call apt_install,librabbitmq-dev)
+
+$(GCC):
+	@$(call apt_install,gcc libc6-dev)
 
 $(VENV)/libfaketime: | $(VENV)/created
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { $(call apt_install,libfaketime); }

@@ -60,15 +60,20 @@ class Streams:
         return name
 
     def fill(self, queue: str, count: int, body: bytes, properties: Mapping[str, Any]) -> None:
-        """Put at least that many messages there, and return when they are.
+        """Put at least that many messages there, and return when they are."""
+        there = self.pour(queue, count, body, properties)
+        while there < count:
+            there = self.pour(queue, 0, body, properties)
+
+    def pour(self, queue: str, count: int, body: bytes, properties: Mapping[str, Any]) -> int:
+        """Publish at least that many messages; returns how many are in the queue then.
 
         The frames are made once and sent many times, which no client does as quickly.
         """
         data = frames(self.channel, queue, body, delivery_mode=1, **properties) * BATCH
         for _ in range(0, count, BATCH):
             self._connection.transport.write(data)
-        while self.channel.queue_declare(queue, passive=True).message_count < count:
-            pass
+        return int(self.channel.queue_declare(queue, passive=True).message_count)
 
     def publish(self, queue: str, body: bytes) -> float:
         """Publish one message; returns the time just before."""

@@ -13,7 +13,7 @@ from amqp.exceptions import UnexpectedFrame
 from amqp.method_framing import frame_handler
 
 from clihelper.amqp.acknowledgement import Acknowledger
-from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Wire, _parameters
+from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Mould, Wire, _parameters
 
 TAG = 'host.1.1'
 
@@ -26,7 +26,7 @@ def short(text):
     return bytes([len(text)]) + text.encode()
 
 
-def delivery(number, body, *, channel=1, pieces=1, tag=TAG, properties=None):
+def delivery(number, body, *, channel=1, pieces=1, tag=TAG, properties=None, key=None):
     """The frames of a delivery, its body in that many frames."""
     content = amqp.Message(body, **(properties or {}))
     method = (
@@ -34,7 +34,7 @@ def delivery(number, body, *, channel=1, pieces=1, tag=TAG, properties=None):
         + short(tag)
         + struct.pack('>QB', number, number % 2)
         + short('shop')
-        + short(f'order.{number}')
+        + short(key or f'order.{number}')
     )
     header = struct.pack('>HHQ', 60, 0, len(body)) + content._serialize_properties()
     frames = [frame(1, channel, method), frame(2, channel, header)]
@@ -162,6 +162,55 @@ def test_type_and_encoding_are_those_of_the_properties(wire, kind, encoding, roa
     (message,) = got
     assert (message.content_type, message.content_encoding) == (kind, encoding)
     assert message.properties == given
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_deliveries_that_are_alike_are_taken_apart_the_same_way(wire, seed):
+    chance = random.Random(seed)
+    stream, wanted = b'', []
+    for number in range(2, 400, 2):  # even ones are not redelivered
+        body = chance.randbytes(chance.choice([1, 100, 100, 300]))
+        odd = chance.random() < 0.05
+        key, tag = ('other' if odd else 'same'), number + (chance.random() < 0.05)
+        channel = 2 if chance.random() < 0.05 else 1
+        identity = f'{tag:04}' + 'x' * (chance.random() < 0.05)
+        stream += b''.join(
+            delivery(
+                tag, body, channel=channel, key=key, properties={'correlation_id': identity}
+            )
+        )
+        wanted.append((tag, body, bool(tag % 2), 'shop', key, identity))
+    cut = chance.randrange(len(stream))
+    for part in (stream[:cut], stream[cut:]):
+        wire.far.sendall(part)
+        wire.connection.take()
+    assert wire.got == wanted
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('place', range(1, 171))
+def test_a_changed_byte_is_not_overlooked_among_what_is_alike(monkeypatch, place):
+    """Whatever byte it is: what a mould takes is what would have been taken without one."""
+    frames = [b''.join(delivery(number, b'x' * 100, key='same')) for number in (2, 4, 6, 8)]
+    assert len(frames[0]) == 170
+    changed = bytearray(frames[2])
+    changed[-place] ^= 1
+    stream = b''.join([*frames[:2], bytes(changed), frames[3]])
+    results = []
+    for moulds in (True, False):
+        ends = Ends()
+        if not moulds:
+            monkeypatch.setattr(Mould, 'take', lambda self, data, position: position)
+        ends.far.sendall(stream)
+        try:
+            ends.connection.take()
+        except Exception as error:
+            results.append((ends.got, type(error)))
+        else:
+            results.append((ends.got, None))
+        with contextlib.suppress(ConnectionResetError):  # an error may have closed it
+            ends.close()
+    assert results[0] == results[1]
 
 
 def test_frames_of_two_channels_may_be_interleaved(wire):

@@ -60,9 +60,8 @@ BASIC, BASIC_ACK = 60, 80
 DELIVER = b'\x00\x3c\x00\x3c'  # class 60, method 60
 SHORTEST_DELIVERY = 12
 SHORTEST_HEADER = 22
-PROPERTIES = 12  # where they begin: behind the class, the weight and the size of the body
 HAS_TYPE, HAS_ENCODING = 0x80, 0x40  # in the first byte of the properties, which are flags
-TYPE = PROPERTIES + 2  # where the content type is, behind the flags
+TYPE = 2  # where the content type is, behind the flags
 HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
 
 _frame = Struct('>BHI').unpack_from  # type, channel, size
@@ -79,15 +78,15 @@ class Delivery:
     :ivar int delivery_tag: its number on its channel.
     """
 
-    __slots__ = ('_channel', '_content', '_header', '_origin', 'body', 'delivery_tag')
+    __slots__ = ('_channel', '_content', '_origin', '_packed', 'body', 'delivery_tag')
 
     def __init__(
-        self, channel: Any, delivery_tag: int, origin: bytes, header: bytes, body: bytes
+        self, channel: Any, delivery_tag: int, origin: bytes, packed: bytes, body: bytes
     ) -> None:
         self._channel = channel
         self.delivery_tag = delivery_tag
         self._origin = origin  # redelivered, exchange, routing key, as they came
-        self._header = header
+        self._packed = packed  # the properties, as they came
         self.body = body
         self._content: Any = None
 
@@ -111,7 +110,7 @@ class Delivery:
         """AMQP's basic properties."""
         if self._content is None:
             self._content = amqp.Message()
-            self._content._load_properties(BASIC, self._header, PROPERTIES)
+            self._content._load_properties(BASIC, self._packed, 0)
         return self._content.properties  # type: ignore[no-any-return]
 
     @property
@@ -124,20 +123,20 @@ class Delivery:
     @property
     def content_type(self) -> str | None:
         """The MIME type."""
-        header = self._header
-        if not header:
+        packed = self._packed
+        if not packed:
             return self.properties.get('content_type')
-        return _short(header, TYPE) if header[PROPERTIES] & HAS_TYPE else None
+        return _short(packed, TYPE) if packed[0] & HAS_TYPE else None
 
     @property
     def content_encoding(self) -> str | None:
         """The encoding."""
-        header = self._header
-        if not header:
+        packed = self._packed
+        if not packed:
             return self.properties.get('content_encoding')
-        flags = header[PROPERTIES]
-        place = TYPE + 1 + header[TYPE] if flags & HAS_TYPE else TYPE
-        return _short(header, place) if flags & HAS_ENCODING else None
+        flags = packed[0]
+        place = TYPE + 1 + packed[TYPE] if flags & HAS_TYPE else TYPE
+        return _short(packed, place) if flags & HAS_ENCODING else None
 
     @property
     def redelivered(self) -> bool:
@@ -166,6 +165,57 @@ class Delivery:
     def requeue(self) -> None:
         """Put it back in its queue."""
         self._channel.basic_reject(self.delivery_tag, requeue=True)
+
+
+class Mould:
+    """Takes apart, in one step each, deliveries of the shape of another.
+
+    They are of the same consumer, exchange and routing key, and have properties of the same
+    length. What is the same in all of them is compared and not looked into.
+
+    :param data: has the other one.
+    :param places: where in it the method's frame, the delivery tag, the header's frame and the
+        body's begin.
+    :param consumer: gets the deliveries.
+    """
+
+    __slots__ = (
+        '_channel', '_consumer', '_head', '_middle', '_origin', '_size', '_tail', '_unpack',
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        data: bytes,
+        places: tuple[int, int, int, int],
+        channel: Any,
+        consumer: Callable[[Delivery], None],
+    ) -> None:
+        start, tag, header, body = places
+        length = header + 11  # of the body, behind the class and the weight
+        struct = Struct(f'>{tag - start}sQ{length - tag - 8}sQ{body - length - 9}s4sI')
+        self._channel = channel
+        self._consumer = consumer
+        self._unpack = struct.unpack_from
+        self._size = struct.size
+        self._head, _, self._middle, _, _, self._tail, _ = self._unpack(data, start)
+        self._origin = data[tag + 8 : header - 1]
+
+    def take(self, data: bytes, position: int) -> int:
+        """Hand over the complete deliveries that follow each other; where the last one ends."""
+        channel, consumer, unpack, size = self._channel, self._consumer, self._unpack, self._size
+        head, middle, tail, origin = self._head, self._middle, self._tail, self._origin
+        end = len(data)
+        while position + size < end:
+            its_head, tag, its_middle, length, packed, its_tail, again = unpack(data, position)
+            body = position + size
+            after = body + length
+            if its_middle != middle or its_head != head or its_tail != tail or again != length:
+                break
+            if not length or after >= end or data[after] != FRAME_END:
+                break
+            consumer(Delivery(channel, tag, origin, packed, data[body:after]))
+            position = after + 1
+        return position
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
@@ -237,6 +287,8 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             socket_settings={socket.TCP_USER_TIMEOUT: 2000 * heartbeat},
         )
         self._consumers: dict[tuple[int, bytes], Callable[[Delivery], None]] = {}
+        self._shape: tuple[int, int, bytes] | None = None  # of the delivery before
+        self._mould: Mould | None = None
         self._write_lock = threading.Lock()
         self._write_timeout = WRITE_TIMEOUT
         self._deadline = 0.0
@@ -498,37 +550,55 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         :param position: where in *data* a frame begins.
         :returns: where the first frame begins that is none of such a delivery.
         """
-        end, first = len(data), position
-        while end - position > SHORTEST_DELIVERY:
-            kind, channel, size, method, length = _deliver_frame(data, position)
-            header = position + size + OVERHEAD
-            if method != DELIVER or kind != METHOD or end - header < SHORTEST_HEADER:
-                break
-            tag = position + 12
-            origin = tag + length + 8
-            consumer = self._consumers.get((channel, data[tag : origin - 8]))
-            kind, header_channel, size, _, _, length = _header_frame(data, header)
-            body = header + size + OVERHEAD
-            after = body + length + OVERHEAD
-            if kind != HEADER or header_channel != channel or after > end or not length:
-                break
-            if _frame(data, body) != (BODY, channel, length) or consumer is None:
-                break
-            if not data[header - 1] == data[body - 1] == data[after - 1] == FRAME_END:
-                break
-            consumer(
-                Delivery(
-                    self.channels[channel],
-                    _tag(data, origin - 8)[0],
-                    data[origin : header - 1],
-                    data[header + 7 : body - 1],
-                    data[body + 7 : after - 1],
-                )
-            )
-            position = after
+        first: int = position
+        before = -1
+        while position != before:
+            before = position
+            if self._mould is not None:
+                position = self._mould.take(data, position)
+                if position == before:
+                    self._mould = None
+            position = self._take_delivery(data, position)
         if position > first:
             self.bytes_recv += 1  # by which py-amqp knows that the broker lives
         return position
+
+    def _take_delivery(self, data: bytes, position: int) -> int:
+        """Hand over one delivery, if a complete one begins there; returns where it ends."""
+        end = len(data)
+        if end - position <= SHORTEST_DELIVERY:
+            return position
+        kind, channel, size, method, length = _deliver_frame(data, position)
+        header = position + size + OVERHEAD
+        if method != DELIVER or kind != METHOD or end - header < SHORTEST_HEADER:
+            return position
+        tag = position + 12
+        origin = tag + length + 8
+        consumer = self._consumers.get((channel, data[tag : origin - 8]))
+        kind, header_channel, size, _, _, length = _header_frame(data, header)
+        body = header + size + OVERHEAD
+        after: int = body + length + OVERHEAD
+        if kind != HEADER or header_channel != channel or after > end or not length:
+            return position
+        if _frame(data, body) != (BODY, channel, length) or consumer is None:
+            return position
+        if not data[header - 1] == data[body - 1] == data[after - 1] == FRAME_END:
+            return position
+        places = position, origin - 8, header, body
+        shape = header - position, body - header, data[origin : header + 7]
+        if shape == self._shape:  # as many as two in a row are the rule
+            self._mould = Mould(data, places, self.channels[channel], consumer)
+        self._shape = shape
+        consumer(
+            Delivery(
+                self.channels[channel],
+                _tag(data, origin - 8)[0],
+                data[origin : header - 1],
+                data[header + 19 : body - 1],
+                data[body + 7 : after - 1],
+            )
+        )
+        return after
 
     def _fetch(self, sock: Any) -> bytes | None:
         """What has arrived: None for nothing, b'' for the end."""
