@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 import threading
 import time
@@ -143,6 +144,32 @@ def wait_for(channel, queue, body):
     while not any(message.body == body for message in take(channel, queue)):
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.fixture
+def silent_resolver(tmp_path):
+    """A name server that does not answer, and the words before a command that has to ask it."""
+    address = '127.77.77.77'
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((address, 53))
+        server.settimeout(20)
+        configuration = tmp_path / 'resolv.conf'
+        configuration.write_text(f'nameserver {address}\n')
+        mount = f'mount --bind {configuration} /etc/resolv.conf && exec "$@"'
+        yield server, ['unshare', '-m', 'sh', '-c', mount, 'sh']
+
+
+def test_looking_up_the_name_of_the_broker_is_bounded_and_ended_by_a_signal(
+    configure, silent_resolver
+):
+    server, words = silent_resolver
+    config = configure('amqp://broker.example.com//')
+    with Program([*words, sys.executable, PROGRAM, '-c', config, '-f']) as program:
+        server.recv(512)
+        program.wait_line('no broker: .*no answer to what address that is; next attempt', 20)
+        server.recv(512)
+        time.sleep(0.3)
+        ends(program, 'TERM', 75, 1)
 
 
 # A connection that ends
