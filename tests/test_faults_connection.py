@@ -36,8 +36,8 @@ def channel(broker):
 def configure(tmp_path, queue_name):
     """Writes a configuration; returns its path."""
 
-    def configure(url, more='', wake_interval=3600):
-        return write(tmp_path, url, queue_name, more, wake_interval)
+    def configure(url, more='', **options):
+        return write(tmp_path, url, queue_name, more, **options)
 
     return configure
 
@@ -136,6 +136,20 @@ def test_waiting_for_a_confirmation_ends_with_a_stop(
     proxy.cut()
     wait_for(channel, queue_name, f'publish_and_raise {queue_name}')
     assert not take(channel, f'{queue_name}.dead')
+
+
+def test_settling_a_message_ends_with_a_stop(configure, channel, proxy, queue_name):
+    """One that is to be run again: the queue in which it waits has to be declared."""
+    with consuming(configure(proxy.url, heartbeat=10)) as program:
+        send(channel, queue_name, 'sleep 1')
+        program.wait_line('got sleep')
+        send(channel, queue_name, 'fail')
+        time.sleep(0.5)  # it is there, and waits behind the other
+        proxy.swallow()
+        program.wait_line('failed .run 1 of')
+        ends(program, 'TERM', 0, 1.5)
+    proxy.cut()
+    wait_for(channel, queue_name, 'fail')
 
 
 def wait_for(channel, queue, body):
