@@ -196,6 +196,24 @@ def test_publishing_under_a_memory_alarm_is_bounded(broker, channel, alarm, monk
         connection.drop()
 
 
+def test_what_cannot_be_published_is_told_and_the_connections_stay(
+    configure, channel, queue_name
+):
+    with consuming(configure()) as program:
+        for words, said in (
+            ('no-such-queue', 'no queue gets it'),
+            ('key no-such-exchange', "404 NOT_FOUND - no exchange 'no-such-exchange'"),
+            ('no-such-queue', 'no queue gets it'),
+        ):
+            send(channel, queue_name, f'publish {words}')
+            program.wait_line(f'publish failed in 0.*: .*{said}')
+        send(channel, queue_name, f'publish {queue_name}')
+        program.wait_line('published in')
+        program.wait_line('got published')
+        assert not logged(program, 'lost the broker')
+        assert program.stop() == 0
+
+
 @pytest.mark.parametrize(
     ('change', 'undo', 'said'),
     [
