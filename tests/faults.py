@@ -16,11 +16,16 @@ from clihelper.testing import Program
 PROGRAM = str(Path(__file__).parent / 'programs' / 'faults.py')
 
 HEARTBEAT = 1
-"""seconds, of the configuration that :func:`write` writes"""
+"""seconds, of the configuration that :func:`write` writes if not told otherwise"""
 
 
 def write(
-    folder: Path, url: str, queue: str, more: str = '', wake_interval: float = 3600
+    folder: Path,
+    url: str,
+    queue: str,
+    more: str = '',
+    wake_interval: float = 3600,
+    heartbeat: int = HEARTBEAT,
 ) -> str:
     """Write a configuration for one queue; its path.
 
@@ -29,7 +34,7 @@ def write(
     path = folder / 'faults.yml'
     path.write_text(
         f'Application: {{wake_interval: {wake_interval}, go: {folder}/go}}\n'
-        f'AMQP:\n  url: {url}\n  heartbeat: {HEARTBEAT}\n  queues: {{{queue}: }}\n{more}'
+        f'AMQP:\n  url: {url}\n  heartbeat: {heartbeat}\n  queues: {{{queue}: }}\n{more}'
     )
     return str(path)
 

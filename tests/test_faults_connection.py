@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 import threading
 import time
@@ -35,8 +36,8 @@ def channel(broker):
 def configure(tmp_path, queue_name):
     """Writes a configuration; returns its path."""
 
-    def configure(url, more='', wake_interval=3600):
-        return write(tmp_path, url, queue_name, more, wake_interval)
+    def configure(url, more='', **options):
+        return write(tmp_path, url, queue_name, more, **options)
 
     return configure
 
@@ -137,12 +138,52 @@ def test_waiting_for_a_confirmation_ends_with_a_stop(
     assert not take(channel, f'{queue_name}.dead')
 
 
+def test_settling_a_message_ends_with_a_stop(configure, channel, proxy, queue_name):
+    """One that is to be run again: the queue in which it waits has to be declared."""
+    with consuming(configure(proxy.url, heartbeat=10)) as program:
+        send(channel, queue_name, 'sleep 1')
+        program.wait_line('got sleep')
+        send(channel, queue_name, 'fail')
+        time.sleep(0.5)  # it is there, and waits behind the other
+        proxy.swallow()
+        program.wait_line('failed .run 1 of')
+        ends(program, 'TERM', 0, 1.5)
+    proxy.cut()
+    wait_for(channel, queue_name, 'fail')
+
+
 def wait_for(channel, queue, body):
     """Wait until a message is back in its queue."""
     end = time.monotonic() + 10
     while not any(message.body == body for message in take(channel, queue)):
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.fixture
+def silent_resolver(tmp_path):
+    """A name server that does not answer, and the words before a command that has to ask it."""
+    address = '127.77.77.77'
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((address, 53))
+        server.settimeout(20)
+        configuration = tmp_path / 'resolv.conf'
+        configuration.write_text(f'nameserver {address}\n')
+        mount = f'mount --bind {configuration} /etc/resolv.conf && exec "$@"'
+        yield server, ['unshare', '-m', 'sh', '-c', mount, 'sh']
+
+
+def test_looking_up_the_name_of_the_broker_is_bounded_and_ended_by_a_signal(
+    configure, silent_resolver
+):
+    server, words = silent_resolver
+    config = configure('amqp://broker.example.com//')
+    with Program([*words, sys.executable, PROGRAM, '-c', config, '-f']) as program:
+        server.recv(512)
+        program.wait_line('no broker: .*no answer to what address that is; next attempt', 20)
+        server.recv(512)
+        time.sleep(0.3)
+        ends(program, 'TERM', 75, 1)
 
 
 # A connection that ends

@@ -59,8 +59,8 @@ class Patience:
             self._last = now + LAST_MOMENT
         end = deadline if self._last is None else min(deadline, self._last)
         if now >= end:
-            why = 'within its time' if end == deadline else 'before the stop'
-            raise NoAnswer(f'no answer {why}; it is unknown', end != deadline)
+            stopped = end != deadline
+            raise NoAnswer(f'the broker does not answer{" before the stop" * stopped}', stopped)
         descriptors = () if descriptor is None else (descriptor,)
         pipe: tuple[int, ...] = (self._signals.fileno(),)
         left = end - now

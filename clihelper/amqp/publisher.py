@@ -228,6 +228,8 @@ class Publisher:
 
         :param letters: what has not been sent.
         """
+        if unknown:
+            why += '; it is unknown whether it arrives'
         missing = [(letter, why) for letter in (*self._unconfirmed.values(), *letters)]
         failed = sorted([*self._failed, *missing], key=lambda each: each[0].number)
         self._forget()

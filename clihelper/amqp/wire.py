@@ -31,6 +31,7 @@ from amqp.transport import SSLTransport, TCPTransport
 from clihelper.amqp import publishing
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.heartbeat import Heart
+from clihelper.amqp.names import look_up
 from clihelper.amqp.tls import hear_last_words, wrap
 from clihelper.schema import TLS
 
@@ -619,6 +620,21 @@ class _Unblocking:
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         self.sock.setblocking(False)
+
+    def _connect(self, host: bytes | str, port: int, timeout: float) -> None:
+        """Connect to the first address that answers, within *timeout* seconds in all."""
+        deadline = time.monotonic() + timeout
+        fault: OSError = TimeoutError('no address')
+        for family, kind, protocol, _, address in look_up(host, port, timeout):
+            self.sock = socket.socket(family, kind, protocol)
+            try:
+                self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                self.sock.connect(address)
+                return
+            except OSError as error:
+                self.sock.close()
+                self.sock, fault = None, error
+        raise fault
 
     def _shutdown_transport(self) -> None:
         """Leave at once: TLS would say goodbye, and wait for an answer."""

@@ -271,14 +271,21 @@ def _drop(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
         raise _missing(words)
     if chosen and not options.yes:
         _print_summary(rows)
-        answer = input(f'Drop {len(chosen)} dead letters for good? [y/N] ')
-        if answer.strip().lower() not in ('y', 'yes'):
+        if not _confirmed(f'Drop {len(chosen)} dead letters for good? [y/N] '):
             chosen = []
     for letter in chosen:
         letters.drop(letter)
     letters.flush()
     print(f'dropped: {len(chosen)}')
     return 0
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ('y', 'yes')
+    except EOFError:
+        print()
+        return False
 
 
 def _missing(words: Any) -> UsageError:

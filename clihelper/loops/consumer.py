@@ -24,7 +24,7 @@ from clihelper.amqp.connection import (
     Unreachable,
 )
 from clihelper.amqp.message import Message, decode, settle_at_once
-from clihelper.amqp.patience import POLL
+from clihelper.amqp.patience import POLL, Patience
 from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.record import Record
 from clihelper.amqp.retries import Held, Waiting, steps
@@ -60,6 +60,7 @@ class ConsumerLoop(Loop):
         super().__init__(host)
         self._section = section = host.config.amqp
         self._connection = Connection.of(section, host.appname)
+        self._connection.wait_for = Patience(host.signals, lambda: host.is_running).wait
         self._topology = Topology(section, *host.own_topology)
         self._waiting = Waiting(self._topology, section['retry'])
         self._held = Held()
