@@ -16,6 +16,7 @@ PYTHON ?= python3
 ARGS   ?=
 VENV   := .venv
 RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
+OPENSSL := /usr/bin/openssl
 
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -30,7 +31,7 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/libfaketime
+test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime
 	python -m pytest $(ARGS)
 
 lint: $(VENV)/installed-lint
@@ -73,6 +74,9 @@ $(VENV)/created:
 
 $(RABBITMQ_SERVER):
 	@$(call apt_install,rabbitmq-server)
+
+$(OPENSSL):
+	@$(call apt_install,openssl)
 
 $(VENV)/libfaketime: | $(VENV)/created
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { $(call apt_install,libfaketime); }
