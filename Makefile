@@ -20,6 +20,7 @@ VENV   := .venv
 RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
 LIBRABBITMQ := /usr/include/amqp.h
 GCC := /usr/bin/gcc
+OPENSSL := /usr/bin/openssl
 
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -34,7 +35,7 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/libfaketime
+test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime
 	python -m pytest $(ARGS)
 
 lint: $(VENV)/installed-lint
@@ -89,6 +90,9 @@ $(LIBRABBITMQ):
 
 $(GCC):
 	@$(call apt_install,gcc libc6-dev)
+
+$(OPENSSL):
+	@$(call apt_install,openssl)
 
 $(VENV)/libfaketime: | $(VENV)/created
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { $(call apt_install,libfaketime); }

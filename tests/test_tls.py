@@ -156,6 +156,17 @@ def test_who_does_not_trust_the_other_is_told_in_one_line(configure, secure, giv
     assert said in line
 
 
+def test_what_the_broker_says_of_a_certificate_is_heard_each_time(secure):
+    """It says so and closes while the client, which thinks that all is well, writes already."""
+    options = {**secure.options, 'certificate': None, 'key': None}
+    for _ in range(30):
+        connection = Wire(secure.url, 0, 5, 'test', options)
+        with pytest.raises(OSError, match='certificate required') as caught:
+            connection.connect()
+        connection.collect()
+        assert 'which is not set' in tls.refusal(caught.value, options)
+
+
 def test_an_expired_certificate_is_an_error_at_the_start(configure, secure):
     with serving(secure, 'expired'):
         assert 'certificate has expired' in fails(configure())

@@ -648,6 +648,7 @@ class _Secure(_Unblocking, SSLTransport):  # type: ignore[misc]
     wrap: Callable[[socket.socket], Any]
 
     def _wrap_socket(self, sock: socket.socket) -> Any:
+        sock.settimeout(self.connect_timeout)  # of the handshake; before 5.2 py-amqp sets none
         return self.wrap(sock)
 
     def _write(self, data: bytes) -> None:
