@@ -93,7 +93,7 @@ class Controller:
 
     @config.setter
     def config(self, config: Config) -> None:
-        self._config = config
+        self.take_over(config)
 
     @property
     def application_config(self) -> Mapping[str, Any]:
@@ -257,8 +257,24 @@ class Controller:
 
     def attach(self, life: LifeCycle) -> None:
         """Called before ``__init__``, so that a subclass has its configuration there."""
+        _legacy().adapt(self)
         self._life = life
-        self._config = life.config
+        self.take_over(life.config)
+
+    def take_over(self, config: Config) -> None:
+        """Have another configuration from now on."""
+        self._config = config
+
+    def driven(self) -> Controller:
+        """Whose hooks the life cycle calls: this one's, unless it has somebody stand in."""
+        return self
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith('__'):
+                raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+            return _legacy().attribute(self, name)
 
     @property
     def _life_cycle(self) -> LifeCycle:
@@ -348,6 +364,13 @@ class ConsumerController(Controller):
             from clihelper.amqp.entities import Entities
 
             Entities(config.amqp, queues, exchanges, cls.__name__)
+
+
+def _legacy() -> Any:
+    """The door to programs of other times; it stands above this module, and imports it."""
+    import importlib
+
+    return importlib.import_module('clihelper.legacy')
 
 
 def _overridden(controller: Controller, name: str) -> bool:

@@ -101,6 +101,7 @@ class LifeCycle:
         self.notifier = notifier
         self.loop: Loop
         self.was_ready = False
+        self.signum = 0
         self._reread = reread
         self._configure_logging = configure_logging
         self._before_loop: Callable[[], None] | None = before_loop
@@ -143,7 +144,7 @@ class LifeCycle:
     @contextmanager
     def alive(self, controller: Controller) -> Iterator[None]:
         """The whole life of *controller*."""
-        self._controller = controller
+        self._controller = controller.driven()
         self.signals.urgent = self._urgent
         try:
             yield
@@ -357,7 +358,7 @@ class LifeCycle:
     def serve_signals(self) -> None:
         """Act on the signals in the pipe. To be called where nothing is in hand."""
         for signum in self.signals.read():
-            self._serve(signum)
+            self.serve(signum)
 
     def _urgent(self, signum: int, frame: FrameType | None) -> None:
         """What cannot wait for the loop: the deadline, QUIT, and a second INT."""
@@ -388,7 +389,8 @@ class LifeCycle:
         elif not call_back_in(caller, self._serve_waiting):
             self._retry_later()
 
-    def _serve(self, signum: int) -> None:
+    def serve(self, signum: int) -> None:
+        """Act on a signal, after the one that is being acted on, if one is."""
         self._waiting.append(signum)
         self._serve_waiting()
 
@@ -412,6 +414,7 @@ class LifeCycle:
             LOGGER.info('%s while stopping: noted', name)
             return
         LOGGER.info('%s', name)
+        self.signum = signum
         try:
             self._hook(signum)()
         except Exception:
