@@ -47,7 +47,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its home when it is first used (:pep:`562`)."""
     home = _HOMES.get(name)
     if home is None:
-        if name.startswith('__'):
+        # A word in small letters is a module that is about to be imported.
+        if name.startswith('__') or (name.isalpha() and name.islower()):
             raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
         from clihelper import legacy
 

@@ -272,8 +272,8 @@ class Controller:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith('__'):
-                raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+            if name.startswith('__') or not _legacy().has(name):
+                return object.__getattribute__(self, name)  # which raises what is usual
             return _legacy().attribute(self, name)
 
     @property

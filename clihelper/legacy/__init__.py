@@ -1,7 +1,7 @@
 """Programs of clihelper 1.0 to 1.7: the door of the room, which is all that others know of it.
 
 Three things lead here. A subclass of ``Controller`` is about to be made (:func:`adapt`); an
-attribute that a controller has not is asked for (:func:`attribute`); a name that the package has
+attribute that a controller has not is asked for (:func:`has`, :func:`attribute`); a name that the package has
 not is asked for or assigned (:func:`module_attribute`, :func:`assign`). What is behind the door is
 imported for programs of that time only: ``adaptation`` has a class of the program inherit from
 ``controller``, whose ``driver`` calls its hooks; ``module`` has what the package had.
@@ -9,7 +9,7 @@ imported for programs of that time only: ``adaptation`` has a class of the progr
 
 from __future__ import annotations
 
-from clihelper.legacy.tables import DEFINED, MENTIONED, OF_CONTROLLER, OF_MODULE
+from clihelper.legacy.tables import CONSTANTS, DEFINED, MENTIONED, OF_MODULE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 running: Any = None
 """The controller that runs"""
 
-#: Names that a controller of today has not, and that need none of that time.
-READABLE = frozenset(OF_CONTROLLER) & (MENTIONED - DEFINED | {
+#: Names that a controller of today has not, and that do not need one of that time.
+READABLE = frozenset(row[0] for row in CONSTANTS) | {
     '_options', '_arguments', '_debug', '_get_application_config', '_get_config',
-    '_get_wake_interval', 'logging_config', 'is_shutting_down', 'WAKE_INTERVAL', '_WAKE_INTERVAL',
-    'SLEEP_UNIT', '_SLEEP_UNIT',
-})
+    '_get_wake_interval', 'logging_config', 'is_shutting_down',
+}
 
 
 def adapt(controller: object) -> None:
@@ -43,19 +42,16 @@ def adapt(controller: object) -> None:
         adaptation.adapt(cls, own)
 
 
+def has(name: str) -> bool:
+    """Whether a controller of today that has not an attribute has it from 1.x."""
+    return name in READABLE
+
+
 def attribute(controller: object, name: str) -> Any:
-    """An attribute that *controller* has not, from 1.x.
+    """Such an attribute."""
+    from clihelper.legacy.controller import Former
 
-    :raises AttributeError: nor was it there.
-    """
-    if name in READABLE:
-        from clihelper.legacy.controller import Former
-
-        return vars(Former)[name].__get__(controller, type(controller))
-    raise AttributeError(
-        f'{type(controller).__name__!r} object has no attribute {name!r}',
-        name=name, obj=controller,
-    )
+    return vars(Former)[name].__get__(controller, type(controller))
 
 
 def module_attribute(name: str) -> Any:

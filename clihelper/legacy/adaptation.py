@@ -41,5 +41,6 @@ def adapt(cls: Any, own: list[Any]) -> None:
     for name in HOOKS_CALLED_BY_NAME:
         if not hasattr(Controller, name):
             setattr(Controller, name, vars(Former)[name])
-    for name in owners.keys() & cls.defined_by_program:
-        deprecation.defined(owners[name], name)
+    for name, owner in owners.items():
+        if name in cls.defined_by_program:
+            deprecation.defined(owner, name)

@@ -64,6 +64,7 @@ class Former(Controller):
     """What its classes define"""
     hooks_of_program: dict[str, str]
     """Its names of the hooks; see :mod:`clihelper.legacy.hooks`"""
+    _sections: Any
 
     def __init__(self, options: Any, arguments: list[str]) -> None:
         self.options = options
@@ -108,7 +109,7 @@ class Former(Controller):
         self._life_cycle.restart()
 
     def on_sigusr1(self, frame: object = None) -> None:
-        self.reload_configuration()
+        self._driver.reload_by_hook()
 
     def on_sigusr2(self, frame: object = None) -> None:
         self._life_cycle.log_stacks()
@@ -162,21 +163,34 @@ class Former(Controller):
     # The configuration.
 
     def take_over(self, config: Config) -> None:
-        vars(self)['_config'] = as_written(config)
+        self._sections = as_written(config)
+
+    @property
+    def _config(self) -> Any:
+        deprecation.used_of_controller('_config')
+        return self._sections
+
+    @_config.setter
+    def _config(self, sections: Any) -> None:
+        self._sections = sections
+
+    @_config.deleter
+    def _config(self) -> None:
+        del self._sections
 
     @property
     def config(self) -> Any:
         """The configuration as it is in the file."""
-        return self._config
+        return self._sections
 
     @config.setter
     def config(self, config: Any) -> None:
-        vars(self)['_config'] = config
+        self._sections = config
 
     @property
     def application_config(self) -> Any:
         """The ``Application`` section as it is in the file."""
-        return self._config['Application']  # type: ignore[index]
+        return self._sections['Application']
 
     @property
     def wake_interval(self) -> float:
@@ -197,7 +211,7 @@ class Former(Controller):
     def logging_config(self) -> Any:
         from clihelper.legacy import module
 
-        return module.logging_config(self._config or {})
+        return module.logging_config(self._sections)
 
     def _get_application_config(self) -> Any:
         deprecation.used_of_controller('_get_application_config')
@@ -225,6 +239,7 @@ class Former(Controller):
 
     @property
     def _state(self) -> Any:
+        deprecation.used_of_controller('_state')
         return numbers.number_of(self._driver.state, later=self.later)
 
     @_state.setter

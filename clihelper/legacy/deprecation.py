@@ -62,13 +62,8 @@ def code_of(value: Any) -> Any:
 
 def text(row: Row) -> str:
     """What is said of an old name, also by ``clihelper upgrade-check``."""
-    old, new, since, note = row
-    return f'{old} is of clihelper {since}; now: {new}' + (f' ({plain(note)})' if note else '')
-
-
-def plain(note: str) -> str:
-    """A note without markup, as part of a sentence."""
-    return note.replace('``', '').rstrip('.')
+    old, new, since, _ = row
+    return f'{old} is a name of clihelper {since}; now: {new}'
 
 
 def _warn(row: Row, filename: str, line: int, names: dict[str, Any]) -> None:

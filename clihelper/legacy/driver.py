@@ -155,10 +155,7 @@ class Driver(Controller):
         self._on_signal('on_sighup')
 
     def on_sigusr1(self) -> None:
-        if self.hook('on_sigusr1') is None and self.hook('reload') is not None:
-            self.call('reload')
-        else:
-            self._on_signal('on_sigusr1')
+        self._on_signal('on_sigusr1')
 
     def on_sigusr2(self) -> None:
         self._on_signal('on_sigusr2')
@@ -276,6 +273,13 @@ class Driver(Controller):
             self.ending = self.state not in RUNNING
         elif self.state in RUNNING:
             self._life_cycle.stop()
+
+    def reload_by_hook(self) -> None:
+        """As USR1: by the program's own, if it has one."""
+        if self.hook('reload') is not None:
+            self.call('reload')
+        else:
+            self.reload()
 
     def reload(self) -> None:
         """Read the configuration anew, unless HUP has just done that."""

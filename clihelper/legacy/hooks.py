@@ -6,7 +6,8 @@ from clihelper.legacy.deprecation import code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import ast
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
 PAIRS = {
@@ -44,13 +45,9 @@ def resolve(methods: dict[str, Any]) -> tuple[frozenset[str], dict[str, str]]:
     :param methods: what the program's classes define, by name.
     """
     called = {name: calls_of_itself(methods.get(name)) for name in {*TODAY, *ORDINARY}}
-    helpers = {
-        name for name in ORDINARY
-        if name in methods
-        and (any(name in called[hook] and hook not in called[name] for hook in TODAY)
-             or (name != 'wake' and required_arguments(methods[name])))
-    }
-    defined = frozenset(methods) - helpers
+    defined = _without_helpers(called, {
+        name: required_arguments(method) for name, method in methods.items()
+    })
     hooks = {}
     for which, (elder, later) in PAIRS.items():
         if later in defined and (elder not in defined or elder in called.get(later, ())):
@@ -58,6 +55,34 @@ def resolve(methods: dict[str, Any]) -> tuple[frozenset[str], dict[str, str]]:
         elif elder in defined:
             hooks[which] = elder
     return defined, hooks
+
+
+def resolve_source(methods: Mapping[str, ast.FunctionDef | ast.AsyncFunctionDef]) -> set[str]:
+    """As :func:`resolve`, of a class that is there as source: what it defines."""
+    called = {
+        name: _attributes_of_first(methods[name]) if name in methods else ()
+        for name in {*TODAY, *ORDINARY}
+    }
+    return set(_without_helpers(called, {
+        name: max(len(method.args.args) - 1 - len(method.args.defaults), 0)
+        for name, method in methods.items()
+    }))
+
+
+def _without_helpers(
+    called: Mapping[str, Iterable[str]], methods: Mapping[str, int]
+) -> frozenset[str]:
+    """The names of those that are no helpers.
+
+    :param called: what each of the hooks calls.
+    :param methods: how many arguments each method must have.
+    """
+    return frozenset(
+        name for name, required in methods.items()
+        if name not in ORDINARY
+        or not (any(name in called[hook] and hook not in called[name] for hook in TODAY)
+                or (required and name != 'wake'))
+    )
 
 
 def required_arguments(method: Any) -> int:
@@ -83,9 +108,18 @@ def calls_of_itself(method: Any) -> Iterable[str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, SyntaxError):
         return tuple(code.co_names)  # there is no source: the receiver is not known
-    itself = code.co_varnames[:1]
+    return _attributes_of_first(tree.body[0])
+
+
+def _attributes_of_first(method: ast.AST) -> list[str]:
+    """The names of attributes of its first argument that a method uses."""
+    import ast
+
+    if not isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) or not method.args.args:
+        return []
+    itself = method.args.args[0].arg
     return [
-        node.attr for node in ast.walk(tree)
+        node.attr for node in ast.walk(method)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-        and node.value.id in itself
+        and node.value.id == itself
     ]

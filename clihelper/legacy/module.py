@@ -67,7 +67,7 @@ def read(name: str) -> Any:
     deprecation.used_of_module(name)
     if name in FUNCTIONS:
         return FUNCTIONS[name]
-    if name in ('LOGGER', 'logger'):
+    if name == 'LOGGER':
         return logging.getLogger('clihelper')
     name = name.lstrip('_')
     readers: Mapping[str, Callable[[], Any]] = {

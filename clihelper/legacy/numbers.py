@@ -19,6 +19,11 @@ class Number(int):
     state: State
     words: str
 
+    @property
+    def name(self) -> str:
+        """The name of the state, as today's states have it."""
+        return self.state.name
+
     def __new__(cls, value: int, state: State, words: str) -> Number:
         number = super().__new__(cls, value)
         number.state = state

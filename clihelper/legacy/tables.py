@@ -55,7 +55,6 @@ GLOBALS: Table = (
     ('DEFAULT_FORMAT', 'the Logging section', '1.6.3', ''),
     ('LOGGING_OBJ', 'logging.config.dictConfig', '1.6.3', 'What ``setup_logging`` made.'),
     ('LOGGER', "logging.getLogger('clihelper')", '1.4', ''),
-    ('logger', "logging.getLogger('clihelper')", '1.2-1.4', ''),
     ('_APPNAME', 'setup', '1.0-1.5', ''),
     ('_DESCRIPTION', 'setup', '1.0-1.5', ''),
     ('_VERSION', 'setup', '1.0-1.5', ''),
@@ -111,7 +110,7 @@ ACCESSORS: Table = (
     ('config', 'config', '1.6', 'The sections and keys of the file alone, without defaults.'),
     ('application_config', 'application_config', '1.6', ''),
     ('_config', 'config', '1.0', 'May be written to.'),
-    ('_logger', 'logger', '1.0', ''),
+    ('_logger', '_logger', '1.0', ''),
     ('_state', 'state', '1.0', 'A number.'),
     ('_options', 'options', '1.0', ''),
     ('_arguments', 'arguments', '1.0', ''),
@@ -205,16 +204,11 @@ MODULE = (FUNCTIONS, GLOBALS)
 OF_MODULE = {row[0]: row for table in MODULE for row in table if row[0] != row[1]}
 OF_CONTROLLER = {row[0]: row for table in CONTROLLER for row in table if row[0] != row[1]}
 
-#: Today's names that a program of that time may give another meaning.
-SHARED = frozenset({'stop', 'set_state'})
+#: A subclass of ``Controller`` that defines one of these is of that time,
+DEFINED = frozenset(OF_CONTROLLER)
 
-#: A subclass of ``Controller`` that defines one of these is of that time.
-DEFINED = frozenset(OF_CONTROLLER) | SHARED
-
-#: So is one whose methods name one of these: no other program has reason to.
+#: and so is one whose methods name one of these: no other program has reason to.
 MENTIONED = frozenset(
     name for name, row in OF_CONTROLLER.items()
     if name.startswith(('_', 'STATE_', 'is_')) or row in CONSTANTS
-) - {'_config', '_logger', '_state'} | {
-    'current_state', 'state_description', 'logging_config', 'reload_configuration',
-}
+) | {'current_state', 'state_description', 'logging_config', 'reload_configuration'}
