@@ -1,23 +1,25 @@
 """Programs of clihelper 1.0 to 1.7: the door of the room, which is all that others know of it.
 
-Three things lead here. A subclass of ``Controller`` is about to be made (:func:`adapt`); an
-attribute that a controller has not is asked for (:func:`has`, :func:`attribute`); a name that the package has
-not is asked for or assigned (:func:`module_attribute`, :func:`assign`). What is behind the door is
-imported for programs of that time only: ``adaptation`` has a class of the program inherit from
-``controller``, whose ``driver`` calls its hooks; ``module`` has what the package had.
+Three things lead here. A subclass of ``Controller`` is about to be made (:func:`adapt`); a
+controller is asked for an attribute that it has not (:func:`has`, :func:`attribute`); the package
+is asked for a name that it has not, or that is assigned (:func:`module_attribute`,
+:func:`assign`). What is behind the door is imported for programs of that time only:
+``adaptation`` has a class of the program inherit from ``controller``, whose ``driver`` calls its
+hooks; ``module`` has what the package had.
 """
 
 from __future__ import annotations
+
+import weakref
 
 from clihelper.legacy.tables import CONSTANTS, DEFINED, MENTIONED, OF_MODULE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-running: Any = None
-"""The controller that runs"""
+_running: Callable[[], Any] | None = None
 
 #: Names that a controller of today has not, and that do not need one of that time.
 READABLE = frozenset(row[0] for row in CONSTANTS) | {
@@ -31,8 +33,8 @@ def adapt(controller: object) -> None:
 
     :param controller: made, but not initialized.
     """
-    global running
-    running = controller
+    global _running
+    _running = weakref.ref(controller)  # it is not kept for this
     cls = type(controller)
     own = list(_classes_of_program(cls))
     defined = {name for each in own for name in vars(each)}
@@ -40,6 +42,11 @@ def adapt(controller: object) -> None:
         from clihelper.legacy import adaptation
 
         adaptation.adapt(cls, own)
+
+
+def running() -> Any:
+    """The controller that runs, or None."""
+    return _running() if _running is not None else None
 
 
 def has(name: str) -> bool:

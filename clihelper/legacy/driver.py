@@ -373,8 +373,8 @@ class Driver(Controller):
         finally:
             signals.deliver = None
             kept, self._kept = self._kept, []
-        for signum in kept:
-            self._life_cycle.serve(signum)
+        # The loop is to serve them when it has done with this call.
+        signals.put_back(kept)
 
     def _deliver(self, signum: int, frame: FrameType | None) -> None:
         if signum == RETRY and self._looks_again:

@@ -154,7 +154,7 @@ def _load() -> Config:
 
 def _running() -> Any:
     """The controller that runs, or another that the program has put there."""
-    return _variables.controller or legacy.running
+    return _variables.controller or legacy.running()
 
 
 def _path_of_running() -> str | None:
