@@ -101,7 +101,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return f'cannot be read: {os.strerror(error.errno or 0)}'
     if isinstance(error, SyntaxError):
-        return f'is no Python 3: line {error.lineno}: {error.msg}'
+        where = f'line {error.lineno}: ' if error.lineno else ''
+        return f'is no Python 3: {where}{error.msg}'
     return f'is no Python 3: {error}'
 
 

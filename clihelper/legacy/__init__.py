@@ -10,6 +10,7 @@ hooks; ``module`` has what the package had.
 
 from __future__ import annotations
 
+import sys
 import weakref
 
 from clihelper.legacy.tables import CONSTANTS, DEFINED, MENTIONED, OF_MODULE
@@ -38,7 +39,11 @@ def adapt(controller: object) -> None:
     cls = type(controller)
     own = list(_classes_of_program(cls))
     defined = {name for each in own for name in vars(each)}
-    if defined & DEFINED or any(names & MENTIONED for names in _mentioned(own)):
+    if (
+        defined & DEFINED
+        or any(names & MENTIONED for names in _mentioned(own))
+        or _may_run_ioloop(defined)
+    ):
         from clihelper.legacy import adaptation
 
         adaptation.adapt(cls, own)
@@ -89,6 +94,15 @@ def _classes_of_program(cls: type) -> Iterator[type]:
         if each.__module__.partition('.')[0] == 'clihelper':
             return
         yield each
+
+
+def _may_run_ioloop(defined: set[str]) -> bool:
+    """Whether ``_process`` may start Tornado's IOLoop, for another hook to stop, as was usual."""
+    return (
+        'tornado.ioloop' in sys.modules
+        and '_process' in defined
+        and not defined.isdisjoint(('_cleanup', '_shutdown'))
+    )
 
 
 def _mentioned(classes: list[type]) -> Iterator[set[str]]:

@@ -219,11 +219,9 @@ class Driver(Controller):
     @property
     def is_going_on(self) -> bool:
         """Whether nothing has asked the program to end, as far as it has been told."""
-        if self.ending:
-            return False
-        if self.state not in RUNNING:
-            return self.state is State.RELOADING and self._is_active('end')
-        return self._runs_itself or self._life_cycle.is_running
+        if self.ending or self._is_active('end'):
+            return not self.ending
+        return self.state in RUNNING and (self._runs_itself or self._life_cycle.is_running)
 
     @property
     def number(self) -> numbers.Number:
@@ -343,7 +341,7 @@ class Driver(Controller):
             self._life_cycle.loop.stop()
         if self._clean or self._is_told or self.hook('_cleanup') is None:
             return
-        if running_event_loop() is not None:
+        if _runs_for_ever(sys._getframe()):
             is_due = self._runs_itself or self._is_active('_process')
         else:
             is_due = self._runs_itself and not (
@@ -382,7 +380,7 @@ class Driver(Controller):
         elif signum not in self._kept:
             self._kept.append(signum)
         event_loop = running_event_loop()
-        if event_loop is not None:
+        if event_loop is not None and _runs_for_ever(frame):
             event_loop.call_soon_threadsafe(self._serve_kept)
         elif 'asyncio' in sys.modules and not self._looks_again:
             # An event loop may be about to run.
@@ -393,3 +391,14 @@ class Driver(Controller):
         kept, self._kept = self._kept, []
         for signum in kept:
             self._life_cycle.serve(signum)
+
+
+def _runs_for_ever(frame: FrameType | None) -> bool:
+    """Whether an event loop runs around *frame*, and does not end by itself when work is done."""
+    if running_event_loop() is None:
+        return False
+    while frame is not None:
+        if frame.f_code.co_name in ('run_until_complete', 'run_sync'):
+            return False
+        frame = frame.f_back
+    return True
