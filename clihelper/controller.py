@@ -378,4 +378,4 @@ def _overridden(controller: Controller, name: str) -> bool:
     if name in vars(controller):
         return True
     owner = next(cls for cls in type(controller).__mro__ if name in vars(cls))
-    return owner.__module__ != __name__
+    return owner.__module__.partition('.')[0] != 'clihelper'

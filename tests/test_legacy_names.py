@@ -227,6 +227,44 @@ def test_a_program_of_today_loads_the_list_of_names_alone(tmp_path: Path) -> Non
     assert done.stdout.splitlines() == ['False', 'clihelper.legacy clihelper.legacy.tables']
 
 
+HARNESS = """\
+import clihelper
+from clihelper.testing import Harness
+
+class First(clihelper.Controller):
+    def setup(self):
+        print('setup', self._get_config('word'))
+
+    def process(self):
+        print('process')
+
+class Second(First):
+    def cleanup(self):
+        print('cleanup', self.is_stopping)
+
+for cls in (First, Second):
+    with Harness(cls, {'Application': {'word': 'hello'}}) as harness:
+        assert type(harness.controller) is cls
+        harness.tick()
+        harness.configure({'Application': {'word': 'again'}})
+        harness.signal('HUP')
+    print(harness.controller.is_stopped)
+"""
+
+
+def test_a_test_of_its_author_runs_it(tmp_path: Path) -> None:
+    (tmp_path / 'harness.py').write_text(HARNESS)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', 'harness.py'], cwd=tmp_path,
+        env={'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=30,
+    )
+    assert done.stderr == ''
+    assert done.stdout.splitlines() == [
+        'setup hello', 'process', 'setup again', 'True',
+        'setup hello', 'process', 'cleanup False', 'setup again', 'cleanup True', 'True',
+    ]
+
+
 def test_a_name_that_never_was_is_no_attribute(tmp_path: Path) -> None:
     code = (
         'import clihelper\n'

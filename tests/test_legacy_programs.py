@@ -118,6 +118,7 @@ def test_hup_begins_again_in_the_same_process(start: Start, name: str) -> None:
         assert running.life.pid == pid
         assert running.life.logged(running.last_words) == rounds
     assert len(running.answers()) == len(running.ports)
+    assert len(running.answers()) == len(running.ports)
     running.life.signal('TERM')
     assert running.status() == 0
     assert running.life.logged(running.last_words) == 3
@@ -134,6 +135,7 @@ def test_usr1_reloads_and_the_work_goes_on(start: Start, name: str) -> None:
     while not new.exists():
         assert time.monotonic() < end
         time.sleep(0.005)
+    assert len(running.answers()) == len(running.ports)
     assert len(running.answers()) == len(running.ports)
     running.life.signal('TERM')
     assert running.status() == 0

@@ -24,17 +24,11 @@ Daemon: {pidfile: FOLDER/pid}
 Start = Callable[..., Life]
 
 
-@pytest.fixture(params=['earlier', 'later'])
-def style(request: pytest.FixtureRequest) -> str:
-    """The names that the program uses."""
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(params=['foreground', 'daemon'])
-def start(request: pytest.FixtureRequest, tmp_path: Path, style: str) -> Start:
-    """Gives the life of the program, in the foreground or as a daemon."""
-    options = ('-f',) if request.param == 'foreground' else ()
+@pytest.fixture(params=['foreground-earlier', 'daemon-later'])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
+    """Gives the life of the program, with the names of 1.4 or of 1.6."""
+    where, style = request.param.split('-')
+    options = ('-f',) if where == 'foreground' else ()
 
     def begin(way: str = 'works', **keywords: Any) -> Life:
         keywords = {'config': CONFIG, 'options': options, **keywords}

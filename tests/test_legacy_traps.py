@@ -278,6 +278,14 @@ def test_a_method_of_its_own_is_no_hook(start: Start, name: str, expected: list[
         assert reports(life) == expected
 
 
+def test_a_constant_that_is_no_interval_is_one_line(start: Start) -> None:
+    with start('Ceaseless', config='Daemon: {pidfile: FOLDER/pid}\n') as life:
+        life.wait_report('process')
+        assert status(life) == 78
+        assert life.logged('Traceback') == 0
+        assert life.logged('the wake interval of Ceaseless is 0, not above 0') == 1
+
+
 def test_hup_written_out(start: Start) -> None:
     with start('CopiesHup') as life:
         life.wait_report('process')

@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 
 from clihelper.controller import Controller
+from clihelper.errors import ConfigurationError
 from clihelper.legacy import numbers
 from clihelper.legacy.hooks import PAIRS, required_arguments
 from clihelper.legacy.loops import AlarmLoop
@@ -187,7 +188,11 @@ class Driver(Controller):
     def wake_interval(self) -> float:
         if self.hook('wake_interval') == '_get_wake_interval':
             return float(self.call('wake_interval'))
-        return float(self.program.wake_interval)
+        interval = float(self.program.wake_interval)
+        if interval <= 0 and not self.overrides_wake_interval:
+            name = type(self.program).__name__
+            raise ConfigurationError(f'the wake interval of {name} is {interval:g}, not above 0')
+        return interval
 
     @property
     def brings_loop(self) -> bool:

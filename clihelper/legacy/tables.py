@@ -192,6 +192,8 @@ BEHAVIOUR: Table = (
     ('Unknown keys in ``Daemon``', 'Are faults.', '1.0', 'Were ignored.'),
     ("An option with ``action='callback'``", 'Is refused: use a type.', '1.0',
      'optparse called back.'),
+    ('An ``optparse.OptionGroup``', 'Is refused: use ``parser.add_argument_group``.', '1.0',
+     'It was added to the parser.'),
     ('``clihelper-init``', 'Is gone: the README has programs to begin with.', '1.6.1',
      'Wrote a project.'),
 )

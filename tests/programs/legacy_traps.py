@@ -313,6 +313,13 @@ class Explicit(clihelper.Controller):
         clihelper.Controller.cleanup(self)
 
 
+class Ceaseless(clihelper.Controller):
+    WAKE_INTERVAL = 0
+
+    def process(self):
+        report('process')
+
+
 class StopsInProcess(clihelper.Controller):
     def process(self):
         report('process')
