@@ -286,6 +286,15 @@ def test_a_constant_that_is_no_interval_is_one_line(start: Start) -> None:
         assert life.logged('the wake interval of Ceaseless is 0, not above 0') == 1
 
 
+def test_stop_written_out_cleans_up_once(start: Start) -> None:
+    with start('CleansUpInStop') as life:
+        life.wait_report('process')
+        begin_again(life)
+        life.signal('TERM')
+        assert status(life) == 0
+        assert reports(life) == 2 * ['process', 'stop', 'cleanup']
+
+
 def test_hup_written_out(start: Start) -> None:
     with start('CopiesHup') as life:
         life.wait_report('process')

@@ -27,7 +27,7 @@ def adapt(cls: Any, own: list[Any]) -> None:
     :param cls: the class that is about to be made.
     :param own: it, and those of its bases that are the program's.
     """
-    if cls.__mro__[len(own)] not in (Controller, Former) or 'defined_by_program' in vars(cls):
+    if cls.__mro__[len(own)] not in (Controller, Former):
         return
     owners = {name: each for each in reversed(own) for name in vars(each)}
     cls.defined_by_program, cls.hooks_of_program = resolve(

@@ -76,7 +76,7 @@ class Driver(Controller):
         """The program's name for a hook; None: it has none."""
         return self._hooks.get(which)
 
-    def call(self, which: str, *arguments: object) -> Any:
+    def call_hook(self, which: str, *arguments: object) -> Any:
         """Call a hook, if the program has it."""
         name = self.hook(which)
         return getattr(self.program, name)(*arguments) if name is not None else None
@@ -109,12 +109,12 @@ class Driver(Controller):
     def _setup(self) -> None:
         self.ending = self._clean = self._is_told = False
         if not self.defines('run'):
-            self.call('_setup')
+            self.call_hook('_setup')
 
     def _process(self) -> Any:
         with self._listening():
             if self.state in RUNNING:
-                return self.call('_process')
+                return self.call_hook('_process')
         return None
 
     def _loop(self) -> None:
@@ -132,14 +132,14 @@ class Driver(Controller):
 
     def _shutdown(self) -> None:
         if not self.ending and not self._is_active('end'):
-            self.call('end')
+            self.call_hook('end')
         self.ending = True
         self._end_loop()
 
     def _cleanup(self) -> None:
         if not self._clean:
             self._clean = True
-            self.call('_cleanup')
+            self.call_hook('_cleanup')
         for name in OVER:
             if self.defines(name):
                 getattr(self.program, name)()
@@ -170,7 +170,7 @@ class Driver(Controller):
         if self.hook('set_state') is not None:
             self._active.append('set_state')
             try:
-                self.call('set_state', self.number)
+                self.call_hook('set_state', self.number)
             finally:
                 self._active.remove('set_state')
 
@@ -182,12 +182,12 @@ class Driver(Controller):
     def config(self, config: Config) -> None:
         self.program.take_over(config)
         if self.state is State.RELOADING:
-            self.call('reload')
+            self.call_hook('reload')
 
     @property
     def wake_interval(self) -> float:
         if self.hook('wake_interval') == '_get_wake_interval':
-            return float(self.call('wake_interval'))
+            return float(self.call_hook('wake_interval'))
         interval = float(self.program.wake_interval)
         if interval <= 0 and not self.overrides_wake_interval:
             name = type(self.program).__name__
@@ -267,7 +267,7 @@ class Driver(Controller):
             signal_later(signal.SIGTERM, 0)
             return
         if not self._is_active('end') and not self.ending:
-            self.call('end')
+            self.call_hook('end')
         self.ending = True
         if self.state is State.RELOADING:
             self._end_loop()
@@ -280,7 +280,7 @@ class Driver(Controller):
     def reload_by_hook(self) -> None:
         """As USR1: by the program's own, if it has one."""
         if self.hook('reload') is not None:
-            self.call('reload')
+            self.call_hook('reload')
         else:
             self.reload()
 
@@ -293,7 +293,7 @@ class Driver(Controller):
         """Set up, and run the loop, as ``Controller.run`` did."""
         if self._is_active('on_sighup'):
             return  # HUP itself begins again
-        self.call('_setup')
+        self.call_hook('_setup')
         if self.is_going_on:
             self.program._loop()
 
@@ -334,7 +334,7 @@ class Driver(Controller):
         if not self.is_going_on:
             return
         self.note(State.ACTIVE)
-        self.call('_process')
+        self.call_hook('_process')
         if self.is_going_on:
             getattr(self.program, self.hook('sleep') or '_sleep')()
 
@@ -354,7 +354,7 @@ class Driver(Controller):
             )
         if is_due:
             self._clean = True
-            self.call('_cleanup')
+            self.call_hook('_cleanup')
 
     def _worked(self) -> None:
         if self.ending and self._runs_itself:

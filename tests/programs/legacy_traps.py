@@ -342,6 +342,27 @@ class ShutsDownInProcess(clihelper.Controller):
         report('cleanup')
 
 
+class CleansUpInStop(clihelper.Controller):
+    """Writes out what ``stop`` was."""
+
+    def process(self):
+        report('process')
+
+    def stop(self):
+        report('stop')
+        self.set_state(self.STATE_STOP_REQUESTED)
+        signal.setitimer(signal.ITIMER_PROF, 0, 0)
+        while self.is_running and self.is_waiting_to_stop:
+            time.sleep(self.SLEEP_UNIT)
+        if not self.is_stopping:
+            self.set_state(self.STATE_STOPPING)
+        self.cleanup()
+        self._stopped()
+
+    def cleanup(self):
+        report('cleanup')
+
+
 class StopsInThread(clihelper.Controller):
     def process(self):
         report('process')
