@@ -6,6 +6,8 @@ it. What needs kombu or Tornado is imported on first use.
 
 from __future__ import annotations
 
+import sys
+
 __version__ = '2.0.0.dev0'
 
 TYPE_CHECKING = False
@@ -45,7 +47,12 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its home when it is first used (:pep:`562`)."""
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        # A word in small letters is a module that is about to be imported.
+        if name.startswith('__') or (name.isalpha() and name.islower()):
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        from clihelper import legacy
+
+        return legacy.module_attribute(name)
     import importlib
 
     value = globals()[name] = getattr(importlib.import_module(home), name)
@@ -54,3 +61,19 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+class _Package(type(sys)):  # type: ignore[misc]
+    """The package, to whose former variables a program may assign."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith('__') or name in _HOMES or isinstance(value, type(sys)):
+            super().__setattr__(name, value)
+            return
+        from clihelper import legacy
+
+        if not legacy.assign(name, value):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -175,7 +175,9 @@ class Run:
         with ExitStack() as held:
             # Pushed first, so that it is told last: with all released, it can be started anew.
             held.callback(self._report)
-            if not self.foreground:
+            if self.foreground:
+                self._say_who()
+            else:
                 self._look_ahead(held)
             self._listen(held)
             if self.detaches:
@@ -291,9 +293,7 @@ class Run:
             self.readiness.failed(self.status, self.lines)
 
     def _work(self, held: ExitStack) -> int:
-        if self.foreground:
-            self._say_who()
-        else:
+        if not self.foreground:
             self._settle()
         if self.config.daemon['prevent_core']:
             daemonize.prevent_core()

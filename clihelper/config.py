@@ -70,6 +70,11 @@ class Config(_Base):
         section: dict[str, Any] = self['AMQP']
         return section
 
+    def written(self) -> dict[str, Any]:
+        """What is in the file, made anew, without the defaults."""
+        written: dict[str, Any] = self._root.plain() if self._root is not None else dict(self)
+        return written
+
     def locate(self, *keys: object) -> str:
         """Where a key is, ``file:line:column``; or the nearest that contains it, or the file.
 

@@ -94,7 +94,7 @@ class Controller:
 
     @config.setter
     def config(self, config: Config) -> None:
-        self._config = config
+        self.take_over(config)
 
     @property
     def application_config(self) -> Mapping[str, Any]:
@@ -272,8 +272,24 @@ class Controller:
 
     def attach(self, life: LifeCycle) -> None:
         """Called before ``__init__``, so that a subclass has its configuration there."""
+        _legacy().adapt(self)
         self._life = life
-        self._config = life.config
+        self.take_over(life.config)
+
+    def take_over(self, config: Config) -> None:
+        """Have another configuration from now on."""
+        self._config = config
+
+    def driven(self) -> Controller:
+        """Whose hooks the life cycle calls: this one's, unless it has somebody stand in."""
+        return self
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith('__') or not _legacy().has(name):
+                return object.__getattribute__(self, name)  # which raises what is usual
+            return _legacy().attribute(self, name)
 
     @property
     def _life_cycle(self) -> LifeCycle:
@@ -365,9 +381,16 @@ class ConsumerController(Controller):
             Entities(config.amqp, queues, exchanges, cls.__name__)
 
 
+def _legacy() -> Any:
+    """The door to programs of other times; it stands above this module, and imports it."""
+    import importlib
+
+    return importlib.import_module('clihelper.legacy')
+
+
 def _overridden(controller: Controller, name: str) -> bool:
     """Whether a class below clihelper's, or the instance, has an attribute of its own."""
     if name in vars(controller):
         return True
     owner = next(cls for cls in type(controller).__mro__ if name in vars(cls))
-    return owner.__module__ != __name__
+    return owner.__module__.partition('.')[0] != 'clihelper'

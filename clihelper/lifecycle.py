@@ -132,6 +132,7 @@ class LifeCycle:
         self.was_told = False
         self._place = place or Place()
         self.sockets: list[socket] = []
+        self.signum = 0
         self._reread = reread
         self._configure_logging = configure_logging
         self._before_loop: Callable[[], None] | None = before_loop
@@ -174,7 +175,7 @@ class LifeCycle:
     @contextmanager
     def alive(self, controller: Controller) -> Iterator[None]:
         """The whole life of *controller*."""
-        self._controller = controller
+        self._controller = controller.driven()
         self.signals.urgent = self._urgent
         try:
             yield
@@ -410,7 +411,7 @@ class LifeCycle:
     def serve_signals(self) -> None:
         """Act on the signals in the pipe. To be called where nothing is in hand."""
         for signum in self.signals.read():
-            self._serve(signum)
+            self.serve(signum)
 
     def _urgent(self, signum: int, frame: FrameType | None) -> None:
         """What cannot wait for the loop: the deadline, QUIT, and a second INT."""
@@ -441,7 +442,8 @@ class LifeCycle:
         elif not call_back_in(caller, self._serve_waiting):
             self._retry_later()
 
-    def _serve(self, signum: int) -> None:
+    def serve(self, signum: int) -> None:
+        """Act on a signal, after the one that is being acted on, if one is."""
         self._waiting.append(signum)
         self._serve_waiting()
 
@@ -466,6 +468,7 @@ class LifeCycle:
             return
         LOGGER.info('%s', name)
         self.was_told = self.was_told or signum in (signal.SIGTERM, signal.SIGINT)
+        self.signum = signum
         try:
             self._hook(signum)()
         except Exception:

@@ -105,6 +105,12 @@ class Signals:
         # A handler that the program put in the place of ours has dealt with its signal.
         return [n for n in dict.fromkeys(numbers) if n in self._handled and self._is_ours(n)]
 
+    def put_back(self, numbers: list[int]) -> None:
+        """Put signals into the pipe again, for somebody else to read."""
+        if numbers and self._owner:
+            self.arrived = True
+            os.write(self._writer, bytes(numbers))
+
     def wait(self, seconds: float | None) -> bool:
         """Wait until a signal comes, for at most *seconds*; True if one did."""
         return bool(wait_readable((self._reader,), seconds))

@@ -9,6 +9,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
 import reference  # noqa: E402  (the folders above come first)
+import upgrading  # noqa: E402
 
 import clihelper  # noqa: E402
 
@@ -36,15 +37,17 @@ html_show_copyright = False
 html_show_sourcelink = False
 
 
-def make_reference(app: Any, page: str, source: list[str]) -> None:
-    """Put the text made from the schema in the place of the page's own."""
+def make_pages(app: Any, page: str, source: list[str]) -> None:
+    """Put the text made from the schema in the place of the page's own, tables behind another."""
     if page == 'reference':
         source[0] = reference.page()
+    elif page == 'upgrading':
+        source[0] += upgrading.tables()
 
 
 def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls when it has read this file."""
-    app.connect('source-read', make_reference)
-    # Made anew at each build: Sphinx does not know that it depends on the schema.
-    app.connect('env-get-outdated', lambda *_: ['reference'])
+    app.connect('source-read', make_pages)
+    # Made anew at each build: Sphinx does not know that they depend on the package.
+    app.connect('env-get-outdated', lambda *_: ['reference', 'upgrading'])
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

@@ -16,6 +16,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'clihelper.commands.dead_letters',
         'list, show, replay or drop what could not be handled',
     ),
+    'upgrade-check': (
+        'clihelper.commands.upgrade_check', 'list the names of clihelper 1.x that programs use',
+    ),
 }
 """the module and what it does in a few words, by the word that is typed"""
 

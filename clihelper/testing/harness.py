@@ -134,7 +134,7 @@ class Harness(Generic[C]):
         """
         with self._life.step():
             self._life.active()
-            return self._life.loop.call(self.controller._process)
+            return self._life.loop.call(self._life.process)
 
     def deliver(
         self,

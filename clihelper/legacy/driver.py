@@ -1,0 +1,409 @@
+"""Who calls the hooks of a program of 1.x: a controller of today that stands in for it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+
+from clihelper.controller import Controller
+from clihelper.errors import ConfigurationError
+from clihelper.legacy import numbers
+from clihelper.legacy.hooks import PAIRS, required_arguments
+from clihelper.legacy.loops import AlarmLoop
+from clihelper.lifecycle import RETRY
+from clihelper.signals import running_event_loop, signal_later
+from clihelper.states import RUNNING, TRANSITIONS, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Any
+
+    from clihelper.config import Config
+    from clihelper.legacy.controller import Former
+    from clihelper.lifecycle import LifeCycle
+    from clihelper.loops import Loop
+
+LOGGER = logging.getLogger('clihelper')
+
+WATCHED = [name for hook in ('_setup', '_process', '_cleanup', 'end') for name in PAIRS[hook]]
+OVER = ('_shutdown_complete', '_stopped', 'stopped')
+
+AGAIN = 0.05
+"""seconds after which a signal is looked after again that came before an event loop runs"""
+
+BUSY = 0.05
+"""seconds that ``_sleep`` still takes when the program is to end: who calls it waits in a loop"""
+
+
+class Driver(Controller):
+    """Has the hooks of today, and calls those that the program has.
+
+    :param program: the controller that the program has written.
+    :ivar bool ending: whether the program has been told, or has told, that this round ends.
+    """
+
+    def __init__(self, program: Former) -> None:
+        super().__init__(None, [])
+        self.program = program
+        self.ending = False
+        self.is_connecting = False
+        self._life = program._life
+        self._defined = program.defined_by_program
+        self._hooks = program.hooks_of_program
+        self._active: list[str] = []
+        self._clean = False
+        self._runs_itself = False
+        self._is_told = False
+        self._in_loop_of_clihelper = False
+        self._kept: list[int] = []
+        self._looks_again = False
+        for name in WATCHED:
+            if name in self._defined:
+                vars(program)[name] = self._watched(name, getattr(program, name))
+
+    # Which hooks the program has.
+
+    def defines(self, name: str) -> bool:
+        """Whether the program has the method itself."""
+        return name in self._defined
+
+    def hook(self, which: str) -> str | None:
+        """The program's name for a hook; None: it has none."""
+        return self._hooks.get(which)
+
+    def call_hook(self, which: str, *arguments: object) -> Any:
+        """Call a hook, if the program has it."""
+        name = self.hook(which)
+        return getattr(self.program, name)(*arguments) if name is not None else None
+
+    def call_other(self, which: str, name: str) -> Any:
+        """What a hook does that the program has by the other name: call that."""
+        if self.defines(name) and not self._is_active(which):
+            return getattr(self.program, name)()
+        return None
+
+    def _watched(self, name: str, method: Any) -> Any:
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            if name in PAIRS['_cleanup']:
+                self._clean = True
+            self._active.append(name)
+            try:
+                return method(*arguments, **keywords)
+            finally:
+                self._active.remove(name)
+                if name in PAIRS['_process']:
+                    self._worked()
+
+        return watched
+
+    def _is_active(self, which: str) -> bool:
+        return any(name in self._active for name in PAIRS[which])
+
+    # What the life cycle calls.
+
+    def _setup(self) -> None:
+        self.ending = self._clean = self._is_told = False
+        if not self.defines('run'):
+            self.call_hook('_setup')
+
+    def _process(self) -> Any:
+        with self._listening():
+            if self.state in RUNNING:
+                return self.call_hook('_process')
+        return None
+
+    def _loop(self) -> None:
+        if not self.defines('run'):
+            self.program._loop()
+            return
+        self._runs_itself = True
+        try:
+            self.program.run()
+        except KeyboardInterrupt:
+            LOGGER.info('KeyboardInterrupt')
+            self.end_program()
+        finally:
+            self._runs_itself = False
+
+    def _shutdown(self) -> None:
+        if not self.ending and not self._is_active('end'):
+            self.call_hook('end')
+        self.ending = True
+        self._end_loop()
+
+    def _cleanup(self) -> None:
+        if not self._clean:
+            self._clean = True
+            self.call_hook('_cleanup')
+        for name in OVER:
+            if self.defines(name):
+                getattr(self.program, name)()
+
+    def on_sigterm(self) -> None:
+        if self._life_cycle.signum != signal.SIGINT:
+            self._on_signal('on_sigterm')
+        elif self._runs_itself and not self.ending:
+            raise KeyboardInterrupt
+        else:
+            self.end_program()
+
+    def on_sighup(self) -> None:
+        self._on_signal('on_sighup')
+
+    def on_sigusr1(self) -> None:
+        self._on_signal('on_sigusr1')
+
+    def on_sigusr2(self) -> None:
+        self._on_signal('on_sigusr2')
+
+    def on_configuration_reloaded(self) -> None:
+        self.program.on_configuration_reloaded()
+
+    def set_state(self, state: State) -> None:
+        super().set_state(state)
+        self.is_connecting = False
+        if self.hook('set_state') is not None:
+            self._active.append('set_state')
+            try:
+                self.call_hook('set_state', self.number)
+            finally:
+                self._active.remove('set_state')
+
+    @property
+    def config(self) -> Config:
+        return self._life_cycle.config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        self.program.take_over(config)
+        if self.state is State.RELOADING:
+            self.call_hook('reload')
+
+    @property
+    def wake_interval(self) -> float:
+        if self.hook('wake_interval') == '_get_wake_interval':
+            return float(self.call_hook('wake_interval'))
+        interval = float(self.program.wake_interval)
+        if interval <= 0 and not self.overrides_wake_interval:
+            name = type(self.program).__name__
+            raise ConfigurationError(f'the wake interval of {name} is {interval:g}, not above 0')
+        return interval
+
+    @property
+    def brings_loop(self) -> bool:
+        return self.defines('run') or self.defines('_loop')
+
+    @property
+    def has_process(self) -> bool:
+        return self.hook('_process') is not None
+
+    @property
+    def overrides_wake_interval(self) -> bool:
+        return self.hook('wake_interval') is not None
+
+    def make_loop(self, life: LifeCycle) -> Loop:
+        if self.hook('sleep') is not None or self.hook('wake') is not None:
+            return AlarmLoop(life, self)
+        return super().make_loop(life)
+
+    def _on_signal(self, name: str) -> None:
+        method = getattr(self.program, self.hook(name) or name)
+        self._active.append(name)
+        try:
+            method(*([sys._getframe()] if required_arguments(method) else []))
+        finally:
+            self._active.remove(name)
+
+    # What the program calls.
+
+    @property
+    def is_going_on(self) -> bool:
+        """Whether nothing has asked the program to end, as far as it has been told."""
+        if self.ending or self._is_active('end'):
+            return not self.ending
+        return self.state in RUNNING and (self._runs_itself or self._life_cycle.is_running)
+
+    @property
+    def number(self) -> numbers.Number:
+        """The state as the program knows it."""
+        return numbers.number_of(self.state, later=self.program.later)
+
+    @property
+    def words(self) -> str:
+        """The state in the words of 1.6."""
+        if self.is_connecting:
+            return numbers.CONNECTING.words
+        return numbers.number_of(self.state, later=True).words
+
+    def note(self, value: object) -> None:
+        """The program sets its state.
+
+        :raises ValueError: to what is none.
+        """
+        if 'set_state' in self._active:
+            return  # it is being told by the life cycle, and has come to its super()
+        number = numbers.read(value, later=self.program.later)
+        if number == self.number and not self.is_connecting:
+            return
+        if number.state in numbers.ENDING:
+            self._is_told = self._is_told or not self.ending
+            self.ending = True
+            if self.state in RUNNING:
+                self._life_cycle.stop()
+        elif self.state in RUNNING and number.state in {*TRANSITIONS[self.state], self.state}:
+            self._state = number.state
+            self.is_connecting = number is numbers.CONNECTING
+        else:
+            LOGGER.warning('a program that is %s cannot become %s', self.words, number.words)
+
+    def end_program(self) -> None:
+        """End, as ``stop`` and ``_shutdown`` do: by the program's own, if it has one."""
+        if threading.current_thread() is not threading.main_thread():
+            signal_later(signal.SIGTERM, 0)
+            return
+        if not self._is_active('end') and not self.ending:
+            self.call_hook('end')
+        self.ending = True
+        if self.state is State.RELOADING:
+            self._end_loop()
+        elif self.state in RUNNING and self._is_active('on_sighup'):
+            self._life_cycle.restart()
+            self.ending = self.state not in RUNNING
+        elif self.state in RUNNING:
+            self._life_cycle.stop()
+
+    def reload_by_hook(self) -> None:
+        """As USR1: by the program's own, if it has one."""
+        if self.hook('reload') is not None:
+            self.call_hook('reload')
+        else:
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the configuration anew, unless HUP has just done that."""
+        if self.state in RUNNING:
+            self._life_cycle.reload()
+
+    def run_usual_loop(self) -> None:
+        """Set up, and run the loop, as ``Controller.run`` did."""
+        if self._is_active('on_sighup'):
+            return  # HUP itself begins again
+        self.call_hook('_setup')
+        if self.is_going_on:
+            self.program._loop()
+
+    def run_loop_of_clihelper(self) -> None:
+        """What the life cycle does for who brings no loop."""
+        self._in_loop_of_clihelper = True
+        try:
+            self._life_cycle.run_own_loop()
+        finally:
+            self._in_loop_of_clihelper = False
+
+    def sleep(self) -> None:
+        """See ``_sleep`` in :data:`clihelper.legacy.tables.HOOKS`."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and callable(signal.getsignal(signal.SIGALRM)):
+            if self.is_going_on:
+                signal.setitimer(signal.ITIMER_REAL, self.wake_interval)
+                self.note(State.SLEEPING)
+            return
+        works = self._is_active('_process')
+        if not works:
+            self.note(State.SLEEPING)
+        if not self._life_cycle.wait(self.sleep_unit if works else self.wake_interval):
+            threading.Event().wait(BUSY)
+        elif not works:
+            self.note(State.ACTIVE)
+
+    @property
+    def sleep_unit(self) -> float:
+        """The seconds of the program's ``SLEEP_UNIT``, of either name."""
+        for name in ('SLEEP_UNIT', '_SLEEP_UNIT'):
+            if self.defines(name):
+                return float(getattr(self.program, name))
+        return 0.5
+
+    def wake(self) -> None:
+        """The alarm of a main loop of the program's own: work, and sleep again."""
+        if not self.is_going_on:
+            return
+        self.note(State.ACTIVE)
+        self.call_hook('_process')
+        if self.is_going_on:
+            getattr(self.program, self.hook('sleep') or '_sleep')()
+
+    # The end of a round.
+
+    def _end_loop(self) -> None:
+        """Have the loop return. One of the program's own may wait for what its cleanup ends."""
+        if not self._runs_itself or self._in_loop_of_clihelper:
+            self._life_cycle.loop.stop()
+        if self._clean or self._is_told or self.hook('_cleanup') is None:
+            return
+        if _runs_for_ever(sys._getframe()):
+            is_due = self._runs_itself or self._is_active('_process')
+        else:
+            is_due = self._runs_itself and not (
+                self._in_loop_of_clihelper or self._is_active('_process')
+            )
+        if is_due:
+            self._clean = True
+            self.call_hook('_cleanup')
+
+    def _worked(self) -> None:
+        if self.ending and self._runs_itself:
+            self._end_loop()
+
+    # Signals while the process hook works.
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """A context in which signals are served on an event loop, if one runs in it."""
+        signals = self._life_cycle.signals
+        if signals.deliver is not None:
+            yield
+            return
+        signals.deliver = self._deliver
+        try:
+            self._life_cycle.serve_signals()
+            yield
+        finally:
+            signals.deliver = None
+            kept, self._kept = self._kept, []
+        # The loop is to serve them when it has done with this call.
+        signals.put_back(kept)
+
+    def _deliver(self, signum: int, frame: FrameType | None) -> None:
+        if signum == RETRY and self._looks_again:
+            self._looks_again = False
+        elif signum not in self._kept:
+            self._kept.append(signum)
+        event_loop = running_event_loop()
+        if event_loop is not None and _runs_for_ever(frame):
+            event_loop.call_soon_threadsafe(self._serve_kept)
+        elif 'asyncio' in sys.modules and not self._looks_again:
+            # An event loop may be about to run.
+            self._looks_again = True
+            signal_later(RETRY, AGAIN)
+
+    def _serve_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        for signum in kept:
+            self._life_cycle.serve(signum)
+
+
+def _runs_for_ever(frame: FrameType | None) -> bool:
+    """Whether an event loop runs around *frame*, and does not end by itself when work is done."""
+    if running_event_loop() is None:
+        return False
+    while frame is not None:
+        if frame.f_code.co_name in ('run_until_complete', 'run_sync'):
+            return False
+        frame = frame.f_back
+    return True

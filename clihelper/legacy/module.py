@@ -1,0 +1,245 @@
+"""The functions and variables that the package itself had in 1.x."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from clihelper import application, legacy
+from clihelper import config as configuration
+from clihelper.legacy import deprecation
+from clihelper.legacy.written import as_written
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from clihelper.config import Config
+
+SECTIONS = {'APPLICATION': 'Application', 'DAEMON': 'Daemon', 'LOGGING': 'Logging'}
+"""The variables that name sections"""
+
+DEFAULT_FORMAT = (
+    '%(levelname)-10s %(asctime)s %(process)-6d %(processName)-15s %(threadName)-10s'
+    ' %(name)-25s %(funcName)-25sL%(lineno)-6d: %(message)s'
+)
+
+LOGGING_DEFAULT: dict[str, Any] = {
+    'version': 1,
+    'disable_existing_loggers': True,
+    'incremental': False,
+    'filters': {},
+    'formatters': {'verbose': {'format': DEFAULT_FORMAT, 'datefmt': '%Y-%m-%d %H:%M:%S'}},
+    'handlers': {
+        'console': {
+            'class': 'logging.StreamHandler', 'formatter': 'verbose', 'debug_only': True,
+        },
+    },
+    'loggers': {'clihelper': {'handlers': ['console'], 'level': 'INFO', 'propagate': True}},
+    'root': {'handlers': [], 'level': logging.CRITICAL, 'propagate': True},
+}
+
+
+class _Variables:
+    """What the package's variables hold, but for those that are the application's."""
+
+    def __init__(self) -> None:
+        self.controller: Any = None
+        self.configuration_file: str | None = None
+        self.config_keys: list[str] | None = None
+        self.others: dict[str, Any] = {
+            'PIDFILE': '/var/run/%(app)s.pid',
+            'EXCEPTION_LOG': '/tmp/clihelper-exceptions.log',
+            'WRITE_EXCEPTION_LOG': True,
+            'LOGGING_DEFAULT': LOGGING_DEFAULT,
+            'DEFAULT_FORMAT': DEFAULT_FORMAT,
+            'LOGGING_OBJ': None,
+            **SECTIONS,
+        }
+
+
+_variables = _Variables()
+
+
+def read(name: str) -> Any:
+    """The value of a name that the package had."""
+    deprecation.used_of_module(name)
+    if name in FUNCTIONS:
+        return FUNCTIONS[name]
+    if name == 'LOGGER':
+        return logging.getLogger('clihelper')
+    name = name.lstrip('_')
+    readers: Mapping[str, Callable[[], Any]] = {
+        'APPNAME': lambda: application._application.appname or 'clihelper',
+        'DESCRIPTION': lambda: application._application.description or 'Command Line Daemon',
+        'VERSION': lambda: application._application.version,
+        'CONFIG_KEYS': _config_keys,
+        'CONFIG_FILE': lambda: _variables.configuration_file or _path_of_running(),
+        'CONTROLLER': _running,
+    }
+    return readers[name]() if name in readers else _variables.others[name]
+
+
+def assign(name: str, value: Any) -> None:
+    """Assign to a variable that the package had."""
+    deprecation.used_of_module(name)
+    name = name.lstrip('_')
+    if name in ('APPNAME', 'DESCRIPTION', 'VERSION'):
+        setattr(application._application, name.lower(), value)
+    elif name == 'CONFIG_KEYS':
+        _config_keys()[:] = value
+    elif name == 'CONFIG_FILE':
+        _variables.configuration_file = value
+    elif name == 'CONTROLLER':
+        _variables.controller = value
+    elif name == 'PIDFILE':
+        _variables.others[name] = value
+        configuration._default_pidfile = _default_pidfile
+    elif name not in SECTIONS:
+        _variables.others[name] = value
+
+
+def _config_keys() -> list[str]:
+    """The sections that are required: from now on what the application itself looks at."""
+    if _variables.config_keys is None:
+        required = [*SECTIONS.values(), *application._application.required]
+        _variables.config_keys = application._application.required = required
+    return _variables.config_keys
+
+
+def _default_pidfile(appname: str, as_root: bool) -> str:
+    """``PIDFILE`` as the program has assigned it; of 1.0 to 1.3 it had a bare ``%s``."""
+    path: str = _variables.others['PIDFILE']
+    return path.replace('%(app)s', appname).replace('%s', appname)
+
+
+def set_appname(appname: str) -> None:
+    application._application.appname = appname
+
+
+def set_description(description: str) -> None:
+    application._application.description = description
+
+
+def set_version(version: str) -> None:
+    application._application.version = version
+
+
+def set_controller(controller: object) -> None:
+    _variables.controller = controller
+
+
+def set_configuration_file(filename: str) -> None:
+    """Say which file :func:`get_configuration` reads."""
+    _variables.configuration_file = os.path.abspath(filename)
+
+
+def get_configuration() -> dict[str, Any]:
+    """The configuration, read anew; what is in the file, without defaults.
+
+    :raises clihelper.errors.Error: it is wrong, or cannot be read.
+    :raises ValueError: nobody has said which file it is.
+    """
+    return as_written(_load())
+
+
+def _load() -> Config:
+    path = _variables.configuration_file or _path_of_running()
+    if path is None:
+        raise ValueError('there is no configuration file yet')
+    said = application._application
+    return configuration.load(path, said.required, appname=said.appname or 'clihelper')
+
+
+def _running() -> Any:
+    """The controller that runs, or another that the program has put there."""
+    return _variables.controller or legacy.running()
+
+
+def _path_of_running() -> str | None:
+    life = getattr(_running(), '_life', None)
+    path: str | None = life.config.path if life is not None else None
+    return path
+
+
+def get_logging_config() -> dict[str, Any]:
+    """The ``Logging`` section, over :data:`LOGGING_DEFAULT`."""
+    return logging_config(get_configuration())
+
+
+def logging_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``Logging`` section of *config*, over :data:`LOGGING_DEFAULT`."""
+    merged: dict[str, Any] = _merged(
+        _variables.others['LOGGING_DEFAULT'], config.get('Logging') or {}
+    )
+    return merged
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """Two mappings as one, all the way down; null does not count."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return base if over is None else over
+    merged = {key: _merged(value, over.get(key)) for key, value in base.items()}
+    return {**merged, **{key: _merged({}, over[key]) for key in over if key not in base}}
+
+
+def setup_logging(debug: bool) -> None:
+    """Configure logging as the configuration says; again, in a child perhaps.
+
+    :param debug: whether handlers that are ``debug_only`` exist.
+    """
+    config = _load()
+    logs = Logging(logging_config(as_written(config)), debug)
+    logs.section = config.logging
+    logs.configure()
+    _variables.others['LOGGING_OBJ'] = logs
+
+
+class Logging:
+    """A logging configuration, for children that configure it themselves.
+
+    :param configuration: what ``dictConfig`` takes, and ``debug_only`` on handlers.
+    :param debug: whether those handlers exist.
+    """
+
+    def __init__(self, configuration: dict[str, Any], debug: bool) -> None:
+        self.set_configuration(configuration, debug)
+
+    def set_configuration(self, configuration: dict[str, Any], debug: bool) -> None:
+        """Take other ones."""
+        from clihelper.logs.section import complete
+
+        self._debug = debug
+        self.section: Mapping[str, Any] | None = configuration
+        self.config = complete(configuration, foreground=debug, working_directory=None)
+
+    def configure(self) -> None:
+        """Configure logging."""
+        from clihelper import logs
+
+        life = getattr(_running(), '_life', None)
+        config = life.config if life is not None else None
+        logs.configure(
+            self.section,
+            foreground=self._debug,
+            detached=not self._debug,
+            appname=application._application.appname or 'clihelper',
+            locate=config.locate if config is not None else lambda *_: 'Logging',
+            working_directory=config.daemon['working_directory'] if config is not None else None,
+        )
+
+
+FUNCTIONS = {
+    'set_appname': set_appname,
+    'set_description': set_description,
+    'set_version': set_version,
+    'set_controller': set_controller,
+    'set_configuration_file': set_configuration_file,
+    'get_configuration': get_configuration,
+    '_get_configuration': get_configuration,
+    'setup_logging': setup_logging,
+    '_setup_logging': setup_logging,
+    'get_logging_config': get_logging_config,
+    'Logging': Logging,
+}
