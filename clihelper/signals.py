@@ -274,7 +274,23 @@ def signal_later(signum: int, seconds: float) -> None:
         time.sleep(seconds)
         kill_main_thread(signum)
 
-    _thread.start_new_thread(wait_and_send, ())
+    start_thread(wait_and_send)
+
+
+def start_thread(function: Callable[..., object], *arguments: object) -> None:
+    """Start a bare thread, and return when it runs. May be called in a signal handler.
+
+    An interpreter that ends while a thread is just about to begin crashes: CPython 3.11.2.
+    """
+    begun = _thread.allocate_lock()
+    begun.acquire()
+
+    def run() -> None:
+        begun.release()
+        function(*arguments)
+
+    _thread.start_new_thread(run, ())
+    begun.acquire()
 
 
 def call_back_in(frame: FrameType, call: Callable[[], object]) -> bool:
@@ -341,7 +357,7 @@ class Deadline:
         if lock is None:
             self._lock = lock = _thread.allocate_lock()
             lock.acquire()
-        _thread.start_new_thread(watch, (lock, argument))
+        start_thread(watch, lock, argument)
 
     def _watch(self, lock: _thread.LockType, seconds: float) -> None:
         if not _released(lock, seconds):
