@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -23,6 +23,28 @@ CI = os.environ.get('CI') == 'true'
 #: In the environment of every process that the tests start, and so the way to find them again,
 #: daemons of other sessions and parents included (proc_pid_environ(5)).
 MARK = f'CLIHELPER_TESTS={uuid.uuid4()}'
+
+
+FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Notes a figure, and what it is of, for the end of the report."""
+
+    def note(what: str, value: str) -> None:
+        request.config.stash.setdefault(FIGURES, []).append(f'{what:<64} {value}')
+
+    return note
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section('figures')
+        for line in figures:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope='session')

@@ -71,11 +71,11 @@ def goes_on(program: Program, channel: Any, queue: str) -> None:
     program.wait_line('done after')
 
 
-def ends(program: Program, signum: str, status: int, most: float) -> None:
-    """A signal ends it, with that status and within so many seconds."""
+def ends(program: Program, signum: str, status: int, most: float) -> str:
+    """A signal ends it, with that status and within so many seconds; the time as a figure."""
     began = time.monotonic()
     program.signal(signum)
     assert program.wait() == status
     took = time.monotonic() - began
-    print(f'{signum} to exit: {took * 1000:.0f} ms')
     assert took < most
+    return f'{took * 1000:.0f} ms'

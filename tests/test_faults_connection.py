@@ -42,29 +42,37 @@ def configure(tmp_path, queue_name):
     return configure
 
 
+def _since(began):
+    return f'{time.monotonic() - began:.2f} s'
+
+
 # A peer that is silent
 
 @pytest.mark.parametrize('way', ['swallow', 'vanish'])
-def test_a_silent_peer_is_found_and_left(configure, channel, proxy, queue_name, way):
+def test_a_silent_peer_is_found_and_left(configure, channel, proxy, queue_name, way, figure):
     with consuming(configure(proxy.url)) as program:
         getattr(proxy, way)()
         began = time.monotonic()
         program.wait_line(r'lost the broker: the broker has been silent for [2-3]\.\d s')
-        assert time.monotonic() - began < FOUND_WITHIN + 0.5
+        took = time.monotonic() - began
+        assert took < FOUND_WITHIN + 0.5
+        figure(f'silent peer ({way}), heartbeat {HEARTBEAT} s: found within', f'{took:.2f} s')
         proxy.resume()
         goes_on(program, channel, queue_name)
         assert program.stop() == 0
 
 
 def test_a_silent_peer_is_found_while_a_handler_runs(
-    configure, channel, proxy, queue_name, tmp_path
+    configure, channel, proxy, queue_name, tmp_path, figure
 ):
     with consuming(configure(proxy.url)) as program:
         send(channel, queue_name, 'work')
         program.wait_line('got work')
         proxy.client_gone.clear()
         proxy.swallow()
+        began = time.monotonic()
         assert proxy.client_gone.wait(FOUND_WITHIN + 0.5)
+        figure('the same while a handler runs', f'{time.monotonic() - began:.2f} s')
         proxy.resume()
         assert not logged(program, 'done work')
         (tmp_path / 'go').touch()
@@ -75,7 +83,7 @@ def test_a_silent_peer_is_found_while_a_handler_runs(
 
 
 def test_a_silent_peer_is_found_while_a_confirmation_is_awaited(
-    configure, channel, proxy, queue_name
+    configure, channel, proxy, queue_name, figure
 ):
     with consuming(configure(proxy.url)) as program:
         send(channel, queue_name, f'publish {queue_name}')
@@ -87,6 +95,7 @@ def test_a_silent_peer_is_found_while_a_confirmation_is_awaited(
         proxy.swallow()
         failed = program.wait_line(r'publish failed in (\d\.\d+) s: .*silent')
         assert float(failed[1]) < FOUND_WITHIN + 0.5
+        figure('the same while a confirmation is awaited', f'{failed[1]} s')
         proxy.resume()
         goes_on(program, channel, queue_name)
         assert program.stop() == 0
@@ -111,15 +120,28 @@ def test_a_peer_with_much_to_say_is_not_silent_because_nobody_reads(
 
 @pytest.mark.parametrize(('signum', 'status'), [('TERM', 0), ('QUIT', 131)])
 @pytest.mark.parametrize('way', ['swallow', 'vanish'])
-def test_a_blackholed_consumer_ends_at_once(configure, proxy, way, signum, status):
+def test_a_blackholed_consumer_ends_at_once(configure, proxy, way, signum, status, figure):
     with consuming(configure(proxy.url)) as program:
         getattr(proxy, way)()
-        ends(program, signum, status, 1)
+        figure(f'{signum} to exit, blackholed ({way})', ends(program, signum, status, 1))
+
+
+def test_a_consumer_that_waits_for_its_broker_ends_at_once(configure, proxy, figure):
+    with consuming(configure(proxy.url)) as program:
+        proxy.__exit__()
+        program.wait_line('no broker')
+        program.wait_line('no broker')
+        figure('TERM to exit, broker down', ends(program, 'TERM', 0, 1))
+
+
+def test_an_idle_consumer_ends_at_once(configure, proxy, figure):
+    with consuming(configure(proxy.url)) as program:
+        figure('TERM to exit, idle', ends(program, 'TERM', 0, 1))
 
 
 @pytest.mark.parametrize(('signum', 'status'), [('TERM', 0), ('QUIT', 131)])
 def test_waiting_for_a_confirmation_ends_with_a_stop(
-    configure, channel, proxy, queue_name, signum, status
+    configure, channel, proxy, queue_name, signum, status, figure
 ):
     with consuming(configure(proxy.url)) as program:
         send(channel, queue_name, f'publish {queue_name}')
@@ -132,7 +154,8 @@ def test_waiting_for_a_confirmation_ends_with_a_stop(
         program.wait_line('got publish_and_raise')
         time.sleep(0.1)  # into the wait
         # A healthy broker gets one second to confirm before a stop.
-        ends(program, signum, status, 1.5 if signum == 'TERM' else 0.7)
+        took = ends(program, signum, status, 1.5 if signum == 'TERM' else 0.7)
+        figure(f'{signum} to exit, a confirmation awaited, blackholed', took)
     proxy.cut()
     wait_for(channel, queue_name, f'publish_and_raise {queue_name}')
     assert not take(channel, f'{queue_name}.dead')
@@ -189,11 +212,15 @@ def test_looking_up_the_name_of_the_broker_is_bounded_and_ended_by_a_signal(
 # A connection that ends
 
 @pytest.mark.parametrize('way', ['cut', 'reset', 'half_close'])
-def test_a_connection_that_ends_is_made_again(configure, channel, proxy, queue_name, way):
+def test_a_connection_that_ends_is_made_again(
+    configure, channel, proxy, queue_name, way, figure
+):
     with consuming(configure(proxy.url)) as program:
         getattr(proxy, way)()
+        began = time.monotonic()
         program.wait_line('lost the broker')
         goes_on(program, channel, queue_name)
+        figure(f'connection ends ({way}): handling again after', f'{_since(began)}')
         assert proxy.connects == 2
         assert program.stop() == 0
 
@@ -244,7 +271,7 @@ def corrupt_once(position):
 
 @pytest.mark.parametrize('position', [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, -1])
 def test_a_corrupt_frame_delivers_nothing_and_ends_the_connection(
-    configure, channel, proxy, queue_name, position
+    configure, channel, proxy, queue_name, position, figure
 ):
     """Type, channel, size, class and method of the first frame; the end of the last."""
     with consuming(configure(proxy.url)) as program:
@@ -254,6 +281,7 @@ def test_a_corrupt_frame_delivers_nothing_and_ends_the_connection(
         program.wait_line('got body')
         program.wait_line('done body')
         assert logged(program, 'got ') == 1
+        figure(f'corrupt frame (byte {position}): wrong bodies', '0')
         assert program.stop() == 0
 
 
@@ -337,7 +365,7 @@ def slow_from(dribble, method):
 
 # A connection that comes and goes
 
-def test_a_flapping_broker_is_not_stormed(configure, proxy, queue_name):
+def test_a_flapping_broker_is_not_stormed(configure, proxy, queue_name, figure):
     with consuming(configure(proxy.url, wake_interval=1.1)) as program:
         began = time.monotonic()
         for _ in range(8):
@@ -345,7 +373,7 @@ def test_a_flapping_broker_is_not_stormed(configure, proxy, queue_name):
             program.wait_line('lost the broker')
             program.wait_line('consuming')
         minute = proxy.connects / (time.monotonic() - began) * 60
-        print(f'{minute:.0f} connects a minute')
+        figure('flapping broker: connects a minute', f'{minute:.0f}')
         assert minute < 600
         delays = [
             float(found[1]) for line in program.lines
@@ -379,7 +407,7 @@ def test_a_consumer_without_descriptors_reconnects_once_it_has_some(
 
 
 def test_a_consumer_that_was_frozen_reconnects_and_catches_up_no_ticks(
-    configure, channel, proxy, queue_name
+    configure, channel, proxy, queue_name, figure
 ):
     with consuming(configure(proxy.url, wake_interval=0.5)) as program:
         program.wait_line('tick')
@@ -388,5 +416,7 @@ def test_a_consumer_that_was_frozen_reconnects_and_catches_up_no_ticks(
         before = logged(program, 'tick')
         program.signal('CONT')
         goes_on(program, channel, queue_name)
-        assert logged(program, 'tick') - before <= 4
+        ticks = logged(program, 'tick') - before
+        assert ticks <= 4
+        figure('SIGSTOP for 5 s, ticks of 0.5 s: caught up by reconnecting', f'{ticks}')
         assert program.stop() == 0

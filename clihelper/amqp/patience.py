@@ -60,7 +60,7 @@ class Patience:
         end = deadline if self._last is None else min(deadline, self._last)
         if now >= end:
             stopped = end != deadline
-            raise NoAnswer(f'the broker does not answer{" before the stop" * stopped}', stopped)
+            raise NoAnswer(f'no answer{" before the stop" * stopped}', stopped)
         descriptors = () if descriptor is None else (descriptor,)
         pipe: tuple[int, ...] = (self._signals.fileno(),)
         left = end - now

@@ -54,13 +54,14 @@ def frames(
     flags = OPTIONAL if direct else MANDATORY
     method = b''.join((_publish(BASIC, PUBLISH, 0), _name(exchange), _name(routing_key), flags))
     header = _header(BASIC, 0, len(body)) + _serialized(properties)
-    parts = [
+    parts: list[bytes | memoryview] = [
         _frame(METHOD, channel, len(method)), method, FRAME_END,
         _frame(HEADER, channel, len(header)), header, FRAME_END,
     ]  # fmt: skip
     size = frame_max - OVERHEAD if frame_max else len(body)
+    whole = body if len(body) <= size else memoryview(body)  # parts of it are no copies
     for start in range(0, len(body), size or 1):
-        part = body[start : start + size]
+        part = whole[start : start + size]
         parts += (_frame(BODY, channel, len(part)), part, FRAME_END)
     return b''.join(parts)
 

@@ -670,7 +670,7 @@ def wait_for(descriptor: int | None, deadline: float, *, write: bool = False) ->
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT if write else select.POLLIN)
     if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
-        raise TimeoutError('the broker does not answer')
+        raise TimeoutError('no answer')
 
 
 def writable(descriptor: int) -> bool:
