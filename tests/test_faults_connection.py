@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
@@ -186,7 +187,8 @@ def wait_for(channel, queue, body):
 @pytest.fixture
 def silent_resolver(tmp_path):
     """A name server that does not answer, and the words before a command that has to ask it."""
-    address = '127.77.77.77'
+    # One of our own, since others may run these tests at the same time.
+    address = f'127.77.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250 + 1}'
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((address, 53))
         server.settimeout(20)

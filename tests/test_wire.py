@@ -6,11 +6,12 @@ import contextlib
 import random
 import socket
 import struct
+import threading
 
 import amqp
 import pytest
 from amqp.exceptions import UnexpectedFrame
-from amqp.method_framing import frame_handler
+from amqp.method_framing import frame_handler, frame_writer
 
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Mould, Wire, _parameters
@@ -305,6 +306,45 @@ def test_frames_that_make_no_sense_are_an_error_of_the_connection(wire, payload,
     with contextlib.suppress(*Wire.errors):
         while wire.connection.take():
             pass
+
+
+def test_a_channel_that_the_broker_closes_stays_closed(wire):
+    """Nothing is waited for, and no other one is opened in its place."""
+    channel = wire.connection.channels[1]
+    wire.connection.frame_writer = frame_writer(wire.connection, wire.connection.transport)
+    closing = struct.pack('>HHH', 20, 40, 406) + short('too late') + struct.pack('>HH', 60, 80)
+    wire.far.sendall(frame(1, 1, closing))
+    with pytest.raises(amqp.PreconditionFailed):
+        wire.connection.take()
+    assert wire.far.recv(100) == frame(1, 1, struct.pack('>HH', 20, 41))  # close-ok
+    assert not wire.connection.has(channel)
+    with pytest.raises(amqp.RecoverableConnectionError):
+        channel.basic_ack(1)
+
+
+def test_what_a_slow_peer_does_not_take_at_once_is_written_to_the_end(wire):
+    data = random.Random(1).randbytes(8_000_000)
+    got = []
+
+    def read():
+        while sum(map(len, got)) < len(data):
+            got.append(wire.far.recv(100_000))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    wire.connection.write(data)
+    reader.join(timeout=10)
+    assert b''.join(got) == data
+
+
+def test_a_peer_that_reads_nothing_does_not_hold_up_who_writes(wire):
+    wire.connection._write_timeout = 0.05
+    with pytest.raises(TimeoutError):
+        wire.connection.write(b'x' * 8_000_000)
+    # What came behind the half of a frame would be taken for the rest of it.
+    with pytest.raises(ConnectionAbortedError, match='not written to its end'):
+        wire.connection.write(b'y')
+    wire.connection._beat()  # in the thread of the heartbeats: it does not wait
 
 
 def test_the_end_of_the_stream_is_an_error(wire):
