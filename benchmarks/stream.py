@@ -45,9 +45,10 @@ class Streams:
     :param workshop: what to start them with.
     """
 
+    _numbers = itertools.count()
+
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
-        self._numbers = itertools.count()
         address = urlsplit(workshop.url)
         self._port = address.port
         # A broker that is busy may not read for longer than py-amqp's one second.
