@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -44,12 +45,16 @@ class Streams:
     :param workshop: what to start them with.
     """
 
+    _numbers = itertools.count()
+
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
-        self._numbers = itertools.count()
         address = urlsplit(workshop.url)
         self._port = address.port
-        self._connection = amqp.Connection(f'{address.hostname}:{address.port}')
+        # A broker that is busy may not read for longer than py-amqp's one second.
+        self._connection = amqp.Connection(
+            f'{address.hostname}:{address.port}',
+            socket_settings={socket.TCP_USER_TIMEOUT: 60_000})
         self._connection.connect()
         self.channel = self._connection.channel()
 
