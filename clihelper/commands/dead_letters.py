@@ -154,7 +154,7 @@ def _queues(config: Config, options: Namespace) -> dict[str, str]:
     for queue in topology.queues:
         dead = topology.dead_letters_of(queue)
         if dead is not None:
-            found[dead] = '' if dead in found else queue
+            found[dead] = '' if dead in found else topology.lasting_name(queue)
     return found
 
 
