@@ -283,6 +283,20 @@ def test_workers_that_never_become_ready_end_the_service(tmp_path):
     assert time.monotonic() - started < 5
 
 
+def test_workers_that_are_killed_while_they_start_do_not_end_the_service(tmp_path):
+    with Crew(tmp_path, more='word: quick') as crew:
+        crew.wait_ready()
+        crew.configure(more='word: slow, hang: 600')
+        crew.signal('USR1')  # for those that are started from now on
+        crew.wait_line(r'reloaded \d slow')
+        crew.wait_line(r'reloaded \d slow')
+        for _ in range(5):
+            os.kill(crew.workers()[2], signal.SIGKILL)
+            crew.wait_line('worker 2 .* ended .* SIGKILL')
+            crew.wait_line('setup 2 slow')
+        assert crew.stop() == 0, str(crew)
+
+
 def test_workers_that_stop_of_their_own_accord_end_the_service(tmp_path):
     with Crew(tmp_path, more='done: true') as crew:
         assert crew.wait() == 0

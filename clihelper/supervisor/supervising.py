@@ -341,6 +341,8 @@ class Supervisor:
             delay = delay or Backoff.FIRST
             if self._old_config is not None and worker.config is self._config:
                 self._give_up_reload(worker)
+            elif self._was_ready and status == -signal.SIGKILL:
+                pass  # somebody else's doing: it would have become ready as others did
             elif worker.config is self._config and self._failures.failed():
                 why = ' '.join(worker.why) or describe(status)
                 self._failure = WorkersFailed(
