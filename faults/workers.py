@@ -41,7 +41,7 @@ class Killing:
 
     def run(self) -> None:
         """Do it, and wait until all are handled."""
-        while self._crew.publisher.next < self._messages or not self._is_done():
+        while not self._is_done():
             now = time.monotonic()
             if self._due <= now < self._end:
                 self._kill()
@@ -68,8 +68,10 @@ class Killing:
         return noted
 
     def _is_done(self) -> bool:
-        if self._seen < self._messages:
-            return time.monotonic() - self._since > STALLED
+        if time.monotonic() - self._since > STALLED:
+            return True
+        if self._crew.publisher.next < self._messages or self._seen < self._messages:
+            return False
         return len(self._crew.runs(ended=True)) >= self._messages
 
 

@@ -225,6 +225,29 @@ def test_ttin_and_ttou_add_and_remove_one(tmp_path):
         assert crew.stop() == 0, str(crew)
 
 
+def test_a_bad_generation_does_not_end_the_service_where_a_worker_was_missing(tmp_path):
+    with Crew(tmp_path, more='word: old') as crew:
+        crew.wait_ready()
+        for number in range(6):  # so that it is waited with the next one
+            os.kill(crew.workers()[2], signal.SIGKILL)
+            crew.wait_line(r'worker 2 .* ended .* next one')
+            if number < 5:
+                crew.wait_line(r'worker 2 \(pid \d+\) is ready')
+        crew.configure(more='word: new, fail: all')
+        crew.signal('HUP')
+        crew.wait_line('the reload is given up')
+        crew.wait_line(r'worker 2 \(pid \d+\) is ready')
+        assert crew.stop() == 0, str(crew)
+
+
+def test_ctrl_c_reaches_all_of_them(tmp_path):
+    with Crew(tmp_path) as crew:
+        crew.wait_ready()
+        os.killpg(crew.pid, signal.SIGINT)
+        assert crew.wait() == 0, str(crew)
+        assert crew.count('cleanup') == 2
+
+
 @pytest.mark.parametrize(('signals', 'status'), [(('QUIT',), 131), (('INT', 'INT'), 130)])
 def test_at_once_means_at_once(tmp_path, signals, status):
     with Crew(tmp_path, more='busy: 60') as crew:
@@ -258,6 +281,20 @@ def test_workers_that_never_become_ready_end_the_service(tmp_path):
         assert 3 <= crew.count('before it was ready') <= 4
         assert crew.lines[-1] == 'crew: no worker becomes ready: ValueError: no hands'
     assert time.monotonic() - started < 5
+
+
+def test_workers_that_are_killed_while_they_start_do_not_end_the_service(tmp_path):
+    with Crew(tmp_path, more='word: quick') as crew:
+        crew.wait_ready()
+        crew.configure(more='word: slow, hang: 600')
+        crew.signal('USR1')  # for those that are started from now on
+        crew.wait_line(r'reloaded \d slow')
+        crew.wait_line(r'reloaded \d slow')
+        for _ in range(5):
+            os.kill(crew.workers()[2], signal.SIGKILL)
+            crew.wait_line('worker 2 .* ended .* SIGKILL')
+            crew.wait_line('setup 2 slow')
+        assert crew.stop() == 0, str(crew)
 
 
 def test_workers_that_stop_of_their_own_accord_end_the_service(tmp_path):

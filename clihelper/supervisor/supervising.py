@@ -338,11 +338,12 @@ class Supervisor:
             LOGGER.error('%s; next one in %.2f s', words, delay)
         else:
             LOGGER.error('%s, before it was ready', words)
-            if worker.replaces is not None and self._old_config is not None:
-                self._give_up_reload(worker)
-                return
             delay = delay or Backoff.FIRST
-            if self._failures.failed():
+            if self._old_config is not None and worker.config is self._config:
+                self._give_up_reload(worker)
+            elif self._was_ready and status == -signal.SIGKILL:
+                pass  # somebody else's doing: it would have become ready as others did
+            elif worker.config is self._config and self._failures.failed():
                 why = ' '.join(worker.why) or describe(status)
                 self._failure = WorkersFailed(
                     f'no worker becomes ready: {why}', exit_status(status)
