@@ -350,7 +350,10 @@ def test_a_formatter_or_handler_is_documented(name: str) -> None:
 
 def own_public_names(cls: type) -> list[str]:
     hooks = {'_setup', '_process', '_loop', '_shutdown', '_cleanup'}
-    internal = {'attach', 'make_loop', 'brings_loop', 'has_process', 'overrides_wake_interval'}
+    internal = {
+        'attach', 'take_over', 'driven', 'make_loop', 'brings_loop', 'has_process',
+        'overrides_wake_interval',
+    }
     return [
         name for name in vars(cls) if (name in hooks or name[0] != '_') and name not in internal
     ]

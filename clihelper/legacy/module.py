@@ -189,10 +189,14 @@ def setup_logging(debug: bool) -> None:
 
     :param debug: whether handlers that are ``debug_only`` exist.
     """
-    config = _load()
+    config, controller = _load(), _running()
     logs = Logging(logging_config(as_written(config)), debug)
     logs.section = config.logging
-    logs.configure()
+    life = getattr(controller, '_life', None)
+    if life is not None and debug == controller.options.foreground:
+        life._configure_logging(config)  # as it was when the program began
+    else:
+        logs.configure()
     _variables.others['LOGGING_OBJ'] = logs
 
 
