@@ -40,10 +40,11 @@ class Other:
     ) -> None:
         # Without a host kombu warns of having taken localhost.
         complete = url if url.partition('://')[2] else f'{url}localhost'
-        self._connection = kombu.Connection(
-            complete, connect_timeout=timeout, transport_options=dict(options or {})
-        )
         try:
+            # Which of the two looks for the library depends on the version of kombu.
+            self._connection = kombu.Connection(
+                complete, connect_timeout=timeout, transport_options=dict(options or {})
+            )
             transport = self._connection.transport
         except (ImportError, AttributeError) as error:
             # kombu defines classes over those of the library, or over nothing.
