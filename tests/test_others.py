@@ -63,7 +63,8 @@ def test_messages_are_handled_run_again_and_dead_lettered(program, section):
         assert [line for line in program.lines if "run 1 of 'fine' from orders" in line]
 
 
-def test_a_library_that_is_missing_is_said_in_one_line(program):
+def test_a_library_that_is_missing_is_said_in_one_line(program, tmp_path):
+    (tmp_path / 'redis.py').write_text("raise ImportError('there is none')\n")
     with program('  url: redis://user:secret@nowhere/0\n') as program:
         assert program.wait(30) == 69
         (line,) = [line for line in program.stderr if line.startswith('beside: ')]

@@ -39,11 +39,8 @@ def adapt(controller: object) -> None:
     cls = type(controller)
     own = list(_classes_of_program(cls))
     defined = {name for each in own for name in vars(each)}
-    if (
-        defined & DEFINED
-        or any(names & MENTIONED for names in _mentioned(own))
-        or _may_run_ioloop(defined)
-    ):
+    mentioned = set().union(*_mentioned(own))
+    if defined & DEFINED or mentioned & MENTIONED or _may_run_ioloop(defined, mentioned):
         from clihelper.legacy import adaptation
 
         adaptation.adapt(cls, own)
@@ -96,12 +93,14 @@ def _classes_of_program(cls: type) -> Iterator[type]:
         yield each
 
 
-def _may_run_ioloop(defined: set[str]) -> bool:
+def _may_run_ioloop(defined: set[str], mentioned: set[str]) -> bool:
     """Whether ``_process`` may start Tornado's IOLoop, for another hook to stop, as was usual."""
     return (
         'tornado.ioloop' in sys.modules
         and '_process' in defined
         and not defined.isdisjoint(('_cleanup', '_shutdown'))
+        and 'start' in mentioned
+        and not mentioned.isdisjoint(('IOLoop', 'ioloop'))
     )
 
 
