@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -215,6 +216,16 @@ def test_what_cannot_be_published_is_told_and_the_connections_stay(
         program.wait_line('got published')
         assert not logged(program, 'lost the broker')
         assert program.stop() == 0
+
+
+def test_a_connection_that_is_left_leaves_no_thread(broker):
+    """One that wakes up while the interpreter ends may abort the process."""
+    for leave in (Connection.drop, Connection.close):
+        connection = Connection([broker.url()], 1, 'test')
+        connection.open()
+        assert 'heartbeat' in [thread.name for thread in threading.enumerate()]
+        leave(connection)
+        assert 'heartbeat' not in [thread.name for thread in threading.enumerate()]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ TCP_INFO_SIZE = 56
 LAST_DATA_RECEIVED = 52
 """where ``tcpi_last_data_recv``, milliseconds, is in the ``tcp_info`` of tcp(7)"""
 
+LAST_BEAT = 0.1
+"""seconds that the thread has for its end"""
+
 MUCH = 32 * 1024
 """bytes that nobody has read, from which on the peer may be kept from sending more"""
 
@@ -46,11 +49,15 @@ class Heart:
         self._silent = silent
         self._excused = time.monotonic()
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name='heartbeat', daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name='heartbeat', daemon=True)
+        self._thread.start()
 
     def end(self) -> None:
-        """End the thread. It is not waited for."""
+        """End the thread, which takes no time unless it is just writing."""
         self._ended.set()
+        # One that woke up while the interpreter ends would load a library for its own end, and
+        # abort the process where there is no descriptor left for that.
+        self._thread.join(LAST_BEAT)
 
     def _run(self) -> None:
         due = time.monotonic() + self._heartbeat / 2
