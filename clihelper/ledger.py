@@ -74,24 +74,17 @@ class Unusable(Exception):
     """The file cannot be the ledger; the text says why."""
 
 
-def fingerprint(body: bytes, seed: int) -> int:
-    """What a message is known by; never 0.
-
-    :param seed: a checksum of what else tells messages apart: the queue.
-    """
-    return crc32(body, seed) or 1
-
-
 class Hand:
     """A slot: what one process has in hand. The process itself writes it, others read it.
 
-    :ivar take: called before a handler runs, with the time of ``time.monotonic`` and the
-        message's fingerprint. It is what every delivery costs, hence no method.
+    :ivar note: called before a handler runs, with the message's fingerprint. It is what every
+        delivery costs, hence no method.
+    :ivar take: the same where handlers are timed, with the time of ``time.monotonic`` before it.
     :ivar int handled: how many messages it has handled.
     :ivar float limit: after how many it is to be replaced.
     """
 
-    __slots__ = ('_map', '_offset', 'handled', 'index', 'ledger', 'limit', 'take')
+    __slots__ = ('_map', '_offset', 'handled', 'index', 'ledger', 'limit', 'note', 'take')
 
     def __init__(self, ledger: Ledger, index: int) -> None:
         self.ledger = ledger
@@ -100,6 +93,7 @@ class Hand:
         self.limit = float('inf')
         self._map = ledger.memory
         self._offset = _HEADER.size + index * _SLOT.size
+        self.note: Callable[[int], None] = partial(_number, self._map, self._offset + _MESSAGE)
         self.take: Callable[[float, int], None] = partial(_take, self._map, self._offset)
 
     def rest(self) -> None:
@@ -198,6 +192,8 @@ class Ledger:
 
         To be asked by who has something else in hand, or nothing.
         """
+        if not message:  # as if nothing was in hand: one in four milliards is not known
+            return 0, CRASHED
         # In this order: whoever is buried in between is known in the table by the pid.
         unburied = self._unburied(message)
         deaths, reason, last = self._counted(message)

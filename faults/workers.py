@@ -81,6 +81,8 @@ def measure(workshop: Workshop, quick: bool) -> Table:
     began = time.monotonic()
     with Crew(workshop, WORKERS, 'killed', f'prefetch: {PREFETCH}') as crew:
         crew.publish(1)
+        while not crew.noted():  # a service that was never ready ends if its workers do
+            time.sleep(0.01)
         killing = Killing(crew, messages, seconds)
         killing.run()
         status = crew.program.terminate()

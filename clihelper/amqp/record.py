@@ -6,7 +6,7 @@ import time
 from zlib import crc32
 
 from clihelper.amqp.settlement import Crashed, TimedOut
-from clihelper.ledger import TIMEOUT, fingerprint
+from clihelper.ledger import TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,54 +22,50 @@ class Record:
 
     :param hand: where.
     :param section: ``AMQP``.
+    :ivar note: called with the checksum of a message's body, begun with that of its queue
+        (:attr:`seeds`), before it is run: all that a first delivery costs.
+    :ivar bool timed: whether it is noted, too, since when it runs.
+    :ivar int suspect: the checksum of the message in hand, if a process has died under it.
     """
 
     def __init__(self, hand: Hand, section: Mapping[str, Any]) -> None:
-        self._hand = hand
-        self._attempts = section['retry']['attempts']
-        self._timed = section['handler_timeout'] is not None
-        self._seeds: dict[str, int] = {}
-        self._suspect = 0
+        self.hand = hand
+        self.timed: bool = section['handler_timeout'] is not None
+        self.note = self._note_time if self.timed else hand.note
+        self.seeds = Seeds()
+        self.suspect = 0
+        self._attempts: int = section['retry']['attempts']
 
-    @property
-    def is_full(self) -> bool:
-        """Whether this process has handled ``Daemon.max_messages``."""
-        return self._hand.handled >= self._hand.limit
+    def look_up(self, message: Message) -> Crashed | None:
+        """Find out about a message that was delivered before; *message* is told its runs.
 
-    def begin(self, message: Message) -> bool:
-        """It is about to be run.
-
-        :returns: whether a process has died under it before.
-        :raises Crashed, TimedOut: it is not to be run any more.
+        :returns: why it is not to be run any more.
         """
-        seed = self._seeds.get(message.queue)
-        if seed is None:
-            seed = self._seeds[message.queue] = crc32(message.queue.encode())
-        mark = fingerprint(message.raw, seed)
-        self._suspect = 0
-        if message.redelivered:
-            deaths, reason = self._hand.ledger.deaths(mark)
-            if deaths:
-                self._suspect = mark
-                message.has_run(deaths)
-                if message.attempts > self._attempts:
-                    kind = TimedOut if reason == TIMEOUT else Crashed
-                    raise kind(message.attempts - 1)
-        self._hand.take(time.monotonic() if self._timed else 0.0, mark)
-        return bool(self._suspect)
-
-    def end(self) -> None:
-        """It has been run."""
-        self._hand.handled += 1
-        if self._timed:
-            # What becomes of it now is the broker's time, not the handler's.
-            self._hand.rest()
+        mark = crc32(message.raw, self.seeds[message.queue])
+        deaths, reason = self.hand.ledger.deaths(mark)
+        if not deaths:
+            return None
+        self.suspect = mark
+        message.has_run(deaths)
+        if message.attempts <= self._attempts:
+            return None
+        return (TimedOut if reason == TIMEOUT else Crashed)(message.attempts - 1)
 
     def settled(self) -> None:
         """It is acknowledged, or on its way to be run again, with its runs in its headers."""
-        if self._suspect:
-            self._hand.ledger.forget(self._suspect)
+        self.hand.ledger.forget(self.suspect)
 
     def rest(self) -> None:
         """Nothing is in hand."""
-        self._hand.rest()
+        self.hand.rest()
+
+    def _note_time(self, mark: int) -> None:
+        self.hand.take(time.monotonic(), mark)
+
+
+class Seeds(dict[str, int]):
+    """The checksum of each queue's name."""
+
+    def __missing__(self, queue: str) -> int:
+        seed = self[queue] = crc32(queue.encode())
+        return seed

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import deque
 from functools import partial
+from zlib import crc32
 
 from clihelper.amqp import settlement
 from clihelper.amqp.acknowledgement import Acknowledger
@@ -275,15 +276,17 @@ class ConsumerLoop(Loop):
 
     def _handle(self, message: Message) -> None:
         """Run the handler, then settle. What it raises is a fault of this message alone."""
-        if self._record is None and message.redelivered and self._is_suspect(message):
+        record = self._record
+        if message.redelivered and (
+            self._is_suspect(message) if record is None else self._is_fatal(message, record)
+        ):
             return
         error: BaseException | None = None
         reply = None
         self._in_hand = message
         try:
-            if self._record is not None and self._record.begin(message):
-                # So that none of those before it comes again if this one kills once more.
-                self._flush()
+            if record is not None:
+                record.note(crc32(message.raw, record.seeds[message.queue]))
             body = decode(message, self._section['accept'], self._section['max_body'])
             answer = self._host.on_message(body, message)
             if answer is not None and message.reply_to:
@@ -295,20 +298,40 @@ class ConsumerLoop(Loop):
             error = raised
         finally:
             self._in_hand = None
-        if self._record is not None:
-            self._record.end()
+        if record is not None and record.timed:
+            record.rest()  # what becomes of it now is the broker's time, not the handler's
         if message.outcome is None:
             self._settle(message, error, reply)
         elif error is not None:
             LOGGER.error(
                 'on_message failed after the message was %s', message.outcome.value, exc_info=error
             )
-        if self._record is not None:
-            if message.outcome is not Outcome.REQUEUE:
-                self._record.settled()
-            if self._record.is_full:
-                LOGGER.info('Daemon.max_messages is reached: another process takes over')
-                self._host.retire()
+        if record is not None:
+            hand = record.hand
+            hand.handled += 1
+            if record.suspect or hand.handled >= hand.limit:
+                self._look_after(message, record)
+
+    def _is_fatal(self, message: Message, record: Record) -> bool:
+        """Whether a message has killed so many processes that it is settled, and not run."""
+        error = record.look_up(message)
+        if record.suspect:
+            self._flush()  # so that none of those before it comes again if this one kills
+        if error is None:
+            return False
+        message.outcome = Outcome.DEAD_LETTER
+        self._bury(message, error)
+        self._look_after(message, record)
+        return True
+
+    def _look_after(self, message: Message, record: Record) -> None:
+        """What is seldom to be done when a message has been settled."""
+        if record.suspect and message.outcome is not Outcome.REQUEUE:
+            record.settled()
+        record.suspect = 0
+        if record.hand.handled >= record.hand.limit:
+            LOGGER.info('Daemon.max_messages is reached: another process takes over')
+            self._host.retire()
 
     def _is_suspect(self, message: Message) -> bool:
         """Whether a message may have killed those who ran it; then it is settled, and not run.
