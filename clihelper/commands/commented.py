@@ -123,5 +123,6 @@ def _indented(lines: list[str]) -> list[str]:
 
 def _plain(text: str) -> str:
     """A text of the schema without the markup of the reference."""
+    text = re.sub(r'\\ :sup:`(\w+)`', r'^\1', text)
     text = re.sub(r':\w+:`~?(?:[\w.]+\.)?(\w+)`', r'\1', text)
     return text.replace('``', '')
