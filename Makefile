@@ -7,6 +7,8 @@
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
 #   make faults  kill, stop and silence what a consumer needs, and print tables (ARGS, too)
 #   make soak    a million messages and a hundred faults; takes some minutes
+#   make deb     build the Debian packages in a clean chroot, as root: build/deb
+#   make deb-check   try them: install, start, rotate, upgrade, purge ... (ARGS='rotation')
 #   make clean   remove all that the above have made
 #
 # Everything is installed into .venv, by pip as you have configured it, with the python3 in PATH
@@ -21,11 +23,15 @@ RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
 LIBRABBITMQ := /usr/include/amqp.h
 GCC := /usr/bin/gcc
 OPENSSL := /usr/bin/openssl
+SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
+LOGROTATE := /usr/sbin/logrotate
+DEBOOTSTRAP := /usr/sbin/debootstrap
+PIUPARTS := /usr/sbin/piuparts
 
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test lint docs bench faults soak clean
+.PHONY: help run test lint docs bench faults soak deb deb-check clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -35,7 +41,8 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime
+test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime \
+      $(SYSTEMD_ANALYZE) $(LOGROTATE)
 	python -m pytest $(ARGS)
 
 lint: $(VENV)/installed-lint
@@ -53,6 +60,12 @@ faults: $(VENV)/installed-bench $(RABBITMQ_SERVER)
 
 soak: $(VENV)/installed-bench $(RABBITMQ_SERVER)
 	python -m faults soak
+
+deb: $(VENV)/installed $(DEBOOTSTRAP)
+	python -m packages.build
+
+deb-check: $(VENV)/installed-test $(RABBITMQ_SERVER) $(DEBOOTSTRAP) $(PIUPARTS) deb
+	python -m packages.check $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
@@ -93,6 +106,12 @@ $(GCC):
 
 $(OPENSSL):
 	@$(call apt_install,openssl)
+
+$(SYSTEMD_ANALYZE):
+	@$(call apt_install,systemd)
+
+$(DEBOOTSTRAP) $(LOGROTATE) $(PIUPARTS):
+	@$(call apt_install,$(notdir $@))
 
 $(VENV)/libfaketime: | $(VENV)/created
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { $(call apt_install,libfaketime); }

@@ -169,6 +169,10 @@ class Workshop:
         """Run Python source."""
         return Program([sys.executable, '-c', source], self._environment)
 
+    def script(self, name: str, *words: str) -> Program:
+        """Run a Python script of the project."""
+        return Program([sys.executable, os.path.join(ROOT, name), *words], self._environment)
+
     def run(self, command: str, **environment: object) -> Program:
         """Run a peer.
 

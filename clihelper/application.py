@@ -200,7 +200,7 @@ class Run:
             faults = logs.check(
                 config.logging,
                 config.locate,
-                working_directory=config.daemon['working_directory'],
+                working_directory=config.daemon['logs_directory'],
             )
             if faults:
                 raise ConfigurationError(*faults)
@@ -432,7 +432,7 @@ class Run:
             detached=self.detaches,
             appname=self.appname,
             locate=config.locate,
-            working_directory=config.daemon['working_directory'],
+            working_directory=config.daemon['logs_directory'],
         )
 
     def _redirect_output(self) -> None:

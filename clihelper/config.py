@@ -129,6 +129,41 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
     return config
 
 
+def load_daemon(path: str, *, shown: str) -> dict[str, Any]:
+    """Read what finds and ends a daemon: ``pidfile``, ``working_directory``, ``stop_timeout``.
+
+    Faults elsewhere in the file are not looked at: a daemon that runs may have been started
+    before they were made, or by one who has more in the environment.
+
+    :param path: the file, absolute.
+    :param shown: the file as its user typed it.
+    :returns: the defaults filled in, but for a pidfile and a directory that are not there.
+    :raises ConfigurationError: the file is missing or no YAML, or these keys are wrong.
+    :raises NotPermitted: the file may not be read, or others than root may write it.
+    """
+    shown = yamlfile.printable(shown)
+    faults, others = Faults(shown), Faults(shown)
+    root = yamlfile.parse(_read(path, shown), os.path.dirname(path), others)
+    section = root.entries.get('Daemon', (root, root))[1]
+    if isinstance(section, Mapping) and section is not root:
+        for name in set(section.entries) - {'pidfile', 'working_directory', 'stop_timeout'}:
+            del section.entries[name]
+        if any(getattr(node, 'value', None) is yamlfile.FAULTY
+               for _, node in section.entries.values()):
+            others.raise_any()
+    else:
+        section = Mapping(section.line, section.column, None)
+    daemon: dict[str, Any] = _Validation(faults).table(schema.DAEMON, section, ('Daemon',))
+    faults.raise_any()
+    return daemon
+
+
+def place_pidfile(path: str, appname: str) -> str:
+    """A ``Daemon.pidfile`` with the program's name filled in."""
+    parts = path.split('%%')
+    return '%'.join(part.replace('%(app)s', appname) for part in parts)
+
+
 # Reading
 
 def _read(path: str, shown: str) -> bytes:
@@ -479,11 +514,13 @@ def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
     if 'pidfile' not in daemon:
         daemon['pidfile'] = _default_pidfile(appname, as_root)
     elif daemon['pidfile'] is not None:
-        parts = daemon['pidfile'].split('%%')
-        daemon['pidfile'] = '%'.join(part.replace('%(app)s', appname) for part in parts)
+        daemon['pidfile'] = place_pidfile(daemon['pidfile'], appname)
     if 'state_directory' not in daemon:
         daemon['state_directory'] = _first_directory('STATE_DIRECTORY')
-    for key in ('pidfile', 'state_directory'):
+    if 'logs_directory' not in daemon:
+        daemon['logs_directory'] = _first_directory('LOGS_DIRECTORY')
+    daemon['logs_directory'] = daemon['logs_directory'] or daemon['working_directory']
+    for key in ('pidfile', 'state_directory', 'logs_directory'):
         if daemon[key] is not None:
             daemon[key] = os.path.join(daemon['working_directory'], daemon[key])
 

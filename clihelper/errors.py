@@ -7,7 +7,6 @@ that is not an :class:`Error` is a bug, of the program or of clihelper, and gets
 from __future__ import annotations
 
 import os
-import signal
 
 
 class Error(Exception):
@@ -75,7 +74,9 @@ class StopNow(SystemExit):
     """
 
     def __init__(self, signum: int) -> None:
-        self.signum = signal.Signals(signum)
+        import signal  # and with it enum, which ``clihelper status`` does without
+
+        self.signum: signal.Signals = signal.Signals(signum)
         self.status = 128 + self.signum
         super().__init__(self.status)
 

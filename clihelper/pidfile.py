@@ -18,7 +18,6 @@ no file is ever stale, and no number in it is ever trusted, or signalled.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import time
@@ -172,12 +171,16 @@ class Pidfile:
         return self._created and not self._writer and os.fstat(descriptor).st_size == 0
 
     def _remove(self, descriptor: int) -> None:
-        with contextlib.suppress(OSError):
+        try:
             if _names(self.path, descriptor):
                 os.unlink(self.path)
                 return
-        with contextlib.suppress(OSError):
+        except OSError:
+            pass
+        try:
             os.ftruncate(descriptor, 0)
+        except OSError:
+            pass
 
     def _refuse(self, fault: str) -> None:
         if fault:

@@ -103,20 +103,18 @@ def ends(pid: int) -> bool:
         os.close(exited)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
-    report = yield
+@pytest.hookimpl(hookwrapper=True)  # as pytest 7.2 knows it, Debian's
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = (yield).get_result()
     if CI and report.skipped and not hasattr(report, 'wasxfail'):
         fail_skipped(report)
-    return report
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[pytest.CollectReport]:
-    report = yield
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report = (yield).get_result()
     if CI and report.skipped:
         fail_skipped(report)
-    return report
 
 
 def fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -66,6 +66,7 @@ def test_absent_sections_have_their_defaults(load):
             'user': None, 'group': None, 'pidfile': '/run/app.pid', 'umask': 0o027,
             'working_directory': '/', 'prevent_core': True, 'start_timeout': 30,
             'stop_timeout': 60, 'redirect_output': True, 'state_directory': None, 'workers': 1,
+            'logs_directory': '/',
             'max_messages': None, 'max_memory': None, 'max_age': None, 'listen': [],
         },
         'Logging': {'version': 1},
@@ -265,6 +266,15 @@ def test_the_state_directory_is_systemds_first(load, monkeypatch):
     monkeypatch.setenv('STATE_DIRECTORY', '/var/lib/a:/var/lib/b')
     assert load('Daemon:\n').daemon['state_directory'] == '/var/lib/a'
     assert load('Daemon: {state_directory: null}\n').daemon['state_directory'] is None
+
+
+def test_the_logs_directory_is_systemds_first_and_then_the_working_directory(load, monkeypatch):
+    assert load('Daemon: {working_directory: /srv}\n').daemon['logs_directory'] == '/srv'
+    read = load('Daemon: {working_directory: /srv, logs_directory: logs}\n')
+    assert read.daemon['logs_directory'] == '/srv/logs'
+    monkeypatch.setenv('LOGS_DIRECTORY', '/var/log/a:/var/log/b')
+    assert load('Daemon:\n').daemon['logs_directory'] == '/var/log/a'
+    assert load('Daemon: {logs_directory: null}\n').daemon['logs_directory'] == '/'
 
 
 def test_an_ordinary_users_defaults_are_not_roots():

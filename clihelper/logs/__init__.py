@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from clihelper.logs.checking import check as check
     from clihelper.logs.configuring import configure as configure
+    from clihelper.logs.defaults import ConsoleHandler as ConsoleHandler
     from clihelper.logs.defaults import SyslogHandler as SyslogHandler
     from clihelper.logs.defaults import check_default as check_default
     from clihelper.logs.formatters import ColorFormatter as ColorFormatter
@@ -46,6 +47,7 @@ _HOMES = {
     'reopen': 'reopening',
     'restore_output': 'output',
     'ColorFormatter': 'formatters',
+    'ConsoleHandler': 'defaults',
     'JSONFormatter': 'formatters',
     'PriorityFormatter': 'formatters',
     'SyslogHandler': 'defaults',

@@ -7,6 +7,14 @@ import os
 
 from clihelper.logs.formatters import ColorFormatter, PriorityFormatter, is_journal, priority
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler
+
 SYSLOG_SOCKET = '/dev/log'
 
 # A datagram of more than the socket's buffer (about 200 KiB) would be refused as a whole.
@@ -30,17 +38,23 @@ def install_default(*, console: bool, appname: str) -> None:
     :param console: to standard error if true, else to syslog.
     :param appname: how the program is called in syslog.
     """
-    handler = console_handler() if console else SyslogHandler(appname)
+    handler: logging.Handler = ConsoleHandler() if console else SyslogHandler(appname)
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.INFO)
 
 
-def console_handler() -> logging.Handler:
-    """A handler on standard error: in colour on a terminal, with priorities in the journal."""
-    handler = logging.StreamHandler()
-    formatter = PriorityFormatter if is_journal(handler.stream) else ColorFormatter
-    handler.setFormatter(formatter())
-    return handler
+class ConsoleHandler(_StreamHandler):
+    """Records to standard error: in colour on a terminal, with priorities in the journal.
+
+    Its formatter is a :class:`PriorityFormatter` where the stream is the journal, and else a
+    :class:`ColorFormatter`, unless it is given another.
+
+    :param stream: a stream other than standard error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self.setFormatter((PriorityFormatter if is_journal(self.stream) else ColorFormatter)())
 
 
 class SyslogHandler(logging.Handler):

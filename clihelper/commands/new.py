@@ -1,0 +1,212 @@
+"""``clihelper new``: write a program to begin with, its tests and its packaging."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from clihelper.commands import words
+from clihelper.errors import Error, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from clihelper.commands.templates import File
+
+USAGE = """\
+usage: clihelper new NAME [--loop interval|ioloop|consumer]
+
+Write a program into the new folder NAME: a package, its configuration with every key explained,
+tests, a README, a Makefile, a service for systemd and sysvinit, and a Debian package.
+
+  NAME              of the program, its package and its service: 2 to 31 lower-case letters,
+                    digits and single dashes, beginning with a letter
+  --loop LOOP       how it waits for work: for a time (interval, the default), on Tornado's
+                    IOLoop (ioloop), or for messages of a broker (consumer)
+
+DEBFULLNAME and DEBEMAIL say who maintains it."""
+
+LONGEST = 31
+"""characters of a name: with an underscore before it, it is the name of the service's user"""
+
+RESERVED = {'amqp', 'build', 'clihelper', 'daemon', 'debian', 'dist', 'kombu', 'logutils',
+            'pytest', 'tests', 'tornado', 'yaml'}
+"""Packages and folders that a program would hide, besides the modules of Python"""
+
+
+class Loop:
+    """What a program with one kind of loop is made of.
+
+    :ivar description: what the program does, in words.
+    :ivar depends: Debian packages that it needs besides clihelper.
+    """
+
+    def __init__(self, description: str, *depends: str) -> None:
+        self.description = description
+        self.depends = depends
+
+
+LOOPS = {
+    'interval': Loop('Says hello every minute'),
+    'ioloop': Loop('Says hello over HTTP', 'python3-tornado'),
+    'consumer': Loop('Says hello to whoever a message names', 'python3-amqp', 'python3-kombu'),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the files of a new program; returns the exit status."""
+    if '-h' in arguments or '--help' in arguments:
+        print(USAGE)
+        return 0
+    asked = words.parse(arguments, command='new', values={'--loop': 'loop'}, flags=(),
+                        most_names=1)
+    if not asked.names:
+        raise UsageError('new: expected a NAME (see clihelper new --help)')
+    name, loop = asked.names[0], asked.values.get('loop', 'interval')
+    if loop not in LOOPS:
+        raise UsageError(f'new: --loop: expected {", ".join(LOOPS)}, got {loop!r}')
+    check_name(name)
+    files = project(name, loop)
+    write(name, files)
+    print(f'{name}: {len(files)} files; cd {name} && make run')
+    return 0
+
+
+def check_name(name: str) -> None:
+    """Find out whether a program can have that name.
+
+    :raises UsageError: it cannot.
+    """
+    import keyword
+
+    module = name.replace('-', '_')
+    if not re.fullmatch('[a-z][a-z0-9]*(-[a-z0-9]+)*', name) or not 2 <= len(name) <= LONGEST:
+        fault = (f'a name is of 2 to {LONGEST} lower-case letters, digits and single dashes, and'
+                 ' begins with a letter')
+    elif keyword.iskeyword(module) or keyword.issoftkeyword(module):
+        fault = 'a name is no word of the language Python'
+    elif module in sys.stdlib_module_names:
+        fault = f'Python has a module {module} of its own'
+    elif module in RESERVED:
+        fault = 'that name is taken'
+    else:
+        return
+    raise UsageError(f'new: {name!r}: {fault}')
+
+
+def project(name: str, loop: str) -> dict[str, File]:
+    """The files of a new program, by their path."""
+    from clihelper.commands.templates import File, render
+
+    facts = _facts(name, loop)
+    parts = render(loop, facts)
+    return {
+        **render('project', facts),
+        **render('service', facts),
+        f'{facts["module"]}/controller.py': parts['controller.py'],
+        f'tests/test_{facts["module"]}.py': parts['test.py'],
+        f'{name}.yml': File(configuration(name, name, sections(name, loop))),
+    }
+
+
+def sections(name: str, loop: str) -> dict[str, dict[str, Any]]:
+    """What the configuration of a new program does not leave at its default."""
+    if loop == 'interval':
+        return {'Application': {'name': 'world'}}
+    if loop == 'ioloop':
+        return {'Application': {'address': '127.0.0.1', 'port': 8888}}
+    # It needs no broker; and so nothing comes, until it is replaced.
+    return {'Application': {}, 'AMQP': {'url': 'memory://', 'queues': {name: {}}}}
+
+
+def configuration(name: str, appname: str, sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """The configuration of a program, with every key explained.
+
+    :param name: of its service.
+    :param appname: what it calls itself.
+    :param sections: what is not left at its default.
+    """
+    from clihelper.commands import commented, templates
+
+    log = templates.fill(LOGGING, {'appname': appname, 'name': name})
+    return commented.render(
+        f'The configuration of {name}. What is commented out has its default.'
+        ' A value can be !env VARIABLE or !file PATH. To see what is wrong with it:\n'
+        f'{name} -c {name}.yml --check',
+        {'Daemon': {}, **sections, 'Logging': log})
+
+
+def write(folder: str, files: Mapping[str, File]) -> None:
+    """Write files into a folder that does not exist yet.
+
+    :raises Error: it does exist, or cannot be written; then nothing is left of it.
+    """
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        raise Error(f'new: {folder}: exists already, and is left alone') from None
+    except OSError as error:
+        raise Error(f'new: {folder}: {error.strerror}') from None
+    try:
+        for path, file in files.items():
+            whole = os.path.join(folder, path)
+            os.makedirs(os.path.dirname(whole), exist_ok=True)
+            with open(whole, 'x', encoding='utf-8') as stream:
+                stream.write(file.text)
+                if file.executable:
+                    mode = os.fstat(stream.fileno()).st_mode
+                    os.fchmod(stream.fileno(), mode | (mode & 0o444) >> 2)
+    except OSError as error:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Error(f'new: {folder}: {error.strerror}') from None
+
+
+LOGGING = """\
+formatters:
+  file: {format: '%(asctime)s %(levelname)s %(name)s: %(message)s'}
+handlers:
+  # Colours in a terminal, levels in systemd's journal; nothing where a daemon detaches.
+  console: {class: clihelper.logs.ConsoleHandler}
+  # Relative to Daemon.logs_directory: /var/log/@name@, as a service.
+  file: {class: logging.FileHandler, filename: @appname@.log, formatter: file}
+root: {level: INFO, handlers: [console, file]}
+"""
+
+
+def _facts(name: str, loop: str) -> dict[str, str]:
+    """What the templates of a program are filled with."""
+    import time
+    from email.utils import formatdate
+
+    from clihelper.commands import templates
+
+    description = LOOPS[loop].description
+    depends = ''.join(f'\n {package},' for package in LOOPS[loop].depends)
+    return {
+        **templates.service_facts(name, appname=name, description=description),
+        'class': ''.join(part.capitalize() for part in name.split('-')),
+        'title': f'{name}\n{"=" * len(name)}',
+        'synopsis': description[0].lower() + description[1:],
+        'depends': depends,
+        'build_depends': ''.join(f'\n {package} <!nocheck>,' for package in LOOPS[loop].depends),
+        'maintainer': _maintainer(),
+        'year': time.strftime('%Y'),
+        'date': formatdate(localtime=True),
+    }
+
+
+def _maintainer() -> str:
+    """Who maintains the package, as Debian's tools are told."""
+    import pwd
+    import socket
+
+    account = pwd.getpwuid(os.geteuid())
+    name = os.environ.get('DEBFULLNAME') or account.pw_gecos.partition(',')[0] or account.pw_name
+    email = (os.environ.get('DEBEMAIL') or os.environ.get('EMAIL')
+             or f'{account.pw_name}@{socket.getfqdn()}')
+    return f'{name} <{email}>'

@@ -1,0 +1,89 @@
+"""``clihelper stop``: end a daemon, and wait until it is gone."""
+
+from __future__ import annotations
+
+import signal
+
+from clihelper.commands import daemons, words
+from clihelper.errors import Error, PidfileError
+from clihelper.pidfile import Pidfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PATIENCE = 10.0
+"""seconds on top of ``Daemon.stop_timeout``, after which a daemon ends itself"""
+
+TIMEOUT = 60.0 + PATIENCE
+"""seconds where the configuration is not read: with the default of ``Daemon.stop_timeout``"""
+
+KILLED = 5.0
+"""seconds that the kernel has to end a process that was killed"""
+
+USAGE = f"""\
+usage: clihelper stop [--timeout SECONDS] [--kill] NAME | -c FILE [NAME] | --pidfile FILE
+
+End a daemon gracefully, by TERM, and return when it is gone. That it is stopped already is a
+success. The exit status is 0 when it is stopped, 1 if it runs still, 77 if it may not be
+signalled.
+
+{daemons.OPTIONS_HELP}
+  --timeout SECONDS how long to wait for it; default: Daemon.stop_timeout and {PATIENCE:g} s more,
+                    or {TIMEOUT:g} s where no configuration is given
+  --kill            kill it if it runs still after that"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Stop the daemon; returns the exit status."""
+    if '-h' in arguments or '--help' in arguments:
+        print(USAGE)
+        return 0
+    asked = daemons.parse(arguments, command='stop', values=('--timeout',), flags=('--kill',))
+    given = asked.values.get('--timeout')
+    if given is not None:
+        timeout = words.seconds(given, command='stop', option='--timeout')
+    found = daemons.find(asked)
+    if given is None:
+        timeout = TIMEOUT if found.stop_timeout is None else found.stop_timeout + PATIENCE
+    if found.state == 'unknown':
+        raise Error(str(found))
+    manner = ''
+    if found.state == 'running':
+        manner = _end(found, timeout, kill='--kill' in asked.flags)
+    if found.state == 'died' or manner:
+        _tidy(found.path)
+    print(f'{found.label}: stopped{manner}')
+    return 0
+
+
+def _end(found: daemons.Found, timeout: float, *, kill: bool) -> str:
+    """End a daemon that runs.
+
+    :returns: how, if not gracefully.
+    :raises Error: it runs still.
+    """
+    try:
+        with daemons.Held(found) as daemon:
+            daemon.signal(signal.SIGTERM)
+            if daemon.wait(timeout):
+                return ''
+            if kill:
+                daemon.signal(signal.SIGKILL)
+                if daemon.wait(KILLED):
+                    return f', killed after {timeout:g} s'
+            raise Error(f'{found.label}: still runs after {timeout:g} s, pid {daemon.pid}')
+    except ProcessLookupError:
+        return ''
+
+
+def _tidy(path: str) -> None:
+    """Remove what a daemon that was killed has left, unless it is in use again."""
+    pidfile = Pidfile(path)
+    try:
+        pidfile.acquire()
+        pidfile.write()
+    except PidfileError:
+        pass
+    finally:
+        pidfile.release()

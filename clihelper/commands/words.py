@@ -1,0 +1,73 @@
+"""The words after a subcommand, told apart by hand: argparse takes as long as the interpreter."""
+
+from __future__ import annotations
+
+from clihelper.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+
+class Words:
+    """What was typed.
+
+    :ivar values: of the options that take one, by their name.
+    :ivar flags: the options that take none.
+    :ivar names: the words that belong to no option.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.flags: set[str] = set()
+        self.names: list[str] = []
+
+
+def parse(words: Sequence[str], *, command: str, values: Mapping[str, str],
+          flags: Collection[str], most_names: int) -> Words:
+    """Tell options from names: ``-c FILE``, ``--config FILE``, ``--config=FILE``, ``--json``.
+
+    :param command: the subcommand, for errors.
+    :param values: the options that take a value, each with the name that it is kept by.
+    :param flags: the options that take none.
+    :param most_names: how many other words there may be.
+    :raises UsageError: it is wrong.
+    """
+    found = Words()
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition('=')
+        if name in values:
+            given = value if equals else next(rest, '')
+            if not given:
+                raise _error(command, f'{name}: expected a value')
+            if values[name] in found.values:
+                raise _error(command, f'{name}: given twice')
+            found.values[values[name]] = given
+        elif word in flags:
+            found.flags.add(word)
+        elif word.startswith('-') or not word:
+            raise _error(command, f'no option {word!r}')
+        else:
+            found.names.append(word)
+    if len(found.names) > most_names:
+        raise _error(command, f'one word too many: {found.names[most_names]!r}')
+    return found
+
+
+def seconds(text: str, *, command: str, option: str) -> float:
+    """A number of seconds, not negative, at most a year.
+
+    :raises UsageError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 365 * 24 * 3600:
+        raise _error(command, f'{option}: expected seconds, got {text!r}')
+    return number
+
+
+def _error(command: str, fault: str) -> UsageError:
+    return UsageError(f'{command}: {fault} (see clihelper {command} --help)')

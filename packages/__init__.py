@@ -1,0 +1,1 @@
+"""How the Debian packages are made and tried: ``make deb``, ``make deb-check``."""

@@ -1,0 +1,177 @@
+"""clihelper new: what it writes works as it is, and the example's service is of the same make."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clihelper import config, logs, schema
+from clihelper.commands import new
+from packages import service
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LOOPS = ['interval', 'ioloop', 'consumer']
+
+
+def clihelper(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / 'bin/clihelper', *words],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)}, cwd=cwd,
+        capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize('loop', LOOPS)
+def test_what_is_written_passes_its_tests(loop: str, tmp_path: Path) -> None:
+    done = clihelper('new', 'my-program', '--loop', loop, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, '')
+    tested = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider'],
+        cwd=tmp_path / 'my-program', env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True, text=True, timeout=60)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_the_loop_is_interval_unless_it_is_said(tmp_path: Path) -> None:
+    assert clihelper('new', 'hello', cwd=tmp_path).returncode == 0
+    assert '(clihelper.Controller)' in (tmp_path / 'hello/hello/controller.py').read_text()
+
+
+@pytest.mark.parametrize('loop', LOOPS)
+def test_no_word_of_a_template_is_left_and_programs_are_executable(loop: str) -> None:
+    for path, file in new.project('my-program', loop).items():
+        assert not re.search('@[a-z_]+@', file.text), path
+        assert not re.search('NAME|MODULE', path)
+        assert file.executable == path.endswith(('.init', '.postrm', 'rules', 'tests/service'))
+        assert not re.search(r'[ \t]$', file.text, re.MULTILINE), path
+        assert file.text.endswith('\n')
+
+
+# Names
+
+
+@pytest.mark.parametrize('name', ['ab', 'orders', 'order-mailer2', 'a' * 31])
+def test_a_name(name: str) -> None:
+    new.check_name(name)
+
+
+@pytest.mark.parametrize('name', [
+    'a', 'A', 'Orders', 'my_program', '2nd', '-x', 'a--b', 'a-', 'a' * 32, 'import', 'match',
+    'json', 'kombu', 'tests', 'ärger', '../x', 'a/b', 'a b', 'a\n', '', '@name@',
+])
+def test_a_name_that_cannot_be_is_one_line_and_nothing_is_written(
+    name: str, tmp_path: Path
+) -> None:
+    done = clihelper('new', name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith('clihelper: new: ')
+    assert done.stderr.count('\n') == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('words', [(), ('ab', 'cd'), ('ab', '--loop', 'for'), ('ab', '--loop')])
+def test_a_wrong_command_line_is_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = clihelper('new', *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / 'orders').mkdir()
+    (tmp_path / 'hello').write_text('mine')
+    for name in ('orders', 'hello'):
+        done = clihelper('new', name, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr == f'clihelper: new: {name}: exists already, and is left alone\n'
+    assert os.listdir(tmp_path / 'orders') == []
+    assert (tmp_path / 'hello').read_text() == 'mine'
+
+
+# The configuration
+
+
+
+
+@pytest.mark.parametrize('loop', LOOPS)
+def test_every_key_is_explained_and_the_defaults_are_the_schemas(loop: str) -> None:
+    text = new.project('my-program', loop)['my-program.yml'].text
+    read = config.parse(text.encode(), '/etc/my-program.yml', appname='my-program', shown='x.yml')
+    assert not logs.check(read.logging, read.locate, working_directory='/')
+    sections = ['Application', 'Daemon', *(['AMQP'] if loop == 'consumer' else [])]
+    for section in sections:
+        table = schema.SECTIONS.keys[section].type
+        assert isinstance(table, schema.Table)
+        part = re.search(rf'^{section}:\n((?:  .*\n|\n)*)', text, re.MULTILINE)
+        assert part
+        for key in table.keys:
+            assert re.search(rf'^  (# )?{key}:', part[1], re.MULTILINE), key
+    assert 'Logging:' in text
+
+
+def test_what_is_commented_out_is_as_it_would_be_typed() -> None:
+    """Without the comment signs before keys it is YAML, with the schema's own defaults."""
+    text = new.project('my-program', 'consumer')['my-program.yml'].text
+    lines = []
+    for line in text.splitlines():
+        found = re.fullmatch(r'( +)# ( *[A-Za-z_]+:( .*)?)', line)
+        if found and not found[2].strip().endswith('.'):
+            line = found[1] + found[2]
+        lines.append(line)
+    read = yaml.safe_load('\n'.join(lines))
+    assert read['AMQP']['retry'] == {'attempts': 5, 'delay': 1, 'factor': 2, 'max_delay': 300}
+    assert read['Daemon']['redirect_output'] == {'logger': 'stdout', 'level': 'INFO'}
+    assert read['AMQP']['exchanges']['EXCHANGE']['type'] == 'direct'
+    defaults = schema.SECTIONS.defaults()
+    for section in ('Daemon', 'AMQP'):
+        for key, value in defaults[section].items():
+            if key not in ('url', 'queues', 'exchanges', 'redirect_output', 'umask'):
+                assert read[section][key] == value, key
+
+
+# The example's service
+
+
+def test_the_examples_service_is_as_the_templates_make_it() -> None:
+    """If not: python3 -m packages.service writes it anew."""
+    for path, file in service.files().items():
+        assert (ROOT / path).read_text() == file.text, \
+            f'{path}: python3 -m packages.service writes it anew'
+        assert bool((ROOT / path).stat().st_mode & 0o100) == file.executable, path
+
+
+def test_the_examples_configuration_is_that_of_the_example() -> None:
+    read = {}
+    for path in ('example.yml', 'debian/clihelper-example.yml'):
+        read[path] = config.load(str(ROOT / path), appname='example', as_root=True)
+    one, other = read.values()
+    assert {**one, 'Logging': None} == {**other, 'Logging': None}
+
+
+def test_the_versions_are_one() -> None:
+    first = (ROOT / 'debian/changelog').read_text().splitlines()[0]
+    from clihelper import __version__
+
+    assert f'({__version__.replace(".dev", "~dev")})' in first
+
+
+UNIT = new.project('my-program', 'interval')['debian/my-program.service'].text
+
+
+def test_a_restart_is_prevented_by_what_it_cannot_mend() -> None:
+    assert 'RestartPreventExitStatus=2 73 77 78\n' in UNIT
+
+
+def test_the_unit_is_hardened(tmp_path: Path) -> None:
+    """Silence of `systemd-analyze verify` is held where the program is installed: deb-check."""
+    unit = tmp_path / 'my-program.service'
+    unit.write_text(UNIT)
+    done = subprocess.run(
+        ['systemd-analyze', 'security', '--offline=true', '--threshold=15', '--no-pager', unit],
+        capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
