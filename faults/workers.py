@@ -18,8 +18,9 @@ WORKERS, PREFETCH = 4, 100
 EVERY = 0.1
 AHEAD = 5000
 STALLED = 60.0
-LONGEST_GAP = 1000.0
-"""milliseconds without a message handled; consuming goes on when it is less"""
+LONGEST_GAP = 2000.0
+"""milliseconds without a message handled; consuming goes on when it is less. All four may be
+waited with for up to 1 s each, and take their time to start on a machine that does other things"""
 
 
 class Killing:
