@@ -344,7 +344,7 @@ def test_one_thread_may_send_while_another_one_receives(secure, queue_name):
 
         def beat():
             try:
-                while not ended.is_set():
+                while not ended.wait(0.0002):  # so that the other has its turn
                     connection.write(HEARTBEAT_FRAME)
             except BaseException as error:
                 failed.append(error)
