@@ -151,7 +151,8 @@ class Connection:
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
         self._link: Link | None = None
-        self._healthy = float('-inf')
+        # Of a broker that has not been met nothing is known: it may be starting, as we are.
+        self._healthy = time.monotonic()
 
     def open(self) -> None:
         """Connect to the next address.
