@@ -53,6 +53,14 @@ def test_no_word_of_a_template_is_left_and_programs_are_executable(loop: str) ->
         assert file.text.endswith('\n')
 
 
+@pytest.mark.parametrize('loop', LOOPS)
+def test_the_description_of_the_package_suits_a_terminal(loop: str) -> None:
+    control = new.project('a' * new.LONGEST, loop)['debian/control'].text
+    description = control.partition('\nDescription:')[2]
+    assert description
+    assert max(map(len, description.splitlines())) <= 79
+
+
 # Names
 
 
