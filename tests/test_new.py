@@ -27,13 +27,14 @@ def clihelper(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.parametrize('name', ['my-program', 'hello', 'any', 'path'])
 @pytest.mark.parametrize('loop', LOOPS)
-def test_what_is_written_passes_its_tests(loop: str, tmp_path: Path) -> None:
-    done = clihelper('new', 'my-program', '--loop', loop, cwd=tmp_path)
+def test_what_is_written_passes_its_tests(loop: str, name: str, tmp_path: Path) -> None:
+    done = clihelper('new', name, '--loop', loop, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, '')
     tested = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider'],
-        cwd=tmp_path / 'my-program', env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        cwd=tmp_path / name, env={**os.environ, 'PYTHONPATH': str(ROOT)},
         capture_output=True, text=True, timeout=60)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
