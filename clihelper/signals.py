@@ -10,6 +10,7 @@ signal at once and may raise, and :attr:`Signals.deliver` is called where nobody
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import select
 import signal
@@ -73,6 +74,7 @@ class Signals:
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if not self._previous:
             os.register_at_fork(after_in_child=self._forget)
+            atexit.register(self._ignore)
         self.take_over(HANDLED)
 
     def take_over(self, signums: Iterable[int]) -> None:
@@ -148,6 +150,13 @@ class Signals:
             self._close()
             self._handled = frozenset(HANDLED)
             self.urgent = self.deliver = None
+
+    def _ignore(self) -> None:
+        """At exit: the interpreter would give signals back to the system, whose way is to kill."""
+        if self._owner == os.getpid():
+            for signum in HANDLED:
+                if self._is_ours(signum):
+                    signal.signal(signum, signal.SIG_IGN)
 
     def _restore(self) -> None:
         for signum, previous in self._previous.items():

@@ -327,6 +327,7 @@ class ConsumerLoop(Loop):
     def _look_after(self, message: Message, record: Record) -> None:
         """What is seldom to be done when a message has been settled."""
         if record.suspect and message.outcome is not Outcome.REQUEUE:
+            self._flush()  # before its deaths are forgotten: it is not to come again
             record.settled()
         record.suspect = 0
         if record.hand.handled >= record.hand.limit:
@@ -456,6 +457,7 @@ class ConsumerLoop(Loop):
         except PublishError as failure:
             raise Lost(f'the message was not moved to {queue}: {failure}') from failure
         self._acknowledge(message)
+        self._flush()  # or the next one, if it kills, would have it come and be moved again
 
     def _acknowledge(self, message: Message) -> None:
         if self._acknowledger is None:
