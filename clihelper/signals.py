@@ -154,7 +154,7 @@ class Signals:
     def _ignore(self) -> None:
         """At exit: the interpreter would give signals back to the system, whose way is to kill."""
         if self._owner == os.getpid():
-            for signum in HANDLED:
+            for signum in self._handled:
                 if self._is_ours(signum):
                     signal.signal(signum, signal.SIG_IGN)
 
