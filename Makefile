@@ -1,7 +1,8 @@
 # clihelper
 #
 #   make run     start the example in this terminal; Ctrl-C ends it
-#   make test    run the tests, installing what they need (ARGS='-k pidfile' goes to pytest)
+#   make test    run the tests, installing what they need (ARGS='-k pidfile' goes to pytest),
+#                in three processes, or in PROCESSES=0, one after the other
 #   make lint    check style and types
 #   make docs    build the documentation: build/docs/index.html
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
@@ -18,6 +19,7 @@
 SHELL  := /bin/bash
 PYTHON ?= python3
 ARGS   ?=
+PROCESSES ?= 3
 VENV   := .venv
 RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
 LIBRABBITMQ := /usr/include/amqp.h
@@ -43,7 +45,7 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime \
       $(SYSTEMD_ANALYZE) $(LOGROTATE)
-	python -m pytest $(ARGS)
+	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-lint
 	ruff check .

@@ -25,7 +25,6 @@ CI = os.environ.get('CI') == 'true'
 MARK = f'CLIHELPER_TESTS={uuid.uuid4()}'
 
 
-FIGURES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
@@ -33,15 +32,21 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Notes a figure, and what it is of, for the end of the report."""
 
     def note(what: str, value: str) -> None:
-        request.config.stash.setdefault(FIGURES, []).append(f'{what:<64} {value}')
+        request.node.user_properties.append(('figure', f'{what:<64} {value}'))
 
     return note
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if figures := config.stash.get(FIGURES, []):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    figures = [
+        line
+        for report in reports
+        if getattr(report, 'when', None) == 'call'
+        for name, line in report.user_properties
+        if name == 'figure'
+    ]
+    if figures:
         terminalreporter.section('figures')
         for line in figures:
             terminalreporter.line(line)

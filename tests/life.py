@@ -25,6 +25,15 @@ Logging:
 """A section that has all that is logged in the file ``log``"""
 
 
+
+def open_to_all(folder: Path) -> None:
+    """Let everybody into a test's folder: pytest makes it, and those above it, one's own."""
+    for each in (folder, *folder.parents):
+        if 'pytest' not in str(each):
+            break
+        each.chmod(0o755)
+
+
 class Life:
     """A program, in the foreground or as a daemon, from entering the ``with`` to leaving it.
 

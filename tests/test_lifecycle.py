@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from clihelper.testing import NotifySocket, WaitError
-from tests.life import LOGGING, Life
+from tests.life import LOGGING, Life, open_to_all
 
 F_SETPIPE_SZ = 1031
 
@@ -257,8 +257,7 @@ def forbid(path: Path) -> None:
 def test_with_a_wrong_configuration_a_reload_goes_on_with_the_old_one(
     tmp_path: Path, spoil: Callable[[Path], None], where: str, user: str
 ) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     log = tmp_path / 'log'
     log.touch()
     shutil.chown(log, user)

@@ -22,6 +22,7 @@ from clihelper.errors import ConfigurationError
 from clihelper.testing import Program
 from tests.broker import Broker, _free_ports
 from tests.certificates import Authority, openssl
+from tests.life import open_to_all
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'consumer.py')
 
@@ -276,8 +277,7 @@ def test_a_key_that_the_daemon_may_not_read_is_an_error_before_its_command_retur
     configure, secure, tmp_path
 ):
     """Root may, and then becomes who may not."""
-    for folder in (secure.folder, *secure.folder.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(secure.folder)
     (secure.folder / 'client.key').chmod(0o600)
     path = configure()
     with open(path, 'a') as file:
