@@ -554,15 +554,12 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         :param position: where in *data* a frame begins.
         :returns: where the first frame begins that is none of such a delivery.
         """
-        first: int = position
-        before = -1
-        while position != before:
-            before = position
+        first, after = position, -1
+        while position != after:
+            after = position
             if self._mould is not None:
-                position = self._mould.take(data, position)
-                if position == before:
-                    self._mould = None
-            position = self._take_delivery(data, position)
+                after = self._mould.take(data, position)
+            position = self._take_delivery(data, after)
         if position > first:
             self.bytes_recv += 1  # by which py-amqp knows that the broker lives
         return position
@@ -590,8 +587,9 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             return position
         places = position, origin - 8, header, body
         shape = header - position, body - header, data[origin : header + 7]
-        if shape == self._shape:  # as many as two in a row are the rule
-            self._mould = Mould(data, places, self.channels[channel], consumer)
+        # Two in a row that are alike are a rule.
+        alike = shape == self._shape
+        self._mould = Mould(data, places, self.channels[channel], consumer) if alike else None
         self._shape = shape
         consumer(
             Delivery(
