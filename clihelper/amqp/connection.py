@@ -55,6 +55,8 @@ class Guard:
     connection's fault.
     """
 
+    __slots__ = ('_errors',)
+
     def __init__(self, errors: tuple[type[BaseException], ...]) -> None:
         self._errors = errors
 

@@ -110,10 +110,10 @@ class Message:
     @property
     def redelivered(self) -> bool:
         """Whether it may have been delivered before."""
-        known: bool | None = getattr(self.delivery, 'redelivered', None)
-        if known is None:  # kombu has it among other things
+        try:
+            return self.delivery.redelivered  # type: ignore[no-any-return]
+        except AttributeError:  # kombu has it among other things
             return bool(self.delivery.delivery_info.get('redelivered'))
-        return known
 
     @property
     def reply_to(self) -> str | None:

@@ -77,9 +77,12 @@ class Delivery:
 
     :ivar bytes body: the body.
     :ivar int delivery_tag: its number on its channel.
+    :ivar bool redelivered: whether it may have been delivered before.
     """
 
-    __slots__ = ('_channel', '_content', '_origin', '_packed', 'body', 'delivery_tag')
+    __slots__ = (
+        '_channel', '_content', '_origin', '_packed', 'body', 'delivery_tag', 'redelivered',
+    )  # fmt: skip
 
     def __init__(
         self, channel: Any, delivery_tag: int, origin: bytes, packed: bytes, body: bytes
@@ -87,6 +90,7 @@ class Delivery:
         self._channel = channel
         self.delivery_tag = delivery_tag
         self._origin = origin  # redelivered, exchange, routing key, as they came
+        self.redelivered = origin[0] != 0
         self._packed = packed  # the properties, as they came
         self.body = body
         self._content: Any = None
@@ -127,7 +131,9 @@ class Delivery:
         packed = self._packed
         if not packed:
             return self.properties.get('content_type')
-        return _short(packed, TYPE) if packed[0] & HAS_TYPE else None
+        if not packed[0] & HAS_TYPE:
+            return None
+        return _text(packed[TYPE + 1 : TYPE + 1 + packed[TYPE]])
 
     @property
     def content_encoding(self) -> str | None:
@@ -136,13 +142,10 @@ class Delivery:
         if not packed:
             return self.properties.get('content_encoding')
         flags = packed[0]
+        if not flags & HAS_ENCODING:
+            return None
         place = TYPE + 1 + packed[TYPE] if flags & HAS_TYPE else TYPE
-        return _short(packed, place) if flags & HAS_ENCODING else None
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it may have been delivered before."""
-        return self._origin[0] != 0
+        return _text(packed[place + 1 : place + 1 + packed[place]])
 
     @property
     def delivery_info(self) -> dict[str, Any]:
@@ -551,15 +554,12 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         :param position: where in *data* a frame begins.
         :returns: where the first frame begins that is none of such a delivery.
         """
-        first: int = position
-        before = -1
-        while position != before:
-            before = position
+        first, after = position, -1
+        while position != after:
+            after = position
             if self._mould is not None:
-                position = self._mould.take(data, position)
-                if position == before:
-                    self._mould = None
-            position = self._take_delivery(data, position)
+                after = self._mould.take(data, position)
+            position = self._take_delivery(data, after)
         if position > first:
             self.bytes_recv += 1  # by which py-amqp knows that the broker lives
         return position
@@ -587,8 +587,9 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             return position
         places = position, origin - 8, header, body
         shape = header - position, body - header, data[origin : header + 7]
-        if shape == self._shape:  # as many as two in a row are the rule
-            self._mould = Mould(data, places, self.channels[channel], consumer)
+        # Two in a row that are alike are a rule.
+        alike = shape == self._shape
+        self._mould = Mould(data, places, self.channels[channel], consumer) if alike else None
         self._shape = shape
         consumer(
             Delivery(
@@ -678,11 +679,6 @@ def writable(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))
-
-
-def _short(data: bytes, position: int) -> str:
-    """The short string there: AMQP 0-9-1, section 4.2.5.3."""
-    return _text(data[position + 1 : position + 1 + data[position]])
 
 
 @lru_cache(maxsize=256)

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger('clihelper')
 
+ACK = Outcome.ACK  # needed twice a message; a member is found slowly by way of its class
+
 STABLE = 5.0
 """seconds of consuming after which a lost broker is no flapping one: the delays begin anew"""
 
@@ -224,7 +226,7 @@ class ConsumerLoop(Loop):
             self._handle(message)
             if host.signals.arrived or self._stopping or not host.is_running:
                 return
-            if time.monotonic() >= due or message.outcome is not Outcome.ACK:
+            if time.monotonic() >= due or message.outcome is not ACK:
                 return  # one that failed may be due again before anything else
 
     @property
@@ -365,7 +367,7 @@ class ConsumerLoop(Loop):
     ) -> None:
         """Act on the outcome: the one place that does."""
         if error is None:
-            message.outcome = Outcome.ACK
+            message.outcome = ACK
             if reply is not None:
                 self._reply(message, *reply)
             self._acknowledge(message)
