@@ -88,11 +88,14 @@ class Program:
         lines, _, self._buffer = self._buffer.rpartition(b'\n')
         return [float(line) for line in lines.split()]
 
-    def terminate(self) -> float:
-        """Send TERM, and return the seconds until the program has ended and was waited for."""
+    def terminate(self, *accepted: int) -> float:
+        """Send TERM, and return the seconds until the program has ended and was waited for.
+
+        :param accepted: statuses that are none of failure, besides 0.
+        """
         sent = time.monotonic()
         os.kill(self.pid, signal.SIGTERM)
-        self._reap()
+        self._reap(*accepted)
         return time.monotonic() - sent
 
     def wait(self) -> tuple[float, float]:
@@ -116,7 +119,7 @@ class Program:
                 f'/proc/{self.pid}/task/{thread}/status', 'voluntary_ctxt_switches')
         return total
 
-    def _reap(self) -> resource.struct_rusage:
+    def _reap(self, *accepted: int) -> resource.struct_rusage:
         """Wait for the end, without the naps that ``Popen.wait`` takes when it has a time-out."""
         ended = os.pidfd_open(self.pid)
         try:
@@ -126,7 +129,7 @@ class Program:
             os.close(ended)
         _, status, usage = os.wait4(self.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        if status:
+        if self._process.returncode not in (0, *accepted):
             self._complain(f'status {self._process.returncode}')
         return usage
 

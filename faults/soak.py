@@ -110,7 +110,7 @@ class Soak:
                 numbers = len(set(self.numbers())) if handled >= self._messages else 0
             time.sleep(0.1)
         for consumer in self._consumers:
-            consumer.terminate()
+            consumer.terminate(os.EX_TEMPFAIL)  # one that was killed last may not be ready yet
 
     def numbers(self) -> array[int]:
         """All numbers in all ledgers."""

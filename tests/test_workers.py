@@ -139,10 +139,15 @@ def test_a_reload_replaces_one_after_the_other_and_each_is_ready_first(tmp_path)
         for number in (1, 2):
             crew.wait_line(f'setup {number} new')
             crew.wait_line(rf'worker {number} \(pid \d+\) is ready')
-            crew.wait_line(f'cleanup {number}')
         crew.wait_ready()
         assert set(old.values()).isdisjoint(crew.workers().values())
         assert crew.stop() == 0, str(crew)
+
+    def place(words):
+        return next(n for n, line in enumerate(crew.lines) if words in line)
+
+    for number in (1, 2):
+        assert place(f'setup {number} new') < place(f'cleanup {number}')
     names = [next(iter(n)) for n in crew.notifications if 'STATUS' not in n or len(n) > 1]
     assert names.count('RELOADING') == 1
     assert crew.count('WARNING') == 0
