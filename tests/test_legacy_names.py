@@ -151,6 +151,7 @@ def test_a_hook_is_called_and_says_at_its_line_what_it_is_called_now(
         life.wait_report('hook')
         row = ALL[name]
         warning = f'{name} is a name of clihelper {row[2]}; now: {row[1]}'
+        life.program.wait_line('DeprecationWarning')
         assert f'{program}:5: DeprecationWarning: {warning}' in life.program.stderr
         assert str(life.program.stderr).count('DeprecationWarning') == 1
 
