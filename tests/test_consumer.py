@@ -13,6 +13,7 @@ import pytest
 
 from clihelper.testing import Program
 from tests.broker import Broker
+from tests.faults import send, take
 
 ONCE = '  retry: {attempts: 1}\n'
 """in the AMQP section: what fails is a dead letter"""
@@ -46,18 +47,6 @@ def consuming(config):
     with Program([sys.executable, PROGRAM, '-c', config, '-f']) as program:
         program.wait_ready(30)
         yield program
-
-
-def send(channel, queue, body, **properties):
-    kombu.Producer(channel).publish(body, routing_key=queue, **properties)
-
-
-def take(channel, queue):
-    """The messages in *queue*, taken from it."""
-    found = []
-    while (message := channel.basic_get(queue, no_ack=True)) is not None:
-        found.append(channel.message_to_python(message))
-    return found
 
 
 def wait_for(channel, queue, timeout=10):

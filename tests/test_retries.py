@@ -14,6 +14,7 @@ import pytest
 
 from clihelper.testing import Program
 from tests.broker import Broker
+from tests.faults import send, take
 from tests.proxy import Proxy
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'stubborn.py')
@@ -47,18 +48,6 @@ def consuming(config):
     with Program([sys.executable, PROGRAM, '-c', config, '-f']) as program:
         program.wait_ready(30)
         yield program
-
-
-def send(channel, queue, body, exchange='', **properties):
-    kombu.Producer(channel).publish(body, exchange=exchange, routing_key=queue, **properties)
-
-
-def take(channel, queue):
-    """The messages in *queue*, taken from it."""
-    found = []
-    while (message := channel.basic_get(queue, no_ack=True)) is not None:
-        found.append(channel.message_to_python(message))
-    return found
 
 
 def wait_for(channel, queue):
