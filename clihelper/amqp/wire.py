@@ -37,7 +37,7 @@ from clihelper.schema import TLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from clihelper.amqp.link import WaitFor
@@ -388,10 +388,13 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:
         """What acknowledges the messages of *channel*, also while a handler runs."""
 
-        def send(delivery_tag: int, number: int = channel.channel_id) -> None:
-            self.write(
-                _ack(METHOD, number, 13, BASIC, BASIC_ACK, delivery_tag, True, FRAME_END)
-            )
+        frame = partial(_ack, METHOD, channel.channel_id, 13, BASIC, BASIC_ACK)
+
+        def send(up_to: int, alone: Sequence[int]) -> None:
+            frames = [frame(tag, False, FRAME_END) for tag in alone]
+            if up_to:
+                frames.append(frame(up_to, True, FRAME_END))
+            self.write(b''.join(frames))
 
         self._acknowledger = Acknowledger(send, prefetch)
         return self._acknowledger
