@@ -335,6 +335,16 @@ def _publish(
         publisher.settle()
     except ValueError as error:
         raise PublishError(str(error)) from error
+    except PublishError as error:
+        if not _is_refusal(error):
+            raise
+        raise PublishError(str(error.__cause__)) from error
+
+
+def _is_refusal(error: PublishError) -> bool:
+    """Whether the broker has closed the channel because of the message: one is on its way."""
+    cause = error.__cause__
+    return isinstance(cause, Lost) and (_reply_code(cause) or 0) // 100 == 4
 
 
 class Letters:

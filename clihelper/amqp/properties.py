@@ -340,7 +340,9 @@ def copied(
             for found, first, _, after in _entries(packed, value, end)
             if found not in replaced and not without_headers(found)
         ]
-        fields[name] = _with_length(b''.join((*kept, added)))
+        # A table in which the broker's own headers were all is one that the broker has added.
+        if kept or added or value == end:
+            fields[name] = _with_length(b''.join((*kept, added)))
     if added and HEADERS not in fields:
         fields[HEADERS] = _with_length(added)
     for name, value in (defaults or {}).items():
