@@ -111,6 +111,13 @@ class Delivery:
         return delivery
 
     @property
+    def packed(self) -> bytes:
+        """As they came."""
+        if not self._packed:
+            self._packed = self._content._serialize_properties()
+        return self._packed
+
+    @property
     def properties(self) -> dict[str, Any]:
         """AMQP's basic properties."""
         if self._content is None:
@@ -424,7 +431,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         body: bytes,
         exchange: str,
         routing_key: str,
-        properties: dict[str, Any],
+        properties: dict[str, Any] | bytes,
     ) -> bytes:
         """The frames of a message, mandatory unless it is a reply that has no real queue."""
         return publishing.frames(
