@@ -189,7 +189,8 @@ def test_letters_that_can_go_nowhere_are_kept_and_the_rest_goes(desk):
     assert len(lines) == len(origins)
     for line, identity in zip(lines, ids, strict=False):
         assert line.startswith(f'clihelper dead-letters: {identity} is kept: ')
-        assert line.isprintable() and len(line) < 500
+        assert line.isprintable()
+        assert len(line) < 500
     assert desk.ids() == ids[:-1]
 
 

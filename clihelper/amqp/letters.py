@@ -17,6 +17,7 @@ What has been read is given back. A classic queue puts it where it was. A quorum
 from __future__ import annotations
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
+from clihelper.amqp.message import CARBON_COPIES, NOT_RENEWED, OWN
 from clihelper.amqp.properties import (
     HEADERS,
     InvalidProperties,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import Any
 
-PREFIX = 'x-clihelper-'
+PREFIX = OWN.decode()
 
 DELIVERIES = 'x-delivery-count'
 """The header in which a quorum queue says how many deliveries of a message count."""
@@ -55,14 +56,8 @@ ID_DIGITS = 12
 
 NOT_FOUND, NOT_IMPLEMENTED = 404, 540
 
-RENEWAL_LEAVES_OUT = ('user_id',)
-"""A property that the broker refuses unless it is the name of the user who publishes."""
-
-REPLAY_LEAVES_OUT = (*RENEWAL_LEAVES_OUT, 'expiration', 'cluster_id')
-"""The others are one that would end the letter before its time, and a deprecated one."""
-
-ROUTED = (b'CC', b'BCC')
-"""The headers that lead a message to further queues."""
+NOT_REPLAYED = (*NOT_RENEWED, 'expiration')
+"""The properties that are left out by a replay: the letter would be refused, or expire."""
 
 
 class DeadLetter:
@@ -118,7 +113,7 @@ class DeadLetter:
             properties = {
                 name: value
                 for name, value in self.properties.items()
-                if name not in RENEWAL_LEAVES_OUT
+                if name not in NOT_RENEWED
             }
             # The broker sorts headers when it adds one.
             parts = sorted(properties.items()), sorted(headers.items()), self.queue, self.reason
@@ -183,12 +178,12 @@ def as_text(value: object) -> str:
 
 def _is_left_out(name: bytes) -> bool:
     """Whether a header may be another, or missing, from one look to the next."""
-    return name in ROUTED or is_broker_header(name)
+    return name in CARBON_COPIES or is_broker_header(name)
 
 
 def _is_of_its_past(name: bytes) -> bool:
     """Whether a header tells what became of the letter, which ends with its replay."""
-    return name.startswith(PREFIX.encode()) or _is_left_out(name)
+    return name.startswith(OWN) or _is_left_out(name)
 
 
 def _is_counted_anew(name: bytes) -> bool:
@@ -301,7 +296,7 @@ class _Reader:
         """Publish one letter anew; False: the broker does not take it, and it is held."""
         try:
             _publish(
-                self._publisher, delivery, self._queue, RENEWAL_LEAVES_OUT, _is_counted_anew
+                self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew
             )
         except PublishError as error:
             if error.unknown:
@@ -335,16 +330,6 @@ def _publish(
         publisher.settle()
     except ValueError as error:
         raise PublishError(str(error)) from error
-    except PublishError as error:
-        if not _is_refusal(error):
-            raise
-        raise PublishError(str(error.__cause__)) from error
-
-
-def _is_refusal(error: PublishError) -> bool:
-    """Whether the broker has closed the channel because of the message: one is on its way."""
-    cause = error.__cause__
-    return isinstance(cause, Lost) and (_reply_code(cause) or 0) // 100 == 4
 
 
 class Letters:
@@ -429,7 +414,7 @@ class Letters:
 
         :raises PublishError: it was not taken; it stays.
         """
-        _publish(self._publisher, letter, letter.target, REPLAY_LEAVES_OUT, _is_of_its_past)
+        _publish(self._publisher, letter, letter.target, NOT_REPLAYED, _is_of_its_past)
         self.drop(letter.held_in, letter.delivery_tag)
 
     def drop(self, held_in: str, delivery_tag: int) -> None:
