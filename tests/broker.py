@@ -23,6 +23,8 @@ from urllib.parse import quote
 # The program in /usr/sbin is a wrapper, and a signal to it does not reach the node.
 PROGRAMS = '/usr/lib/rabbitmq/bin'
 
+BOOT = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'packages/boot.sh')
+
 
 class Broker:
     """A private RabbitMQ node on 127.0.0.1; a context manager that starts and removes it.
@@ -33,14 +35,18 @@ class Broker:
     :param config: lines of rabbitmq.conf (``key = value``).
     :param advanced_config: an Erlang term for advanced.config, as
         ``[{rabbit, [{consumer_timeout, 3000}]}].``
+    :param root: the root of another system whose RabbitMQ it is, as ``make test-on`` has them
+        below ``build/roots``; it takes root. By default what the environment has as
+        ``BROKER_ROOT``, else this system's.
     :param epmd_port: of the port mapper; by default one of its own. The nodes of a cluster have
         the same one.
     :param cookie: the secret that nodes of a cluster share; by default it makes one.
     :param schedulers: how many threads of the node's run Erlang code at a time.
     """
 
-    def __init__(self, config: str = '', advanced_config: str = '[].', *,
+    def __init__(self, config: str = '', advanced_config: str = '[].', root: str | None = None, *,
                  epmd_port: int | None = None, cookie: str = '', schedulers: int = 2) -> None:
+        self.root = root or os.environ.get('BROKER_ROOT')
         self.port, own_epmd_port, self._distribution_port = _free_ports(3)
         self._epmd_port = epmd_port or own_epmd_port
         self._schedulers = schedulers
@@ -90,7 +96,8 @@ class Broker:
         """
         with self._notifications() as notifications, open(self._path('output'), 'ab') as output:
             self.process = subprocess.Popen(
-                [f'{PROGRAMS}/rabbitmq-server'], env=self._environment(), cwd=self.directory,
+                self._command(f'{PROGRAMS}/rabbitmq-server'),
+                env=self._environment(), cwd=self.directory,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,  # a Ctrl-C in the terminal is not for the node
             )
@@ -121,9 +128,9 @@ class Broker:
         :raises RuntimeError: it failed.
         """
         done = subprocess.run(
-            [f'{PROGRAMS}/rabbitmqctl', '--quiet', *arguments], env=self._environment(),
-            cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=timeout,
+            self._command(f'{PROGRAMS}/rabbitmqctl', '--quiet', *arguments),
+            env=self._environment(), cwd=self.directory, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
         )
         if done.returncode:
             raise RuntimeError(f'rabbitmqctl {" ".join(arguments)}: {done.stdout}')
@@ -135,7 +142,7 @@ class Broker:
             self.stop()
         finally:
             subprocess.run(
-                ['epmd', '-kill'], env=self._environment(), cwd='/',
+                self._command('epmd', '-kill'), env=self._environment(), cwd='/',
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -152,6 +159,13 @@ class Broker:
             process.kill()
             process.wait()
             raise
+
+    def _command(self, *words: str) -> list[str]:
+        """A command of the node's system; where that is another, its process is the command's."""
+        if not self.root:
+            return [*words]
+        return ['unshare', '--mount', 'sh', BOOT, self.root,
+                '--bind', self.directory, self.directory, *words]
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self.process is None:

@@ -13,7 +13,6 @@ import pytest
 from amqp.exceptions import UnexpectedFrame
 from amqp.method_framing import frame_handler, frame_writer
 
-from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Mould, Wire, _parameters
 
 TAG = 'host.1.1'
@@ -358,27 +357,3 @@ def test_an_acknowledgement_is_one_frame_for_many(wire):
     assert acknowledger.add(7)
     acknowledger.flush()
     assert wire.far.recv(100) == frame(1, 1, struct.pack('>HHQB', 60, 80, 7, 1))
-
-
-def test_acknowledgements_are_put_together():
-    sent = []
-    acknowledger = Acknowledger(sent.append, prefetch=10)
-    for tag in range(1, 8):
-        if acknowledger.add(tag):
-            acknowledger.flush()
-    assert sent == [5]
-    acknowledger.flush()
-    acknowledger.flush()
-    assert sent == [5, 7]
-
-
-def test_a_slow_handler_has_each_message_acknowledged_as_it_ends(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr('clihelper.amqp.acknowledgement.time.monotonic', lambda: now)
-    sent = []
-    acknowledger = Acknowledger(sent.append, prefetch=100)
-    for tag in range(1, 4):
-        now += 0.06
-        assert acknowledger.add(tag)
-        acknowledger.flush()
-    assert sent == [1, 2, 3]

@@ -270,6 +270,10 @@ class Connection:
         """What acknowledges the messages of *channel*; None: each message does by itself."""
         return self._open_link.acknowledger(channel, prefetch)
 
+    def recover(self, channel: Any) -> None:
+        with self.guard():
+            channel.basic_recover(requeue=True)
+
     def has(self, channel: Any) -> bool:
         """Whether *channel* is one of the open connection, and open itself."""
         return self._link is not None and self._link.has(channel)
@@ -296,7 +300,7 @@ class Connection:
         body: bytes,
         exchange: str,
         routing_key: str,
-        properties: dict[str, Any],
+        properties: dict[str, Any] | bytes,
     ) -> bytes:
         """A mandatory message as it is to be written; empty where it has been published by it.
 

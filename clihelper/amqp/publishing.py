@@ -28,6 +28,12 @@ PROPERTIES = frozenset(name for name, _ in amqp.Message.PROPERTIES if name != 'c
 
 MOST_CACHED = 64
 
+
+class HeadersTooLarge(ValueError):
+    """The properties of a message do not fit into a frame."""
+
+
+
 _frame = Struct('>BHI').pack  # type, channel, size
 _publish = Struct('>HHH').pack  # class, method, a reserved number
 _header = Struct('>HHQ').pack  # class, weight, size of the body
@@ -40,7 +46,7 @@ def frames(
     body: bytes,
     exchange: str,
     routing_key: str,
-    properties: dict[str, Any],
+    properties: dict[str, Any] | bytes,
     frame_max: int,
 ) -> bytes:
     """All frames of one message, mandatory unless it is a direct reply.
@@ -54,6 +60,8 @@ def frames(
     flags = OPTIONAL if direct else MANDATORY
     method = b''.join((_publish(BASIC, PUBLISH, 0), _name(exchange), _name(routing_key), flags))
     header = _header(BASIC, 0, len(body)) + _serialized(properties)
+    if frame_max and len(header) + OVERHEAD > frame_max:
+        raise HeadersTooLarge(f'properties of {len(header)} bytes; the broker takes {frame_max}')
     parts: list[bytes | memoryview] = [
         _frame(METHOD, channel, len(method)), method, FRAME_END,
         _frame(HEADER, channel, len(header)), header, FRAME_END,
@@ -74,8 +82,10 @@ def _name(text: str) -> bytes:
     return bytes((len(encoded),)) + encoded
 
 
-def _serialized(properties: dict[str, Any]) -> bytes:
+def _serialized(properties: dict[str, Any] | bytes) -> bytes:
     """The properties of a message; those that are None are left out."""
+    if isinstance(properties, bytes):
+        return properties
     if len(properties) > 2:
         return _serialize(properties)
     key = (properties.get('content_type'), properties.get('delivery_mode'))

@@ -37,7 +37,7 @@ from clihelper.schema import TLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from clihelper.amqp.link import WaitFor
@@ -109,6 +109,13 @@ class Delivery:
         )
         delivery._content = message
         return delivery
+
+    @property
+    def packed(self) -> bytes:
+        """As they came."""
+        if not self._packed:
+            self._packed = self._content._serialize_properties()
+        return self._packed
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -388,10 +395,13 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:
         """What acknowledges the messages of *channel*, also while a handler runs."""
 
-        def send(delivery_tag: int, number: int = channel.channel_id) -> None:
-            self.write(
-                _ack(METHOD, number, 13, BASIC, BASIC_ACK, delivery_tag, True, FRAME_END)
-            )
+        frame = partial(_ack, METHOD, channel.channel_id, 13, BASIC, BASIC_ACK)
+
+        def send(up_to: int, alone: Sequence[int]) -> None:
+            frames = [frame(tag, False, FRAME_END) for tag in alone]
+            if up_to:
+                frames.append(frame(up_to, True, FRAME_END))
+            self.write(b''.join(frames))
 
         self._acknowledger = Acknowledger(send, prefetch)
         return self._acknowledger
@@ -421,7 +431,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         body: bytes,
         exchange: str,
         routing_key: str,
-        properties: dict[str, Any],
+        properties: dict[str, Any] | bytes,
     ) -> bytes:
         """The frames of a message, mandatory unless it is a reply that has no real queue."""
         return publishing.frames(
