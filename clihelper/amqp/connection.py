@@ -340,9 +340,13 @@ class Connection:
         with self.guard():
             self._open_link.wait_for(self._open_link.fileno(), deadline)
 
+    def is_refusal(self, lost: Lost) -> bool:
+        """Whether the broker has only closed a channel, because of something it refuses."""
+        return self._link is not None and isinstance(lost.__cause__, self._link.refusals)
+
     def drop_unless_refused(self, lost: Lost) -> None:
         """Leave it behind, unless the broker has only closed a channel of it."""
-        if self._link is not None and not isinstance(lost.__cause__, self._link.refusals):
+        if not self.is_refusal(lost):
             self.drop()
 
     def drop(self) -> None:

@@ -1,4 +1,4 @@
-"""What a consumer publishes on account of a message: copies to be run again, dead letters, replies.
+"""What a consumer publishes on account of a message: its copy, its dead letter, its reply.
 
 The broker confirms each before the message itself is settled. That takes a moment as a rule, for
 which the consumer waits; a broker that is slow, or takes nothing for now, is not waited for: then

@@ -567,11 +567,13 @@ class LongText(Exception):
 def _bounded(error: BaseException) -> BaseException:
     """What to log of an exception."""
     text = settlement.error_text(error)
-    if len(text) <= LONGEST_TEXT:
+    name = type(error).__qualname__
+    if len(name) + len(text) <= LONGEST_TEXT:
         return error
-    name = type(error).__qualname__[: settlement.LONGEST_NAME]
     start = text[: settlement.LONGEST_TEXT]
-    short = LongText(f'{name}, whose text has {len(text)} characters: {start}...')
+    short = LongText(
+        f'{name[: settlement.LONGEST_NAME]}, whose text has {len(text)} characters: {start}...'
+    )
     return short.with_traceback(error.__traceback__)
 
 

@@ -295,10 +295,9 @@ HARD_ERRORS = (501, 502, 503, 504, 505, 530, 540)
 def is_refusal(lost: Lost) -> bool:
     """Whether the broker has ended the channel, or the connection, for what was published."""
     cause: Any = lost.__cause__
+    method = getattr(cause, 'method_sig', None)  # None: the broker has not said anything
     code = getattr(cause, 'reply_code', None)
-    if tuple(getattr(cause, 'method_sig', None) or ()) == PUBLISH:
-        return bool(code)
-    return code in HARD_ERRORS
+    return method is not None and (tuple(method) == PUBLISH or code in HARD_ERRORS)
 
 
 def encode(body: Any) -> tuple[bytes, str]:

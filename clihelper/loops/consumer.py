@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from functools import partial
@@ -116,11 +117,7 @@ class ConsumerLoop(Loop):
                 self._drop()
                 self._host.serve_signals()
             except Lost as lost:
-                since = self._consuming_since
-                if since is not None and time.monotonic() - since > STABLE:
-                    self._backoff.reset()
-                self._drop()
-                self._wait_for_broker(f'lost the broker: {lost}')
+                self._pause(lost)
 
     def close(self) -> None:
         """Close the connections: what was prefetched goes back to its queue."""
@@ -187,6 +184,17 @@ class ConsumerLoop(Loop):
                 return
             host.signals.wait(left if pulse is None else min(left, pulse))
             host.serve_signals()
+
+    def _pause(self, lost: Lost) -> None:
+        """Drop the connection, and wait before the next."""
+        since = self._consuming_since
+        if since is not None and time.monotonic() - since > STABLE:
+            self._backoff.reset()
+        # A broker that answers, and lets nobody consume, is not one that is about to be back.
+        refused = since is None and self._connection.is_refusal(lost)
+        well = math.inf if refused else self._connection.since_healthy
+        self._drop()
+        self._wait_for_broker(f'lost the broker: {lost}', self._backoff.next(well))
 
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
