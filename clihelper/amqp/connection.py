@@ -149,7 +149,7 @@ class Connection:
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._tls = tls or TLS.defaults()
         self._options = options
-        self._next = 0
+        self._next = self._failed = 0
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
         self._link: Link | None = None
@@ -164,9 +164,11 @@ class Connection:
             certificate is not accepted.
         :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
         """
-        index = self._next % len(self._urls)
+        index = self._next
         url = self._urls[index]
-        self._next += 1
+        # When this one is lost it is not asked again before the others: it may be silent.
+        self._next = (index + 1) % len(self._urls)
+        self._failed += 1
         link = self._transports[index](
             url, self._heartbeat, CONNECT_TIMEOUT, self._name, self._tls, self._options
         )
@@ -185,7 +187,7 @@ class Connection:
                 'anybody may pose as the broker %s: AMQP.tls.verify is false', masked(url)
             )
         self._link = link
-        self._next -= 1  # the one that answers is the first to be asked again
+        self._failed = 0
         self._healthy = time.monotonic()
 
     def open_any(self) -> None:
@@ -197,6 +199,14 @@ class Connection:
             except (Unreachable, Error):
                 if not left:
                     raise
+
+    @property
+    def has_untried(self) -> bool:
+        """Whether an address is left that has not been tried since the last one failed to answer.
+
+        So the time until the next round of attempts is waited for once, not for each address.
+        """
+        return self._failed % len(self._urls) != 0
 
     @property
     def is_open(self) -> bool:
@@ -224,8 +234,7 @@ class Connection:
 
     def shown(self) -> str:
         """The address that is or was last tried, without its password."""
-        index = self._next if self._link is not None else self._next - 1
-        return masked(self._urls[max(index, 0) % len(self._urls)])
+        return masked(self._urls[self._next - 1])
 
     def channel(self) -> Any:
         """A new channel; raises :class:`Lost`."""

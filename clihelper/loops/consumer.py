@@ -160,14 +160,17 @@ class ConsumerLoop(Loop):
                     raise
                 self._wait_for_broker(str(error), REFUSED_DELAY)
             except Unreachable as error:
-                if not (self._was_consuming or self._section['wait_for_broker']):
+                waits = self._was_consuming or self._section['wait_for_broker']
+                if not (waits or self._connection.has_untried):
                     raise UnavailableError(f'AMQP.url: {error}') from error
                 self._wait_for_broker(f'no broker: {error}')
         return self._goes_on()
 
     def _wait_for_broker(self, why: str, delay: float | None = None) -> None:
-        """Wait before the next attempt; a signal ends it."""
-        if delay is None:
+        """Wait before the next attempt, if each address has been tried; a signal ends it."""
+        if self._connection.has_untried:
+            delay = 0.0
+        elif delay is None:
             delay = self._backoff.next(self._connection.since_healthy)
         LOGGER.warning('%s; next attempt in %.2f s', why, delay)
         host = self._host
@@ -175,8 +178,10 @@ class ConsumerLoop(Loop):
         if not self._was_consuming:
             host.notifier.extend_timeout(delay + 2 * CONNECT_TIMEOUT)
         end = time.monotonic() + delay
-        while self._goes_on() and (left := end - time.monotonic()) > 0:
+        while self._goes_on():
             pulse = host.progress()
+            if (left := end - time.monotonic()) <= 0:
+                return
             host.signals.wait(left if pulse is None else min(left, pulse))
             host.serve_signals()
 
