@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.acknowledgement import Acknowledger
-    from clihelper.amqp.link import Link, WaitFor
+    from clihelper.amqp.link import Link, OnReturn, WaitFor
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -110,6 +110,7 @@ class Connection:
     :param name: of the program, for the broker's operator.
     :param tls: the section ``AMQP.tls``; by default its defaults.
     :param options: ``AMQP.transport_options``.
+    :param max_body: ``AMQP.max_body``; see :class:`clihelper.amqp.wire.Wire`.
     :ivar wait_for: how the main thread waits for the broker; see
         :attr:`clihelper.amqp.wire.Wire.wait_for`. None: without ado.
     :ivar on_blocked: called with why the broker takes no messages, in its words, and with an
@@ -130,6 +131,7 @@ class Connection:
             name,
             section['tls'],
             section['transport_options'],
+            section['max_body'],
         )
 
     def __init__(
@@ -139,6 +141,7 @@ class Connection:
         name: str,
         tls: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        max_body: int = 0,
     ) -> None:
         self.wait_for: WaitFor | None = None
         self.on_blocked: Callable[[str], None] = lambda reason: None
@@ -149,6 +152,7 @@ class Connection:
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._tls = tls or TLS.defaults()
         self._options = options
+        self._max_body = max_body
         self._next = self._failed = 0
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
@@ -170,7 +174,13 @@ class Connection:
         self._next = (index + 1) % len(self._urls)
         self._failed += 1
         link = self._transports[index](
-            url, self._heartbeat, CONNECT_TIMEOUT, self._name, self._tls, self._options
+            url,
+            self._heartbeat,
+            CONNECT_TIMEOUT,
+            self._name,
+            self._tls,
+            self._options,
+            self._max_body,
         )
         link.on_blocked = self._on_blocked
         if self.wait_for is not None:
@@ -283,12 +293,13 @@ class Connection:
         channel: Any,
         on_ack: Callable[[int, bool], None],
         on_nack: Callable[[int, bool], None],
-        on_return: Callable[[Exception, str, str, Any], None],
+        on_return: OnReturn,
     ) -> bool:
         """Have what is published on *channel* confirmed, by calls in :meth:`drain`.
 
         :param on_ack, on_nack: called with a delivery tag, and whether all before it are meant.
-        :param on_return: called with an error, exchange, routing key and message.
+        :param on_return: called with an error, exchange, routing key and message; the body of
+            that is always bytes.
         :returns: False where the transport has no confirmations.
         """
         with self.guard():
@@ -301,12 +312,19 @@ class Connection:
         exchange: str,
         routing_key: str,
         properties: dict[str, Any] | bytes,
+        mandatory: bool = True,
     ) -> bytes:
-        """A mandatory message as it is to be written; empty where it has been published by it.
+        """A message as it is to be written; empty where it has been published by it.
 
+        :param properties: by name, or packed (see :mod:`clihelper.amqp.properties`).
+        :param mandatory: whether it comes back (see :meth:`confirm`) if no queue gets it. A direct
+            reply never does.
+        :raises clihelper.amqp.publishing.HeadersTooLarge: they do not fit in a frame.
         :raises TypeError, ValueError: it cannot be encoded.
         """
-        return self._open_link.published(channel, body, exchange, routing_key, properties)
+        return self._open_link.published(
+            channel, body, exchange, routing_key, properties, mandatory
+        )
 
     def write(self, data: bytes) -> None:
         """Write frames; a broker that does not read is waited for."""

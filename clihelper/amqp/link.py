@@ -16,6 +16,13 @@ if TYPE_CHECKING:
             self, descriptor: int | None, deadline: float, *, write: bool = False
         ) -> None: ...
 
+    class OnReturn(Protocol):
+        """Called with what was published and is in no queue; the body is that of the message."""
+
+        def __call__(
+            self, error: Exception, exchange: str, routing_key: str, message: Any
+        ) -> None: ...
+
     class Link(Protocol):
         """What :class:`~clihelper.amqp.connection.Connection` calls of a transport.
 
@@ -52,7 +59,7 @@ if TYPE_CHECKING:
             channel: Any,
             on_ack: Callable[[int, bool], None],
             on_nack: Callable[[int, bool], None],
-            on_return: Callable[[Exception, str, str, Any], None],
+            on_return: OnReturn,
         ) -> bool: ...
         def published(
             self,
@@ -61,6 +68,7 @@ if TYPE_CHECKING:
             exchange: str,
             routing_key: str,
             properties: dict[str, Any] | bytes,
+            mandatory: bool = True,
         ) -> bytes: ...
         def write(self, data: bytes) -> None: ...
         def end(self, timeout: float) -> None: ...

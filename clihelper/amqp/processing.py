@@ -280,6 +280,9 @@ class Processor:
         runs = message.attempts - isinstance(error, settlement.UNRUN)
         if isinstance(error, Crashed):
             runs = error.runs
+        if message.is_cut:
+            self._reject_refused(message, PublishError('its body is too large to be copied'))
+            return
         name = self._topology.lasting_name(message.queue)
         ran = settlement.run_headers(runs, _origin(message))
         full = settlement.dead_letter_headers(error, name, self._host.appname)
@@ -409,6 +412,7 @@ class Processor:
             message
             for message in messages
             if message.returns >= self._topology.renewal_threshold(message.queue)
+            and not message.is_cut
             and not (self._record is not None and self._record.is_fatal(message))
         ]
 
