@@ -514,10 +514,11 @@ class Processor:
                 del self._told[message]
                 return
             message.outcome = outcome
-        try:
-            self._settle_by_itself(message, outcome)
-        except Lost as lost:
-            LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
+            # handle() waits for it: an acknowledgement of later messages would pass over this one.
+            try:
+                self._settle_by_itself(message, outcome)
+            except Lost as lost:
+                LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
 
     def _pop_told(self, message: Message) -> Outcome | None:
         """What the handler itself has made of the message, if anything."""
