@@ -263,6 +263,19 @@ class Connection:
         with self.guard():
             return self._open_link.consume_replies(channel, next(self._names), on_delivery)
 
+    def recover(self, channel: Any) -> None:
+        """Have all that is not settled on *channel* delivered again.
+
+        What is pending with its acknowledger is acknowledged before, and what was kept there is
+        kept no longer. Deliveries before the broker's answer are void: those that it has, the
+        caller forgets before it calls this; those that come meanwhile are discarded. What is
+        delivered anew may be handed over before this returns.
+
+        :raises Lost: the connection is lost, or the broker does not answer.
+        """
+        with self.guard():
+            self._open_link.recover(channel)
+
     def get(self, channel: Any, queue: str) -> Any:
         """One message of *queue*; None: it is empty."""
         return self._open_link.get(channel, queue)

@@ -302,9 +302,13 @@ class Deliveries:
         self.consumers.update(consumers)
         self._shape = self._mould = None
 
+    def of(self, channel: int) -> dict[tuple[int, bytes], Consumer]:
+        """The consumers of one channel."""
+        return {key: found for key, found in self.consumers.items() if key[0] == channel}
+
     def forget(self, channel: int) -> None:
         """The channel is closed."""
-        for key in [key for key in self.consumers if key[0] == channel]:
+        for key in self.of(channel):
             del self.consumers[key]
         self._shape = self._mould = None
 

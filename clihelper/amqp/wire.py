@@ -274,6 +274,22 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         (got,) = channel.wait([spec.Basic.GetOk, spec.Basic.GetEmpty], returns_tuple=True)
         return got if isinstance(got, Delivery) else None
 
+    def recover(self, channel: Any) -> None:
+        """Have all that is not settled on *channel* delivered again, and wait for the answer.
+
+        What is pending is acknowledged before; what is kept, and what comes before the answer, is
+        given back with the rest. The deliveries among that are discarded here.
+        """
+        deliveries, number = self._deliveries, channel.channel_id
+        consumers = deliveries.of(number)
+        if self._acknowledger is not None:
+            self._acknowledger.flush()
+            self._acknowledger.forget()
+        deliveries.direct(dict.fromkeys(consumers, (channel, lambda delivery: None)))
+        channel.send_method(spec.Basic.Recover, 'b', (True,))
+        # What stands behind the answer is delivered anew, perhaps in the same bytes.
+        channel.wait(spec.Basic.RecoverOk, callback=lambda *_: deliveries.direct(consumers))
+
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:
         """What acknowledges the messages of *channel*, also while a handler runs."""
 
