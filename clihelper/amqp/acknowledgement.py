@@ -99,6 +99,11 @@ class Acknowledger:
             self._kept.clear()
             self._bound = self._highest
 
+    def disown(self) -> None:
+        """In a child of the process: nothing is pending, and nobody holds the lock."""
+        self._lock = threading.Lock()
+        self.forget()
+
     def _add_beside_kept(self, delivery_tag: int) -> bool:
         """Add one while others are kept, or one that was kept itself."""
         with self._lock:

@@ -12,6 +12,7 @@ import math
 import os
 import time
 
+from clihelper.amqp import forks
 from clihelper.errors import Error, UnavailableError
 from clihelper.schema import TLS
 
@@ -159,6 +160,30 @@ class Connection:
         self._link: Link | None = None
         # Of a broker that has not been met nothing is known: it may be starting, as we are.
         self._healthy = time.monotonic()
+        self._pid = os.getpid()
+        self._is_foreign = False
+        forks.watch(self)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this process is a child of the one that made it, and cannot use it.
+
+        Each use of it raises :exc:`RuntimeError` then, and so does settling a message that came
+        over it; :meth:`drop` has no effect.
+        """
+        return self._is_foreign
+
+    def disown(self) -> None:
+        """See :class:`clihelper.amqp.forks.Owned`."""
+        self._is_foreign, self._link = True, None
+
+    def check_owner(self) -> None:
+        """See that it may be used.
+
+        :raises RuntimeError: it belongs to the parent process.
+        """
+        if self._is_foreign:
+            raise RuntimeError(forks.fault(self._pid))
 
     def open(self) -> None:
         """Connect to the next address.
@@ -168,6 +193,7 @@ class Connection:
             certificate is not accepted.
         :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
         """
+        self.check_owner()
         index = self._next % len(self._urls)
         url = self._urls[index]
         self._next += 1
@@ -350,6 +376,7 @@ class Connection:
     @property
     def _open_link(self) -> Link:
         if self._link is None:
+            self.check_owner()
             raise Lost('not connected')
         return self._link
 
@@ -378,6 +405,7 @@ class Connection:
 
         :returns: False if there was a connection, and the broker did not answer.
         """
+        self.check_owner()
         if self._link is None:
             return True
         try:

@@ -15,6 +15,7 @@ whatever comes first.
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
@@ -28,7 +29,7 @@ from amqp import spec
 from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
-from clihelper.amqp import publishing
+from clihelper.amqp import forks, publishing
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
@@ -184,6 +185,8 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._fault = ''
         self._begun = 0.0  # when a frame began that has not ended; 0: none
         self._left = False  # whether an error has left frames that were fetched and not acted on
+        self._pid, self._is_foreign = os.getpid(), False
+        forks.watch(self)
 
     def Transport(  # noqa: N802
         self, host: str, connect_timeout: float, ssl: Any = False, *_: Any, **settings: Any
@@ -233,6 +236,8 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     def transport(self) -> Any:
         """py-amqp's transport. Where there is none, py-amqp would connect unasked."""
         if self._transport is None:
+            if self._is_foreign:
+                raise RuntimeError(forks.fault(self._pid))
             raise ConnectionResetError(self._fault or 'not connected')
         return self._transport
 
@@ -360,6 +365,19 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             self._heart.end()
         super().collect()
         self._data, self._position = b'', 0
+
+    def disown(self) -> None:
+        """See :class:`clihelper.amqp.forks.Owned`.
+
+        Only the child's copy of the descriptor is closed: nothing is written, nor shut down.
+        """
+        self._write_lock = threading.Lock()
+        if self._acknowledger is not None:
+            self._acknowledger.disown()
+        transport, self._transport = self._transport, None
+        if transport is not None and transport.sock is not None:
+            transport.sock.close()
+        self._is_foreign, self._heart, self._fault = True, None, ''
 
     # Writing: two threads do, a frame or more at a time.
 
