@@ -13,6 +13,7 @@ import os
 import time
 
 from clihelper.amqp import forks
+from clihelper.amqp.escaping import escaped
 from clihelper.errors import Error, UnavailableError
 from clihelper.schema import TLS
 
@@ -458,4 +459,4 @@ def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> 
 def said(error: BaseException) -> str:
     """What *error* says, for a line of the log: the broker's own words where it has some."""
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
-    return f'{code} {text}' if code and text else str(error) or type(error).__name__
+    return escaped(f'{code} {text}' if code and text else str(error) or type(error).__name__)

@@ -34,6 +34,8 @@ from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
     ACK,
+    CHANNEL_CLOSE,
+    CONNECTION_CLOSE,
     DELIVER,
     GET_OK,
     HEARTBEAT,
@@ -46,6 +48,7 @@ from clihelper.amqp.frames import (
     Contents,
     Deliveries,
     Delivery,
+    close_reason,
     frame_at,
     settlement,
 )
@@ -505,6 +508,11 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             raise UnexpectedFrame(f'a method on channel {number}, which is not open')
         if method in (DELIVER, GET_OK, RETURN):
             self._contents.begin(number, payload)
+            return
+        if method in (CONNECTION_CLOSE, CHANNEL_CLOSE) and (number == 0) == (
+            method == CONNECTION_CLOSE
+        ):
+            self.channels[number]._on_close(*close_reason(payload))
             return
         signature = int.from_bytes(method[:2], 'big'), int.from_bytes(method[2:], 'big')
         self.on_inbound_method(number, signature, payload, None)
