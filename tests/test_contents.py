@@ -289,6 +289,23 @@ def test_what_comes_right_behind_the_answer_is_delivered_in_order(wire):
         wire.far.recv(100)
 
 
+def test_what_was_on_its_way_when_all_is_given_back_is_discarded(wire):
+    """What stands behind the answer is not, though it comes in the same bytes."""
+    answer = frame(1, 1, struct.pack('>HH', 60, 111))
+    others = delivery(9, b'other channel', channel=2)
+    before = [piece for tag in (2, 4, 6) for piece in delivery(tag, b'old', key='')]
+    before += delivery(8, b'')
+    behind = [piece for tag in (10, 12, 14) for piece in delivery(tag, b'new', key='')]
+    wire.expect(2, wire.got.append)
+    acknowledger = wire.connection.acknowledger(wire.connection.channels[1], 100)
+    acknowledger.add(1)
+    wire.far.sendall(b''.join([*before, *others, answer, *behind]))
+    wire.connection.recover(wire.connection.channels[1])
+    assert [got.delivery_tag for got in wire.got] == [9, 10, 12, 14]
+    acknowledged = frame(1, 1, struct.pack('>HHQB', 60, 80, 1, 1))
+    assert wire.far.recv(100) == acknowledged + frame(1, 1, struct.pack('>HHB', 60, 110, 1))
+
+
 def test_what_a_channel_has_begun_ends_with_it(wire):
     """Its number may be used again."""
     closing = frame(1, 1, struct.pack('>HHH', 20, 40, 404) + short('no') + b'\0\0\0\0')
@@ -431,6 +448,34 @@ def test_messages_are_settled_in_any_thread_while_others_are_written(
     channel.close()
     channel = connection.channel()
     assert channel.queue_declare(queue_name, passive=True).message_count == 0
+
+
+def test_nothing_of_what_is_given_back_is_acknowledged_later(connection, channel, queue_name):
+    """Again and again while deliveries are in flight, some acknowledged and some kept."""
+    for each in range(300):
+        publish(connection, channel, b'%d' % each, queue_name, b'\0\0')
+    channel.basic_qos(0, 100, False)
+    acknowledger = connection.acknowledger(channel, 100)
+    got, done = [], []
+    connection.consume(channel, queue_name, 'tag', got.append)
+    for _ in range(30):
+        wait_for(connection, got, 7)
+        for message in got[:7]:
+            if message is got[3]:
+                acknowledger.keep(message.delivery_tag)
+            else:
+                acknowledger.add(message.delivery_tag)
+                done.append(message.body)
+        got.clear()
+        connection.recover(channel)
+    while len(done) < 300:
+        wait_for(connection, got, 1)
+        acknowledger.add(got[0].delivery_tag)
+        acknowledger.flush()
+        done.append(got.pop(0).body)
+    assert channel.queue_declare(queue_name, passive=True).message_count == 0
+    assert sorted(map(int, done)) == list(range(300))
+    assert channel.is_open
 
 
 def test_a_message_of_a_channel_that_is_closed_cannot_be_settled(

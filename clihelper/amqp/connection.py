@@ -12,6 +12,8 @@ import math
 import os
 import time
 
+from clihelper.amqp import forks
+from clihelper.amqp.escaping import escaped
 from clihelper.errors import Error, UnavailableError
 from clihelper.schema import TLS
 
@@ -159,6 +161,30 @@ class Connection:
         self._link: Link | None = None
         # Of a broker that has not been met nothing is known: it may be starting, as we are.
         self._healthy = time.monotonic()
+        self._pid = os.getpid()
+        self._is_foreign = False
+        forks.watch(self)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this process is a child of the one that made it, and cannot use it.
+
+        Each use of it raises :exc:`RuntimeError` then, and so does settling a message that came
+        over it; :meth:`drop` has no effect.
+        """
+        return self._is_foreign
+
+    def disown(self) -> None:
+        """See :class:`clihelper.amqp.forks.Owned`."""
+        self._is_foreign, self._link = True, None
+
+    def check_owner(self) -> None:
+        """See that it may be used.
+
+        :raises RuntimeError: it belongs to the parent process.
+        """
+        if self._is_foreign:
+            raise RuntimeError(forks.fault(self._pid))
 
     def open(self) -> None:
         """Connect to the next address.
@@ -168,6 +194,7 @@ class Connection:
             certificate is not accepted.
         :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
         """
+        self.check_owner()
         index = self._next
         url = self._urls[index]
         # When this one is lost it is not asked again before the others: it may be silent.
@@ -272,6 +299,19 @@ class Connection:
         with self.guard():
             return self._open_link.consume_replies(channel, next(self._names), on_delivery)
 
+    def recover(self, channel: Any) -> None:
+        """Have all that is not settled on *channel* delivered again.
+
+        What is pending with its acknowledger is acknowledged before, and what was kept there is
+        kept no longer. Deliveries before the broker's answer are void: those that it has, the
+        caller forgets before it calls this; those that come meanwhile are discarded. What is
+        delivered anew may be handed over before this returns.
+
+        :raises Lost: the connection is lost, or the broker does not answer.
+        """
+        with self.guard():
+            self._open_link.recover(channel)
+
     def get(self, channel: Any, queue: str) -> Any:
         """One message of *queue*; None: it is empty."""
         return self._open_link.get(channel, queue)
@@ -350,6 +390,7 @@ class Connection:
     @property
     def _open_link(self) -> Link:
         if self._link is None:
+            self.check_owner()
             raise Lost('not connected')
         return self._link
 
@@ -382,6 +423,7 @@ class Connection:
 
         :returns: False if there was a connection, and the broker did not answer.
         """
+        self.check_owner()
         if self._link is None:
             return True
         try:
@@ -434,4 +476,4 @@ def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> 
 def said(error: BaseException) -> str:
     """What *error* says, for a line of the log: the broker's own words where it has some."""
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
-    return f'{code} {text}' if code and text else str(error) or type(error).__name__
+    return escaped(f'{code} {text}' if code and text else str(error) or type(error).__name__)

@@ -18,6 +18,7 @@ from struct import Struct
 from amqp.exceptions import UnexpectedFrame
 
 from clihelper.amqp import properties
+from clihelper.amqp.escaping import escaped
 from clihelper.amqp.properties import InvalidProperties
 
 TYPE_CHECKING = False
@@ -34,6 +35,8 @@ HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
 BASIC, ACK, REJECT = 60, 80, 90
 RETURN, DELIVER, GET_OK = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c', b'\x00\x3c\x00\x47'
 """Class and method of what comes with a message."""
+
+CONNECTION_CLOSE, CHANNEL_CLOSE = b'\x00\x0a\x00\x32', b'\x00\x14\x00\x28'
 
 LARGEST_FRAME = 1024 * 1024
 """Bytes of a frame, at most, whatever the broker proposes, and of a header in any case.
@@ -57,6 +60,7 @@ _header_frame = Struct('>BHIIQ').unpack_from  # the frame's beginning, and the s
 _deliver_frame = Struct('>BHI4sB').unpack_from  # the frame's, method, length of the consumer tag
 _tag = Struct('>Q').unpack_from
 _code = Struct('>H').unpack_from
+_method = Struct('>HH').unpack_from  # class and method
 _settle = Struct('>BHIHHQ?B').pack  # a whole frame: 1, channel, 13, 60, method, tag, flag, 0xCE
 
 
@@ -67,6 +71,15 @@ def settlement(channel: int, method: int, delivery_tag: int, flag: bool) -> byte
     :param flag: whether all messages up to this one are meant, or whether it is put back.
     """
     return _settle(METHOD, channel, 13, BASIC, method, delivery_tag, flag, FRAME_END)
+
+
+def close_reason(payload: bytes) -> tuple[int, str, int, int]:
+    """What a peer gives as the reason for closing: code, text, and class and method in question.
+
+    RabbitMQ cuts a long text off in the midst of a character.
+    """
+    text = payload[7 : 7 + payload[6]]
+    return _code(payload, 4)[0], escaped(text), *_method(payload, 7 + len(text))
 
 
 def frame_at(data: bytes, position: int, most: int) -> tuple[int, int, bytes] | None:
@@ -302,9 +315,13 @@ class Deliveries:
         self.consumers.update(consumers)
         self._shape = self._mould = None
 
+    def of(self, channel: int) -> dict[tuple[int, bytes], Consumer]:
+        """The consumers of one channel."""
+        return {key: found for key, found in self.consumers.items() if key[0] == channel}
+
     def forget(self, channel: int) -> None:
         """The channel is closed."""
-        for key in [key for key in self.consumers if key[0] == channel]:
+        for key in self.of(channel):
             del self.consumers[key]
         self._shape = self._mould = None
 

@@ -91,6 +91,10 @@ class Other:
         channel.basic_consume(queue, no_ack=True, callback=on_delivery, consumer_tag=name)
         return queue
 
+    def recover(self, channel: Any) -> None:
+        """Have all that is not settled delivered again."""
+        channel.basic_recover(requeue=True)
+
     def get(self, channel: Any, queue: str) -> Any:
         """One message of *queue*; None: it is empty."""
         return channel.basic_get(queue)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from clihelper.amqp.escaping import escaped
 from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
@@ -48,7 +49,7 @@ class Refused(UnavailableError):
 def reply_text(error: Any) -> str:
     """What the broker says, without the name of the code."""
     text = getattr(error, 'reply_text', None) or f'{error}' or type(error).__name__
-    return re.sub('^[A-Z_]+ - ', '', text)
+    return re.sub('^[A-Z_]+ - ', '', escaped(text))
 
 
 def explained(text: str) -> str:

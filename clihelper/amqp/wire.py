@@ -15,6 +15,7 @@ whatever comes first.
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
@@ -28,11 +29,13 @@ from amqp import spec
 from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
-from clihelper.amqp import publishing
+from clihelper.amqp import forks, publishing
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
     ACK,
+    CHANNEL_CLOSE,
+    CONNECTION_CLOSE,
     DELIVER,
     GET_OK,
     HEARTBEAT,
@@ -45,6 +48,7 @@ from clihelper.amqp.frames import (
     Contents,
     Deliveries,
     Delivery,
+    close_reason,
     frame_at,
     settlement,
 )
@@ -184,6 +188,8 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._fault = ''
         self._begun = 0.0  # when a frame began that has not ended; 0: none
         self._left = False  # whether an error has left frames that were fetched and not acted on
+        self._pid, self._is_foreign = os.getpid(), False
+        forks.watch(self)
 
     def Transport(  # noqa: N802
         self, host: str, connect_timeout: float, ssl: Any = False, *_: Any, **settings: Any
@@ -233,6 +239,8 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     def transport(self) -> Any:
         """py-amqp's transport. Where there is none, py-amqp would connect unasked."""
         if self._transport is None:
+            if self._is_foreign:
+                raise RuntimeError(forks.fault(self._pid))
             raise ConnectionResetError(self._fault or 'not connected')
         return self._transport
 
@@ -273,6 +281,22 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         channel.send_method(spec.Basic.Get, 'Bsb', (0, queue, False))
         (got,) = channel.wait([spec.Basic.GetOk, spec.Basic.GetEmpty], returns_tuple=True)
         return got if isinstance(got, Delivery) else None
+
+    def recover(self, channel: Any) -> None:
+        """Have all that is not settled on *channel* delivered again, and wait for the answer.
+
+        What is pending is acknowledged before; what is kept, and what comes before the answer, is
+        given back with the rest. The deliveries among that are discarded here.
+        """
+        deliveries, number = self._deliveries, channel.channel_id
+        consumers = deliveries.of(number)
+        if self._acknowledger is not None:
+            self._acknowledger.flush()
+            self._acknowledger.forget()
+        deliveries.direct(dict.fromkeys(consumers, (channel, lambda delivery: None)))
+        channel.send_method(spec.Basic.Recover, 'b', (True,))
+        # What stands behind the answer is delivered anew, perhaps in the same bytes.
+        channel.wait(spec.Basic.RecoverOk, callback=lambda *_: deliveries.direct(consumers))
 
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:
         """What acknowledges the messages of *channel*, also while a handler runs."""
@@ -344,6 +368,19 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             self._heart.end()
         super().collect()
         self._data, self._position = b'', 0
+
+    def disown(self) -> None:
+        """See :class:`clihelper.amqp.forks.Owned`.
+
+        Only the child's copy of the descriptor is closed: nothing is written, nor shut down.
+        """
+        self._write_lock = threading.Lock()
+        if self._acknowledger is not None:
+            self._acknowledger.disown()
+        transport, self._transport = self._transport, None
+        if transport is not None and transport.sock is not None:
+            transport.sock.close()
+        self._is_foreign, self._heart, self._fault = True, None, ''
 
     # Writing: two threads do, a frame or more at a time.
 
@@ -471,6 +508,11 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             raise UnexpectedFrame(f'a method on channel {number}, which is not open')
         if method in (DELIVER, GET_OK, RETURN):
             self._contents.begin(number, payload)
+            return
+        if method in (CONNECTION_CLOSE, CHANNEL_CLOSE) and (number == 0) == (
+            method == CONNECTION_CLOSE
+        ):
+            self.channels[number]._on_close(*close_reason(payload))
             return
         signature = int.from_bytes(method[:2], 'big'), int.from_bytes(method[2:], 'big')
         self.on_inbound_method(number, signature, payload, None)

@@ -314,6 +314,9 @@ class _Unconnected(Connection):
         self._outbox.take(message)
         return b''
 
+    def recover(self, channel: Any) -> None:
+        pass
+
     def drain(self) -> bool:
         return False
 
