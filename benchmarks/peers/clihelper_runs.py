@@ -1,6 +1,6 @@
 """clihelper's consumer, which notes the begin and the end of each run; one number is fatal.
 
-``BENCHMARK_WORK`` is a sleep in between, in seconds.
+``BENCHMARK_WORK`` is how many seconds a run takes.
 """
 
 import ctypes

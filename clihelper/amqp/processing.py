@@ -108,13 +108,6 @@ class Processor:
         self._acknowledger = self._channel = None
         self.rest()
 
-    def message(self, queue: str, delivery: Any) -> Message:
-        """A delivery as the handler sees it.
-
-        :param queue: its label.
-        """
-        return Message(delivery, queue, self._settle_as_told)
-
     # One message.
 
     def handle(self, message: Message) -> None:
@@ -494,8 +487,8 @@ class Processor:
             message.kept = True
             self._acknowledger.keep(message.delivery.delivery_tag)
 
-    def _settle_as_told(self, message: Message, outcome: Outcome) -> None:
-        """Settle as the handler itself says, once, in whatever thread."""
+    def settle_as_told(self, message: Message, outcome: Outcome) -> None:
+        """Settle as the handler itself says, once, in whatever thread it does."""
         with self._lock:
             if message.outcome is not None:
                 return

@@ -147,6 +147,36 @@ def header(packed: bytes, name: str) -> Any:
     return None
 
 
+def readable(packed: bytes) -> dict[str, Any]:
+    """As :func:`decode`, for people to read: whatever has a length is there.
+
+    What is not UTF-8 in a short string or in the name of a header is escaped, as ``\\xe9``. The
+    value of a header that cannot be decoded is ``bytes``, as it came.
+
+    :raises InvalidProperties: they cannot be walked.
+    """
+    found: dict[str, Any] = {}
+    for name, _, value, end in _walk(packed):
+        if name == HEADERS:
+            table = found[name] = {}
+            for entry, _, place, after in _entries(packed, value, end):
+                text = entry.decode(errors='backslashreplace')
+                if text not in table:
+                    table[text] = _readable_value(packed, place, after, entry)
+        elif _KINDS[name] is _SHORT:
+            found[name] = packed[value:end].decode(errors='backslashreplace')
+        else:
+            found[name] = int.from_bytes(packed[value:end], 'big')
+    return found
+
+
+def _readable_value(packed: bytes, place: int, end: int, name: bytes) -> Any:
+    try:
+        return _decoded(packed, place, end, name, 0)
+    except InvalidProperties:
+        return packed[place + 1 : end]
+
+
 def _walk(packed: bytes) -> Iterator[tuple[str, int, int, int]]:
     """The fields that are there: name, where it begins, where its value does, where it ends."""
     if len(packed) < 2:
@@ -310,7 +340,9 @@ def copied(
             for found, first, _, after in _entries(packed, value, end)
             if found not in replaced and not without_headers(found)
         ]
-        fields[name] = _with_length(b''.join((*kept, added)))
+        # A table in which the broker's own headers were all is one that the broker has added.
+        if kept or added or value == end:
+            fields[name] = _with_length(b''.join((*kept, added)))
     if added and HEADERS not in fields:
         fields[HEADERS] = _with_length(added)
     for name, value in (defaults or {}).items():
