@@ -320,10 +320,6 @@ class Connection:
         """What acknowledges the messages of *channel*; None: each message does by itself."""
         return self._open_link.acknowledger(channel, prefetch)
 
-    def recover(self, channel: Any) -> None:
-        with self.guard():
-            channel.basic_recover(requeue=True)
-
     def has(self, channel: Any) -> bool:
         """Whether *channel* is one of the open connection, and open itself."""
         return self._link is not None and self._link.has(channel)

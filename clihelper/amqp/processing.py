@@ -386,8 +386,8 @@ class Processor:
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
             self._postponed.put(partial(self._publish, copy), copy.pause)
 
-    def recovered(self) -> None:
-        """Everything that was not settled is delivered again, the message in hand too."""
+    def forget(self) -> None:
+        """Everything that is not settled is delivered again, the message in hand too."""
         self._round += 1
         self._postponed.clear()
         if self.in_hand is not None:
