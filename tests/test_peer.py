@@ -103,6 +103,22 @@ def test_the_size_of_frames_is_bounded(proposed, agreed):
         wire.collect()
 
 
+def test_a_broker_that_refuses_what_it_proposes_itself_is_reported():
+    """RabbitMQ 4.1 and later with ``frame_max = 4096`` in its configuration."""
+    def refuse(peer, channel, payload):
+        opening = payload.startswith(b'\0\x0a\0\x28')
+        if opening:
+            peer.hang_up()
+        return opening
+
+    for proposed, said in ((4096, 'after proposing a frame_max of 4096; RabbitMQ 4.1'),
+                           (8192, 'the broker has closed the connection|reset by peer')):
+        with Peer(tune=(0, proposed, 0), on_method=refuse) as peer:
+            connection = Connection([peer.url], 0, 'test')
+            with pytest.raises(Unreachable, match=said):
+                connection.open()
+
+
 def test_a_consumer_takes_little_memory_whatever_is_announced(tmp_path):
     """300 MB of a body of 2**62 bytes; and the next connection is as good as any."""
     with Peer(tune=(0, 2**32 - 1, 0)) as peer:

@@ -87,6 +87,10 @@ not told otherwise (``max_message_size``). So with its defaults no dead letter l
 PROPOSED_FRAME, SMALLEST_FRAME = 131_072, 4096
 """bytes of a frame: what RabbitMQ proposes, and what each peer has to take (AMQP 0-9-1, 4.2.3)"""
 
+LEAST_AGREED = 8192
+"""bytes of a frame below which RabbitMQ from 4.1 on agrees to nothing. If its configuration says so
+it proposes less all the same, refuses that and all else, and says why in its own log alone."""
+
 
 class Channel(amqp.Channel):  # type: ignore[misc]
     """A channel that stays closed when the broker closes it, and whose answers have a deadline."""
@@ -180,6 +184,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._contents = Contents(max(KEPT_BODIES * max_body, LEAST_KEPT))
         self._data, self._position = b'', 0  # what was fetched, and where in it a frame begins
         self._returns: dict[int, OnReturn] = {}  # of channels, by number
+        self._proposed = 0  # frame_max
         self._write_lock = threading.Lock()
         self._write_timeout = WRITE_TIMEOUT
         self._deadline = 0.0
@@ -209,7 +214,15 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     def connect(self, callback: Callable[[], object] | None = None) -> None:
         """Connect; from then on the peer's silence is noticed."""
         self.begin_wait(None)
-        super().connect(callback)
+        try:
+            super().connect(callback)
+        except OSError as error:
+            if 0 < self._proposed < LEAST_AGREED:
+                raise ConnectionResetError(
+                    f'the broker has ended the connection after proposing a frame_max of'
+                    f' {self._proposed}; RabbitMQ 4.1 and later take none below {LEAST_AGREED}'
+                ) from error
+            raise
         if self.heartbeat:
             self._heart = Heart(self.sock, self.heartbeat, self._beat, self._on_silence)
 
@@ -220,6 +233,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
 
         The memory that a frame takes is bounded by what is agreed here.
         """
+        self._proposed = frame_max
         frame_max = max(min(frame_max or PROPOSED_FRAME, LARGEST_FRAME), SMALLEST_FRAME)
         super()._on_tune(channel_max, frame_max, server_heartbeat, argsig)
 
