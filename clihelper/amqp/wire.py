@@ -88,8 +88,8 @@ PROPOSED_FRAME, SMALLEST_FRAME = 131_072, 4096
 """bytes of a frame: what RabbitMQ proposes, and what each peer has to take (AMQP 0-9-1, 4.2.3)"""
 
 LEAST_AGREED = 8192
-"""bytes of a frame below which RabbitMQ from 4.1 on agrees to nothing. If its configuration says so
-it proposes less all the same, refuses that and all else, and says why in its own log alone."""
+"""bytes of a frame below which RabbitMQ from 4.1 on agrees to nothing. If its configuration says
+so it proposes less all the same, refuses that and all else, and says why in its own log alone."""
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
