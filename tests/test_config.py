@@ -73,7 +73,7 @@ def test_absent_sections_have_their_defaults(load):
         'AMQP': {
             'url': 'amqp://guest:guest@localhost:5672//', 'transport_options': {},
                 'heartbeat': 10, 'prefetch': 100,
-            'tls': {'ca': None, 'certificate': None, 'key': None, 'verify': True,
+            'tls': {'ca': None, 'certificate': None, 'key': None, 'verify': True, 'strict': False,
                     'server_name': None},
             'declare': True, 'exchanges': {}, 'queues': {},
             'retry': {'attempts': 5, 'delay': 1, 'factor': 2, 'max_delay': 300},
@@ -117,6 +117,7 @@ def test_files_of_tls_are_relative_to_the_working_directory(load):
                 'Daemon: {working_directory: /srv}\n')
     assert read.amqp['tls'] == {
         'ca': '/srv/a.pem', 'certificate': '/b.pem', 'key': '/srv/c/d.pem', 'verify': True,
+        'strict': False,
         'server_name': None}
     assert load('AMQP: {tls: {ca: a}, url: memory://}').amqp['tls']['ca'] == '/a'
 
@@ -409,6 +410,8 @@ def test_an_ordinary_users_defaults_are_not_roots():
      '1:39: AMQP.tls.verify: has no effect: no AMQP.url begins with amqps://'),
     ('AMQP: {url: [amqp://a, amqps://b], tls: {key: x}}',
      '1:47: AMQP.tls.key: a key, but no certificate'),
+    ('AMQP: {url: amqps://a, tls: {strict: true, verify: false}}',
+     '1:38: AMQP.tls.strict: has no effect: verify is false'),
     ('AMQP: {url: amqps://a, tls: {ca: x, verify: false}}',
      '1:34: AMQP.tls.ca: has no effect: verify is false'),
     ('AMQP: {dead_letter: q, queues: {q: }}',
