@@ -29,7 +29,7 @@ from amqp import spec
 from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
-from clihelper.amqp import forks, publishing
+from clihelper.amqp import forks, names, publishing
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
@@ -53,7 +53,6 @@ from clihelper.amqp.frames import (
     settlement,
 )
 from clihelper.amqp.heartbeat import Heart
-from clihelper.amqp.names import look_up
 from clihelper.amqp.tls import hear_last_words, wrap
 from clihelper.schema import TLS
 
@@ -582,19 +581,8 @@ class _Unblocking:
         self.sock.setblocking(False)
 
     def _connect(self, host: bytes | str, port: int, timeout: float) -> None:
-        """Connect to the first address that answers, within *timeout* seconds in all."""
-        deadline = time.monotonic() + timeout
-        fault: OSError = TimeoutError('no address')
-        for family, kind, protocol, _, address in look_up(host, port, timeout):
-            self.sock = socket.socket(family, kind, protocol)
-            try:
-                self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-                self.sock.connect(address)
-                return
-            except OSError as error:
-                self.sock.close()
-                self.sock, fault = None, error
-        raise fault
+        """Connect to the address that answers first, within *timeout* seconds in all."""
+        self.sock = names.connect(host, port, timeout)
 
     def _shutdown_transport(self) -> None:
         """Leave at once: TLS would say goodbye, and wait for an answer."""
