@@ -38,17 +38,27 @@ class Broker:
     :param root: the root of another system whose RabbitMQ it is, as ``make test-on`` has them
         below ``build/roots``; it takes root. By default what the environment has as
         ``BROKER_ROOT``, else this system's.
+    :param epmd_port: of the port mapper; by default one of its own. The nodes of a cluster have
+        the same one.
+    :param cookie: the secret that nodes of a cluster share; by default it makes one.
+    :param schedulers: how many threads of the node's run Erlang code at a time.
     """
 
-    def __init__(self, config: str = '', advanced_config: str = '[].',
-                 root: str | None = None) -> None:
+    def __init__(self, config: str = '', advanced_config: str = '[].', root: str | None = None, *,
+                 epmd_port: int | None = None, cookie: str = '', schedulers: int = 2) -> None:
         self.root = root or os.environ.get('BROKER_ROOT')
-        self.port, self._epmd_port, self._distribution_port = _free_ports(3)
+        self.port, own_epmd_port, self._distribution_port = _free_ports(3)
+        self._epmd_port = epmd_port or own_epmd_port
+        self._schedulers = schedulers
+        self.name = f't{self.port}@localhost'
         self.directory = tempfile.mkdtemp(prefix='rabbitmq-')
         self.process: subprocess.Popen[bytes] | None = None
-        self._write('rabbitmq.conf', config)
+        self.configure(config)
         self._write('advanced.config', advanced_config)
         self._write('enabled_plugins', '[].')
+        if cookie:
+            self._write('.erlang.cookie', cookie)
+            os.chmod(self._path('.erlang.cookie'), 0o400)  # or the node refuses to read it
 
     def __enter__(self) -> Broker:
         try:
@@ -74,6 +84,10 @@ class Broker:
                 with open(path, errors='replace') as file:
                     text += file.read()
         return text
+
+    def configure(self, config: str) -> None:
+        """Write rabbitmq.conf, for the next start."""
+        self._write('rabbitmq.conf', config)
 
     def start(self, timeout: float = 60) -> None:
         """Start the node, or start it again, and return when it accepts connections.
@@ -176,7 +190,7 @@ class Broker:
             'ERL_EPMD_ADDRESS': '127.0.0.1',
             'ERL_EPMD_PORT': str(self._epmd_port),
             'ERL_EPMD_RELAXED_COMMAND_CHECK': 'true',  # it can be ended just after a crash
-            'RABBITMQ_NODENAME': f't{self.port}@localhost',
+            'RABBITMQ_NODENAME': self.name,
             'RABBITMQ_NODE_IP_ADDRESS': '127.0.0.1',
             'RABBITMQ_NODE_PORT': str(self.port),
             'RABBITMQ_DIST_PORT': str(self._distribution_port),
@@ -189,7 +203,8 @@ class Broker:
             'RABBITMQ_PID_FILE': self._path('pid'),
             'RABBITMQ_CONF_ENV_FILE': '/dev/null',
             'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS':
-                '-kernel inet_dist_use_interface {127,0,0,1} +S 2:2',
+                '-kernel inet_dist_use_interface {127,0,0,1} '
+                f'+S {self._schedulers}:{self._schedulers}',
         }
 
     @contextmanager

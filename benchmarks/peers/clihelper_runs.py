@@ -1,4 +1,7 @@
-"""clihelper's consumer, which notes the begin and the end of each run; one number is fatal."""
+"""clihelper's consumer, which notes the begin and the end of each run; one number is fatal.
+
+``BENCHMARK_WORK`` is how many seconds a run takes.
+"""
 
 import ctypes
 import os
@@ -8,6 +11,7 @@ import time
 import clihelper
 
 FATAL = int(os.environ.get('BENCHMARK_FATAL', -1))
+WORK = float(os.environ.get('BENCHMARK_WORK', 0))
 
 
 class Clerk(clihelper.ConsumerController):
@@ -20,6 +24,8 @@ class Clerk(clihelper.ConsumerController):
         self.note(number, False)
         if number == FATAL:
             ctypes.string_at(0)
+        if WORK:
+            time.sleep(WORK)
         self.note(number, True)
 
     def note(self, number, ended):

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from functools import partial
@@ -23,6 +24,7 @@ from clihelper.amqp.connection import (
     Unreachable,
 )
 from clihelper.amqp.forwarder import Forwarder
+from clihelper.amqp.message import Message
 from clihelper.amqp.patience import POLL, Patience
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.retries import steps
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.client import Client
-    from clihelper.amqp.message import Message
     from clihelper.config import Config
     from clihelper.loops import Host
 
@@ -82,6 +83,7 @@ class ConsumerLoop(Loop):
         self._connection = connection
         self._forwarder = Forwarder(copies)
         self._processor = Processor(self._host, connection, self._topology, self._forwarder)
+        self._settle = self._processor.settle_as_told
 
     @property
     def queues(self) -> list[str]:
@@ -116,11 +118,7 @@ class ConsumerLoop(Loop):
                 self._drop()
                 self._host.serve_signals()
             except Lost as lost:
-                since = self._consuming_since
-                if since is not None and time.monotonic() - since > STABLE:
-                    self._backoff.reset()
-                self._drop()
-                self._wait_for_broker(f'lost the broker: {lost}')
+                self._pause(lost)
 
     def close(self) -> None:
         """Close the connections: what was prefetched goes back to its queue."""
@@ -163,14 +161,17 @@ class ConsumerLoop(Loop):
                     raise
                 self._wait_for_broker(str(error), REFUSED_DELAY)
             except Unreachable as error:
-                if not (self._was_consuming or self._section['wait_for_broker']):
+                waits = self._was_consuming or self._section['wait_for_broker']
+                if not (waits or self._connection.has_untried):
                     raise UnavailableError(f'AMQP.url: {error}') from error
                 self._wait_for_broker(f'no broker: {error}')
         return self._goes_on()
 
     def _wait_for_broker(self, why: str, delay: float | None = None) -> None:
-        """Wait before the next attempt; a signal ends it."""
-        if delay is None:
+        """Wait before the next attempt, if each address has been tried; a signal ends it."""
+        if self._connection.has_untried:
+            delay = 0.0
+        elif delay is None:
             delay = self._backoff.next(self._connection.since_healthy)
         LOGGER.warning('%s; next attempt in %.2f s', why, delay)
         host = self._host
@@ -178,10 +179,23 @@ class ConsumerLoop(Loop):
         if not self._was_consuming:
             host.notifier.extend_timeout(delay + 2 * CONNECT_TIMEOUT)
         end = time.monotonic() + delay
-        while self._goes_on() and (left := end - time.monotonic()) > 0:
+        while self._goes_on():
             pulse = host.progress()
+            if (left := end - time.monotonic()) <= 0:
+                return
             host.signals.wait(left if pulse is None else min(left, pulse))
             host.serve_signals()
+
+    def _pause(self, lost: Lost) -> None:
+        """Drop the connection, and wait before the next."""
+        since = self._consuming_since
+        if since is not None and time.monotonic() - since > STABLE:
+            self._backoff.reset()
+        # A broker that answers, and lets nobody consume, is not one that is about to be back.
+        refused = since is None and self._connection.is_refusal(lost)
+        well = math.inf if refused else self._connection.since_healthy
+        self._drop()
+        self._wait_for_broker(f'lost the broker: {lost}', self._backoff.next(well))
 
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
@@ -316,7 +330,7 @@ class ConsumerLoop(Loop):
 
     def _on_delivery(self, queue: str, delivery: Any) -> None:
         # A delivery may come while something is declared, inside a handler: it has to wait.
-        message = self._processor.message(queue, delivery)
+        message = Message(delivery, queue, self._settle)
         self._deliveries.append(message)
         if message.redelivered:
             self._returned.append(message)
@@ -335,10 +349,9 @@ class ConsumerLoop(Loop):
         """Have all that is not settled delivered again; see ``ConsumerController.recover``."""
         if not self._connection.is_open:
             return
+        self._forget_deliveries()
+        self._processor.forget()
         try:
-            self._processor.flush()
             self._connection.recover(self._channel)
         except Lost as lost:
             LOGGER.warning('not recovered: %s; all will be delivered again', lost)
-        self._forget_deliveries()
-        self._processor.recovered()

@@ -1,0 +1,204 @@
+"""One trial: messages, what is done to them by a seed, and where they are found in the end."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from tests.broker import Broker
+from tests.model import journal
+from tests.model.broker import LOST, MOST, MOST_DEAD, Found, Link
+from tests.model.faults import STOPPED, Faults
+from tests.model.plan import DELAYS, HANDLED, PROGRAMS, QUEUES, program_of
+from tests.model.service import Service
+
+READY = 20
+"""messages that are kept ready in each queue, so that each fault comes upon consumers at work"""
+
+PAUSE = 0.02
+"""seconds between two looks at everything"""
+
+BETWEEN = (0.1, 0.6)
+"""seconds between two faults"""
+
+SETTLED = 2.0
+"""seconds after which a queue that was made outlives a crash of RabbitMQ 3.10"""
+
+STALLED = 20.0
+
+LATEST = 5.0
+"""seconds in which a message that a broker has in passing is in a queue again"""
+
+DEAD = tuple(f'{queue}.{word}' for queue in QUEUES for word in ('dead', 'rejected'))
+"""The queues of dead letters"""
+
+ADVANCED_CONFIG = '[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 1000}]}].'
+"""A queue that was full gets what it refused within seconds, and not within three minutes"""
+
+
+class Trial:
+    """Publishes, causes faults, and finds out what has become of each message.
+
+    :param folder: for the programs and their journal.
+    :param broker: one that was started with :data:`ADVANCED_CONFIG`.
+    :param seed: of the plan and of the faults.
+    :param messages: how many to publish at most.
+    :param faults: how many faults to cause at most: the first that is reached ends the trial.
+    :param stalled: seconds in which nothing becomes of any message, after which the rest is left
+        where it is.
+    :ivar found: the messages that were taken from the queues of dead letters, or left in others.
+    :ivar republished: how often each number was published again, because it was not known
+        whether the broker had it.
+    """
+
+    def __init__(self, folder: str, broker: Broker, seed: int, messages: int,
+                 faults: float = float('inf'), stalled: float = STALLED) -> None:
+        self.seed = seed
+        self.journal = os.path.join(folder, 'journal')
+        os.mkdir(self.journal)
+        self._broker = broker
+        self._link = Link(broker.port)
+        self._chance = random.Random(seed)
+        self.services = [Service(name, folder, broker.port, seed) for name in PROGRAMS]
+        self.faults = Faults(broker, self.services, self._chance)
+        self._messages, self._most, self._stalled = messages, faults, stalled
+        self._next = {queue: index for index, queue in enumerate(QUEUES)}
+        self.found: list[Found] = []
+        self.republished: Counter[int] = Counter()
+        self._open: set[int] = set()
+        self._looked = 0
+        self._stopping = False
+
+    def run(self) -> None:
+        """Do all of it."""
+        try:
+            self._start()
+            self._cause_faults()
+            self._finish()
+            self._stop()
+        finally:
+            self._link.close()
+            for service in self.services:
+                service.close()
+
+    @property
+    def numbers(self) -> list[int]:
+        """All that were published."""
+        return sorted(itertools.chain.from_iterable(
+            range(index, self._next[queue], len(QUEUES)) for index, queue in enumerate(QUEUES)))
+
+    # What is done, in order.
+
+    def _start(self) -> None:
+        """Start the programs, and let each message wait in each queue for that once."""
+        self._broker.ctl('set_policy', 'dead', r'\.dead$',
+                         f'{{"max-length":{MOST_DEAD},"overflow":"reject-publish"}}',
+                         '--apply-to', 'queues')
+        self._link.declare()
+        for service in self.services:
+            service.start()
+        for service in self.services:
+            service.wait_ready()
+        self._top_up(len(DELAYS))
+        self._look_until(lambda: not self._unfinished(), STALLED)
+        self.faults.settled = time.time() + SETTLED
+
+    def _cause_faults(self) -> None:
+        due = 0.0
+        while (len(self.faults.done) < self._most
+               and max(self._next.values()) < self._messages):
+            if time.time() > due:
+                self.faults.cause()
+                due = time.time() + self._chance.uniform(*BETWEEN)
+            self._top_up(READY)
+            self._look()
+        self.faults.end()
+
+    def _finish(self) -> None:
+        """Wait until something has become of each message, or nothing does any more."""
+        left = 0
+        while len(self._unfinished()) != left:
+            left = len(self._unfinished())
+            self._look_until(lambda: len(self._unfinished()) < left, self._stalled)  # noqa: B023
+
+    def _stop(self) -> None:
+        """Stop the programs, and take what is left in all queues."""
+        self._stopping = True
+        for service in self.services:
+            if not service.has_ended():
+                service.signal('TERM', *STOPPED)
+        self._look_until(lambda: all(each.has_ended() for each in self.services), STALLED)
+        queues = self._broker.ctl('list_queues', '--no-table-headers', 'name').split()
+        end = time.time() + LATEST
+        while time.time() < end:
+            if self._take(queues):
+                end = time.time() + LATEST
+            elif not self._unfinished():
+                return
+            time.sleep(PAUSE)
+
+    # What is done again and again.
+
+    def _look_until(self, done: Callable[[], bool], seconds: float) -> None:
+        end = time.time() + seconds
+        while not done() and time.time() < end:
+            self._look()
+
+    def _look(self) -> None:
+        self.faults.look()
+        if not self._stopping:
+            for service in self.services:
+                service.look()
+        if self.faults.answering and self.faults.taking:
+            self._take(DEAD)
+        time.sleep(PAUSE)
+
+    def _take(self, queues: Iterable[str]) -> int:
+        """Take what is in these queues; how many messages that are."""
+        before = len(self.found)
+        try:
+            for queue in queues:
+                self.found += self._link.take(queue)
+        except LOST:
+            pass  # the next time
+        return len(self.found) - before
+
+    def _top_up(self, ready: int) -> None:
+        """Publish until so many messages are ready in each queue, or until it is full."""
+        if not self.faults.answering:
+            return
+        try:
+            for queue in QUEUES:
+                if program_of(self._next[queue]) in self.faults.full:
+                    self._publish(queue, MOST)
+                else:
+                    self._publish(queue, ready - self._link.depth(queue))
+        except LOST:
+            pass  # the next time
+
+    def _publish(self, queue: str, count: int) -> None:
+        for _ in range(count):
+            number = self._next[queue]
+            if number >= self._messages:
+                return
+            try:
+                if not self._link.publish(queue, number):
+                    return
+            except LOST:
+                self.republished[number] += 1
+                raise
+            self._next[queue] += len(QUEUES)
+            self._open.add(number)
+
+    def _unfinished(self) -> set[int]:
+        """The numbers of which nothing has become yet."""
+        self._open -= {found.number for found in self.found[self._looked:]}
+        self._looked = len(self.found)
+        self._open -= {
+            number for number in self._open
+            if any(run.what in HANDLED for run in journal.read(self.journal, number))}
+        return self._open

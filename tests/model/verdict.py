@@ -1,0 +1,292 @@
+"""What has become of each message, and whether its plan and the faults allow it.
+
+Delivery is at least once. A run whose outcome may not have reached the broker, because a fault
+came upon it, may leave a second copy of its message. So a message may end as often as it has
+copies: one, one for each such run, and one for each time that it was published again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from tests.model import journal
+from tests.model.broker import Found
+from tests.model.faults import Fault
+from tests.model.journal import Run
+from tests.model.plan import (
+    ATTEMPTS,
+    FAILED,
+    HANDLED,
+    KILLED,
+    REJECTED,
+    REJECTED_BY_HAND,
+    program_of,
+    queue_of,
+    script,
+)
+from tests.model.service import PREFETCH, WORKERS
+from tests.model.trial import Trial
+
+REACH = 0.6
+"""seconds from the outcome of a run until the broker surely has what came of it"""
+
+BACKOFF = 4.0
+"""seconds more if the queue that it goes to is full"""
+
+FLUSHED = 3.0
+"""seconds until a broker's crash can hardly undo what it was told"""
+
+HINDRANCES = ('full queues', 'full dead letters')
+CRASHES = ('kill broker', 'stop broker')
+
+LOST = 'lost'
+UNDONE = 'lost by the broker'
+DROPPED = 'dropped at the limit'
+ACCUSED = 'accused'
+CAUSELESS = 'dead for no reason'
+TWICE = 'dead twice'
+AGAIN = 'handled again'
+TOO_OFTEN = 'run too often'
+WRONG = (LOST, DROPPED, ACCUSED, CAUSELESS, TWICE, AGAIN, TOO_OFTEN)
+"""What must not be. :data:`UNDONE` is the broker's: a classic queue does not wait for the queue
+that it gives a message to when its time is over or it is rejected by hand, so a crash may undo
+that; and when it starts, it drops at once what it has beyond ``x-max-length``, though it is to
+refuse"""
+
+
+class Finding(NamedTuple):
+    """Something that must not be."""
+
+    kind: str
+    number: int
+    text: str
+
+
+class Verdict:
+    """All that was found of a trial.
+
+    :ivar findings: what must not be.
+    :ivar duplicates: how many ends there are beyond one for each message.
+    :ivar allowed: how many there may be.
+    :ivar queued: the messages that were left in queues to be handled.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._faults = trial.faults.done
+        self._numbers = trial.numbers
+        self.runs = {number: journal.read(trial.journal, number) for number in self._numbers}
+        self._found: dict[int, list[Found]] = defaultdict(list)
+        for found in trial.found:
+            self._found[found.number].append(found)
+        self._kills = _kills(self.runs.values(), self._faults)
+        self.findings = [finding for number in self._numbers for finding in self._judge(number)]
+        self.counts = Counter(finding.kind for finding in self.findings)
+        ends = {number: self._ends(number) for number in self._numbers}
+        self.duplicates = sum(max(count - 1, 0) for count in ends.values())
+        self.allowed = self._allowed()
+        self.queued = [number for number in self._numbers if self._waiting(number)]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether all is as it must be."""
+        return (not any(self.counts[kind] for kind in WRONG) and not self.ends
+                and self.duplicates <= self.allowed)
+
+    @property
+    def ends(self) -> list[str]:
+        """Why programs have ended, where nobody had asked for it."""
+        return [end for service in self._trial.services for end in service.ends]
+
+    @property
+    def dead(self) -> int:
+        """How many dead letters there were."""
+        return sum(found.queue.endswith(('.dead', '.rejected')) for found in self._trial.found)
+
+    # One message.
+
+    def _judge(self, number: int) -> Iterator[Finding]:
+        dead = [found for found in self._found[number] if found.queue.endswith('.dead')]
+        rejected = [found for found in self._found[number] if found.queue.endswith('.rejected')]
+        copies = self._copies(number)
+        if not self._ends(number) and not self._waiting(number):
+            kind = UNDONE if self._is_undone(number) else LOST
+            yield Finding(kind, number, 'nothing has become of it, and no queue has it')
+        for found in dead:
+            yield from self._judge_dead(number, found)
+        for found in rejected:
+            if found.reason != 'rejected':
+                kind = UNDONE if self._is_cut(found) else DROPPED
+                yield Finding(kind, number, f'it is in {found.queue}: {found.reason}')
+            elif not self._did(number, REJECTED_BY_HAND):
+                yield Finding(CAUSELESS, number, 'it was never rejected by hand')
+        if len(dead) + len(rejected) > copies:
+            yield Finding(TWICE, number, f'{len(dead) + len(rejected)} times, with at most '
+                                         f'{copies} copies')
+        ends = self._did(number, HANDLED + REJECTED + REJECTED_BY_HAND)
+        if ends > copies:
+            yield Finding(AGAIN, number, f'{ends} runs have ended it, with at most {copies} '
+                                         'copies')
+        failed = self._did(number, FAILED)
+        if failed > ATTEMPTS * copies:
+            yield Finding(TOO_OFTEN, number, f'{failed} runs have failed, with at most '
+                                             f'{copies} copies of {ATTEMPTS} attempts')
+
+    def _judge_dead(self, number: int, found: Found) -> Iterator[Finding]:
+        failed, deaths = self._did(number, FAILED), self._deaths(number)
+        what = f'{found.reason}, attempts {found.attempts}; {failed} failed, {deaths} deaths'
+        if found.reason == 'rejected':
+            if not self._did(number, REJECTED):
+                yield Finding(CAUSELESS, number, what)
+        elif found.reason == 'exception':
+            if not failed or failed + deaths < ATTEMPTS or found.attempts != ATTEMPTS:
+                yield Finding(CAUSELESS, number, what)
+        elif found.reason == 'crashed':
+            if not deaths or failed + deaths < ATTEMPTS:
+                yield Finding(ACCUSED, number, what)
+        else:
+            yield Finding(CAUSELESS, number, what)
+
+    def _did(self, number: int, words: tuple[str, ...]) -> int:
+        """How many of its runs had one of these outcomes."""
+        return sum(run.what in words for run in self.runs[number])
+
+    def _waiting(self, number: int) -> bool:
+        """Whether it is in a queue, to be handled."""
+        return any(not found.queue.endswith(('.dead', '.rejected'))
+                   for found in self._found[number])
+
+    def _ends(self, number: int) -> int:
+        """How often it has come to an end."""
+        return self._did(number, HANDLED) + sum(
+            found.queue.endswith(('.dead', '.rejected')) for found in self._found[number])
+
+    def _deaths(self, number: int) -> int:
+        """How many processes may have died under it, as far as the program notes that."""
+        if program_of(number) == 'bare':
+            return 0
+        return sum(run.ended is None or run.what in KILLED
+                   or any(run.ended <= when < run.ended + REACH for when in self._kills[run.pid])
+                   for run in self.runs[number])
+
+    def _copies(self, number: int) -> int:
+        """How many copies of it there may be."""
+        return 1 + self._trial.republished[number] + sum(
+            self._is_interrupted(run) for run in self.runs[number])
+
+    def _is_interrupted(self, run: Run) -> bool:
+        """Whether the outcome of the run may not have reached the broker."""
+        if run.ended is None or run.what in KILLED:
+            return False
+        full = any(self._is_of(fault, run) and fault.kind in HINDRANCES
+                   and fault.began < run.ended + REACH and run.ended < fault.ended + BACKOFF
+                   for fault in self._faults)
+        latest = run.ended + REACH + self._wait(run)
+        for fault in self._faults:
+            if not self._is_of(fault, run) or fault.kind in HINDRANCES:
+                continue
+            if fault.orderly and not full:
+                continue
+            reach = BACKOFF if full else FLUSHED if fault.kind in CRASHES else 0.0
+            if run.began <= fault.ended and fault.began <= latest + reach:
+                return True
+        return any(run.began <= when <= latest + BACKOFF * full for when in self._kills[run.pid])
+
+    def _is_undone(self, number: int) -> bool:
+        """Whether a classic queue may have given it away, and that was lost in a crash."""
+        last = self.runs[number][-1] if self.runs[number] else None
+        if last is None or last.ended is None or not queue_of(number).endswith('classic'):
+            return False
+        if last.what not in FAILED + REJECTED_BY_HAND:
+            return False
+        latest = last.ended + self._wait(last) + FLUSHED
+        return any(fault.kind in CRASHES and last.ended <= fault.ended and fault.began <= latest
+                   for fault in self._faults)
+
+    def _is_cut(self, found: Found) -> bool:
+        """Whether the broker may have dropped it as it started."""
+        return found.reason == 'maxlen' and found.queue.endswith('classic.rejected') and any(
+            fault.kind in CRASHES for fault in self._faults)
+
+    def _wait(self, run: Run) -> float:
+        """The most that a message waits in the broker after a run."""
+        return 1.0 if run.what in FAILED else 0.0
+
+    def _is_of(self, fault: Fault, run: Run) -> bool:
+        """Whether the fault comes upon the process of the run."""
+        if fault.pid:
+            return fault.pid == run.pid
+        return fault.program in ('', program_of(run.number))
+
+    # All messages.
+
+    def _allowed(self) -> int:
+        """A fault has at most the prefetch of each connection come again, besides the copies."""
+        most = PREFETCH * 2  # of both queues
+        total = sum(max(self._copies(number) - 1, 0) for number in self._numbers
+                    if self._did(number, FAILED))
+        for fault in self._faults:
+            if fault.kind in HINDRANCES or fault.orderly:
+                continue
+            processes = {'': 2 + WORKERS, 'crew': WORKERS}.get(fault.program, 1)
+            total += most * (1 if fault.pid else processes)
+        return total + most * sum(map(len, self._kills.values())) + (
+            self._trial.republished.total())
+
+    # In words.
+
+    def history(self, number: int) -> str:
+        """All that is known of a message."""
+        first, last = script(self._trial.seed, number)
+        plan = [step.what for step in first] + [f'{last.what} from then on']
+        events = [(fault.began, f'{fault.kind} until {fault.ended:.3f}'
+                   + (f', pid {fault.pid}' if fault.pid else '')) for fault in self._faults
+                  if fault.program in ('', program_of(number))]
+        for run in self.runs[number]:
+            events.append((run.began, f'pid {run.pid} RUNS IT: {run.facts}'))
+            events.append((run.ended or run.began, f'pid {run.pid} DOES {run.what or "nothing"}'))
+        events += [(found.when, f'FOUND in {found.queue}: {found.reason} attempts='
+                                f'{found.attempts} returned={found.returned}')
+                   for found in self._found[number]]
+        events += self._logged(self.runs[number][-2:], program_of(number))
+        lines = [f'{when:.6f} {text}' for when, text in sorted(events)]
+        return '\n  '.join([f'message {number} in {queue_of(number)}, planned: {", ".join(plan)}',
+                            *lines])
+
+    def _logged(self, runs: list[Run], program: str) -> Iterator[tuple[float, str]]:
+        """What the program has logged about the time of the runs."""
+        (service,) = (each for each in self._trial.services if each.name == program)
+        for line in service.log:
+            word, _, rest = line.partition(' ')
+            try:
+                when = float(word)
+            except ValueError:
+                continue  # of a traceback
+            if any(rest.startswith(f'{run.pid} ')
+                   and run.began - 0.01 < when < (run.ended or run.began) + 0.1 for run in runs):
+                yield when, f'log: {rest}'
+
+    def __str__(self) -> str:
+        lines = [f'seed {self._trial.seed}: {len(self._numbers)} messages, '
+                 f'{len(self._faults)} faults, {self.duplicates} duplicates of at most '
+                 f'{self.allowed}, {len(self.queued)} left in queues']
+        lines += [f'{kind}: {self.counts[kind]}' for kind in (*WRONG, UNDONE) if self.counts[kind]]
+        lines += self.ends
+        for kind in WRONG:
+            lines += [f'{finding.kind}: {finding.text}\n  {self.history(finding.number)}'
+                      for finding in self.findings if finding.kind == kind][:1]
+        return '\n'.join(lines)
+
+
+def _kills(runs: Iterable[list[Run]], faults: list[Fault]) -> dict[int, list[float]]:
+    """When each process was killed by a message, or alone from outside."""
+    kills: dict[int, list[float]] = defaultdict(list)
+    for run in (run for each in runs for run in each):
+        if run.what in KILLED and run.ended is not None:
+            kills[run.pid].append(run.ended)
+    for fault in faults:
+        if fault.pid:
+            kills[fault.pid].append(fault.began)
+    return kills
