@@ -7,7 +7,8 @@
 #   make docs    build the documentation: build/docs/index.html
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
 #   make faults  kill, stop and silence what a consumer needs, and print tables (ARGS, too)
-#   make soak    a million messages and a hundred faults; takes some minutes
+#   make soak    a million messages and a hundred faults, and the model test: 10 seeds of 10,000
+#                messages; takes about an hour
 #   make deb     build the Debian packages in a clean chroot, as root: build/deb
 #   make deb-check   try them: install, start, rotate, upgrade, purge ... (ARGS='rotation')
 #   make clean   remove all that the above have made
@@ -61,7 +62,7 @@ faults: $(VENV)/installed-bench $(RABBITMQ_SERVER)
 	python -m faults $(ARGS)
 
 soak: $(VENV)/installed-bench $(RABBITMQ_SERVER)
-	python -m faults soak
+	python -m faults soak model
 
 deb: $(VENV)/installed $(DEBOOTSTRAP)
 	python -m packages.build

@@ -30,6 +30,9 @@ DAEMON = {
 PLANNED = (-signal.SIGKILL, EXIT_STATUS)
 """Statuses of a process that its plan has ended"""
 
+LAST_LINES = 20
+"""of what a program has logged, that tell why it has ended"""
+
 MOST_ENDS = 5
 """ends for no reason, after which it is not started again"""
 
@@ -130,7 +133,9 @@ class Service:
         except WaitError:
             return False
         if status not in self._accepted:
-            self.ends.append(f'{self.name} ended with status {status} at {time.time():.3f}')
+            self.ends.append('\n  '.join([
+                f'{self.name} ended with status {status} at {time.time():.3f}',
+                *self._program.lines[-LAST_LINES:]]))
         self._log += self._program.lines
         self._program.__exit__()
         self._program = None
