@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import sys
 import time
@@ -29,6 +30,10 @@ DAEMON = {
 
 PLANNED = (-signal.SIGKILL, EXIT_STATUS)
 """Statuses of a process that its plan has ended"""
+
+LATENCY = 0.01
+"""seconds, at most, that what a program sends is on its way: so what it sends over two connections
+may arrive in another order, or one without the other"""
 
 LAST_LINES = 20
 """of what a program has logged, that tell why it has ended"""
@@ -68,6 +73,7 @@ class Service:
     def __init__(self, name: str, folder: str, port: int, seed: int) -> None:
         self.name = name
         self.proxy = Proxy(port)
+        self.proxy.see = lambda data: time.sleep(random.uniform(0, LATENCY))
         self.proxy.__enter__()
         self._configuration = os.path.join(folder, f'{name}.yml')
         queues = {f'{name}-{kind}': {'arguments': arguments_of(f'{name}-{kind}')}

@@ -272,6 +272,10 @@ class Verdict:
         return '\n  '.join([f'message {number} in {queue_of(number)}, planned: {", ".join(plan)}',
                             *lines])
 
+    def _by_queue(self, kind: str) -> str:
+        counts = Counter(queue_of(each.number) for each in self.findings if each.kind == kind)
+        return ', '.join(f'{queue} {count}' for queue, count in sorted(counts.items()))
+
     def _logged(self, runs: list[Run], program: str) -> Iterator[tuple[float, str]]:
         """What the program has logged about the time of the runs."""
         (service,) = (each for each in self._trial.services if each.name == program)
@@ -289,7 +293,8 @@ class Verdict:
         lines = [f'seed {self._trial.seed}: {len(self._numbers)} messages, '
                  f'{len(self._faults)} faults, {self.duplicates} duplicates of at most '
                  f'{self.allowed}, {len(self.queued)} left in queues']
-        lines += [f'{kind}: {self.counts[kind]}' for kind in (*WRONG, UNDONE) if self.counts[kind]]
+        lines += [f'{kind}: {self.counts[kind]} ({self._by_queue(kind)})'
+                  for kind in (*WRONG, UNDONE) if self.counts[kind]]
         lines += self.ends
         for kind in WRONG:
             lines += [f'{finding.kind}: {finding.text}\n  {self.history(finding.number)}'
