@@ -9,8 +9,14 @@
 #   make faults  kill, stop and silence what a consumer needs, and print tables (ARGS, too)
 #   make soak    a million messages and a hundred faults, and the model test: 10 seeds of 10,000
 #                messages; takes about an hour
-#   make deb     build the Debian packages in a clean chroot, as root: build/deb
-#   make deb-check   try them: install, start, rotate, upgrade, purge ... (ARGS='rotation')
+#   make test-on RELEASE=trixie   run the tests on another release of Debian, or on sid, as root:
+#                in a root below build/, with the PYTHON and ARGS that are given; the libraries
+#                are PyPI's, or with PACKAGES=debian the release's own; TARGET=faults, soak ...
+#                is run in place of the tests
+#   make deb     build the Debian packages in a clean chroot, as root: build/deb;
+#                on RELEASE=trixie, sid ... if not on Debian 12
+#   make deb-check   try them: install, start, rotate, upgrade, purge ... (ARGS='rotation');
+#                with RELEASE, too
 #   make clean   remove all that the above have made
 #
 # Everything is installed into .venv, by pip as you have configured it, with the python3 in PATH
@@ -22,6 +28,10 @@ PYTHON ?= python3
 ARGS   ?=
 PROCESSES ?= 3
 VENV   := .venv
+VENV_OPTIONS ?=
+RELEASE ?=
+PACKAGES ?= pypi
+TARGET ?= test
 RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
 LIBRABBITMQ := /usr/include/amqp.h
 GCC := /usr/bin/gcc
@@ -34,7 +44,7 @@ PIUPARTS := /usr/sbin/piuparts
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test lint docs bench faults soak deb deb-check clean
+.PHONY: help run test test-on lint docs bench faults soak deb deb-check clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -47,6 +57,11 @@ run: $(VENV)/installed
 test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime \
       $(SYSTEMD_ANALYZE) $(LOGROTATE)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
+
+# What is given to make is in the environment of its commands, PYTHON and ARGS among it.
+test-on: $(DEBOOTSTRAP)
+	@test -n '$(RELEASE)' || { echo 'which release? RELEASE=trixie, or sid' >&2; exit 2; }
+	python3 -m packages.release $(RELEASE) $(TARGET) --packages $(PACKAGES)
 
 lint: $(VENV)/installed-lint
 	ruff check .
@@ -92,7 +107,7 @@ $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "clihelper needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) -V)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt_install,python3-venv); }
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv --clear $(VENV_OPTIONS) $(VENV)
 	@touch $@
 
 

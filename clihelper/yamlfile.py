@@ -58,6 +58,8 @@ def open_regular(path: str) -> int:
     :raises OSError: as :manpage:`open(2)`.
     :raises ValueError: what it is instead of a regular file.
     """
+    if '\0' in path:
+        raise ValueError('contains a null byte')  # how Python says it differs by version
     # Without O_NONBLOCK a FIFO would be waited for until somebody writes into it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode

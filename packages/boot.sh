@@ -1,9 +1,10 @@
 #!/bin/sh
 # In a mount namespace of its own: make a folder the root, and run a command in it.
 #
-#   boot.sh ROOT COMMAND...
+#   boot.sh ROOT [--bind SOURCE TARGET]... COMMAND...
 #
 # Not by chroot(2), in which neither user namespaces nor further mount namespaces can be made.
+# What is bound is a folder or a file from outside; TARGET is its path within.
 set -eu
 
 root=$1
@@ -30,6 +31,16 @@ mount -t tmpfs tmpfs "$root/tmp"
 mount -t tmpfs tmpfs "$root/dev/shm"
 mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
 mount --bind "$root/dev/pts/ptmx" "$root/dev/ptmx"
+while [ "$1" = --bind ]; do
+	if [ -d "$2" ]; then
+		mkdir -p "$root$3"
+	else
+		mkdir -p "$(dirname "$root$3")"
+		[ -e "$root$3" ] || : >"$root$3"
+	fi
+	mount --bind "$2" "$root$3"
+	shift 3
+done
 mkdir -p "$root/mnt/host"
 cd "$root"
 pivot_root . mnt/host

@@ -1,7 +1,8 @@
-"""Chroots of a minimal Debian 12, without systemd: made with debootstrap, entered with unshare.
+"""Chroots of a minimal Debian, without systemd: made with debootstrap, entered with unshare.
 
 Everything is below ``build/chroots``. Nothing is mounted from outside: what a command mounts, and
-what it leaves running, goes with its namespaces.
+what it leaves running, goes with its namespaces. The release is Debian 12, or what the
+environment has as ``RELEASE``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Self
 ROOT = Path(__file__).resolve().parent.parent
 CHROOTS = ROOT / 'build/chroots'
 
-SUITE = 'bookworm'
+SUITE = os.environ.get('RELEASE') or 'bookworm'
 MIRROR = os.environ.get('DEBIAN_MIRROR', 'http://deb.debian.org/debian')
 
 #: No service is started because its package is installed.
@@ -31,25 +32,21 @@ ENVIRONMENT = {
 }
 
 
-class Chroot:
-    """A fresh chroot, from entering the ``with`` to leaving it.
+class System:
+    """A Debian system in a folder.
 
-    :param name: of its folder.
-    :ivar path: its root.
+    :param path: its root.
     """
 
-    def __init__(self, name: str) -> None:
-        self.path = CHROOTS / name
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def __enter__(self) -> Self:
-        base = make_base()
-        self._remove()
+    def copy(self, suite: str) -> None:
+        """Have it be a fresh copy of a minimal Debian."""
+        base = make_base(suite)
+        self.remove()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(['cp', '-a', '--reflink=auto', base, self.path], check=True)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if not os.environ.get('KEEP_CHROOTS'):
-            self._remove()
 
     def run(self, *command: str, user: str = 'root', cwd: str = '/',
             env: Mapping[str, str] | None = None, silent: bool = False) -> None:
@@ -98,8 +95,27 @@ class Chroot:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target / name)
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Remove it, but nothing that is mounted in it."""
         subprocess.run(['rm', '-rf', '--one-file-system', self.path], check=True)
+
+
+class Chroot(System):
+    """A fresh chroot, from entering the ``with`` to leaving it.
+
+    :param name: of its folder.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(CHROOTS / name)
+
+    def __enter__(self) -> Self:
+        self.copy(SUITE)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not os.environ.get('KEEP_CHROOTS'):
+            self.remove()
 
 
 def tracked(source: Path) -> list[str]:
@@ -115,18 +131,18 @@ def tracked(source: Path) -> list[str]:
         if path.is_file() and left_out.isdisjoint(path.relative_to(source).parts))
 
 
-def make_base() -> Path:
-    """The chroot that all others are copies of; it is made where it is not there yet."""
-    base = CHROOTS / 'base'
+def make_base(suite: str) -> Path:
+    """The chroot that all others of a release are copies of; made where it is not there yet."""
+    base = CHROOTS / f'base-{suite}'
     if base.exists():
         return base
     if os.geteuid() != 0:
         sys.exit('a chroot takes root: run it as root')
-    print(f'making a minimal Debian {SUITE}', flush=True)
-    unfinished = CHROOTS / 'base.unfinished'
+    print(f'making a minimal Debian {suite}', flush=True)
+    unfinished = base.with_suffix('.unfinished')
     subprocess.run(['rm', '-rf', '--one-file-system', unfinished], check=True)
     (CHROOTS / 'archives').mkdir(parents=True, exist_ok=True)
-    subprocess.run(['debootstrap', '--variant=minbase', SUITE, unfinished, MIRROR],
+    subprocess.run(['debootstrap', '--variant=minbase', suite, unfinished, MIRROR],
                    check=True, stdout=subprocess.DEVNULL)
     policy = unfinished / 'usr/sbin/policy-rc.d'
     policy.write_text(POLICY)

@@ -23,6 +23,8 @@ from urllib.parse import quote
 # The program in /usr/sbin is a wrapper, and a signal to it does not reach the node.
 PROGRAMS = '/usr/lib/rabbitmq/bin'
 
+BOOT = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'packages/boot.sh')
+
 
 class Broker:
     """A private RabbitMQ node on 127.0.0.1; a context manager that starts and removes it.
@@ -33,15 +35,30 @@ class Broker:
     :param config: lines of rabbitmq.conf (``key = value``).
     :param advanced_config: an Erlang term for advanced.config, as
         ``[{rabbit, [{consumer_timeout, 3000}]}].``
+    :param root: the root of another system whose RabbitMQ it is, as ``make test-on`` has them
+        below ``build/roots``; it takes root. By default what the environment has as
+        ``BROKER_ROOT``, else this system's.
+    :param epmd_port: of the port mapper; by default one of its own. The nodes of a cluster have
+        the same one.
+    :param cookie: the secret that nodes of a cluster share; by default it makes one.
+    :param schedulers: how many threads of the node's run Erlang code at a time.
     """
 
-    def __init__(self, config: str = '', advanced_config: str = '[].') -> None:
-        self.port, self._epmd_port, self._distribution_port = _free_ports(3)
+    def __init__(self, config: str = '', advanced_config: str = '[].', root: str | None = None, *,
+                 epmd_port: int | None = None, cookie: str = '', schedulers: int = 2) -> None:
+        self.root = root or os.environ.get('BROKER_ROOT')
+        self.port, own_epmd_port, self._distribution_port = _free_ports(3)
+        self._epmd_port = epmd_port or own_epmd_port
+        self._schedulers = schedulers
+        self.name = f't{self.port}@localhost'
         self.directory = tempfile.mkdtemp(prefix='rabbitmq-')
         self.process: subprocess.Popen[bytes] | None = None
-        self._write('rabbitmq.conf', config)
+        self.configure(config)
         self._write('advanced.config', advanced_config)
         self._write('enabled_plugins', '[].')
+        if cookie:
+            self._write('.erlang.cookie', cookie)
+            os.chmod(self._path('.erlang.cookie'), 0o400)  # or the node refuses to read it
 
     def __enter__(self) -> Broker:
         try:
@@ -68,6 +85,10 @@ class Broker:
                     text += file.read()
         return text
 
+    def configure(self, config: str) -> None:
+        """Write rabbitmq.conf, for the next start."""
+        self._write('rabbitmq.conf', config)
+
     def start(self, timeout: float = 60) -> None:
         """Start the node, or start it again, and return when it accepts connections.
 
@@ -75,7 +96,8 @@ class Broker:
         """
         with self._notifications() as notifications, open(self._path('output'), 'ab') as output:
             self.process = subprocess.Popen(
-                [f'{PROGRAMS}/rabbitmq-server'], env=self._environment(), cwd=self.directory,
+                self._command(f'{PROGRAMS}/rabbitmq-server'),
+                env=self._environment(), cwd=self.directory,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,  # a Ctrl-C in the terminal is not for the node
             )
@@ -106,9 +128,9 @@ class Broker:
         :raises RuntimeError: it failed.
         """
         done = subprocess.run(
-            [f'{PROGRAMS}/rabbitmqctl', '--quiet', *arguments], env=self._environment(),
-            cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=timeout,
+            self._command(f'{PROGRAMS}/rabbitmqctl', '--quiet', *arguments),
+            env=self._environment(), cwd=self.directory, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
         )
         if done.returncode:
             raise RuntimeError(f'rabbitmqctl {" ".join(arguments)}: {done.stdout}')
@@ -120,7 +142,7 @@ class Broker:
             self.stop()
         finally:
             subprocess.run(
-                ['epmd', '-kill'], env=self._environment(), cwd='/',
+                self._command('epmd', '-kill'), env=self._environment(), cwd='/',
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -137,6 +159,13 @@ class Broker:
             process.kill()
             process.wait()
             raise
+
+    def _command(self, *words: str) -> list[str]:
+        """A command of the node's system; where that is another, its process is the command's."""
+        if not self.root:
+            return [*words]
+        return ['unshare', '--mount', 'sh', BOOT, self.root,
+                '--bind', self.directory, self.directory, *words]
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self.process is None:
@@ -161,7 +190,7 @@ class Broker:
             'ERL_EPMD_ADDRESS': '127.0.0.1',
             'ERL_EPMD_PORT': str(self._epmd_port),
             'ERL_EPMD_RELAXED_COMMAND_CHECK': 'true',  # it can be ended just after a crash
-            'RABBITMQ_NODENAME': f't{self.port}@localhost',
+            'RABBITMQ_NODENAME': self.name,
             'RABBITMQ_NODE_IP_ADDRESS': '127.0.0.1',
             'RABBITMQ_NODE_PORT': str(self.port),
             'RABBITMQ_DIST_PORT': str(self._distribution_port),
@@ -174,7 +203,8 @@ class Broker:
             'RABBITMQ_PID_FILE': self._path('pid'),
             'RABBITMQ_CONF_ENV_FILE': '/dev/null',
             'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS':
-                '-kernel inet_dist_use_interface {127,0,0,1} +S 2:2',
+                '-kernel inet_dist_use_interface {127,0,0,1} '
+                f'+S {self._schedulers}:{self._schedulers}',
         }
 
     @contextmanager

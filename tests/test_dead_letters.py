@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -13,6 +14,10 @@ import time
 import kombu
 import pytest
 
+from clihelper import config
+from clihelper.amqp.letters import RENEWED_AT, Letters
+from clihelper.commands import dead_letters
+from clihelper.errors import Error
 from clihelper.testing import Program
 from tests.faults import consuming
 from tests.proxy import Proxy
@@ -26,16 +31,15 @@ def kind(request):
 class Desk:
     """A queue, its dead letters, and the tool."""
 
-    def __init__(self, folder, url, channel, queue, kind='classic'):
+    def __init__(self, folder, url, channel, queue, kind='classic', arguments=None):
         self.folder = folder
         self.channel = channel
         self.queue = queue
         self.dead = f'{queue}.dead'
         self.configure(url, f'{{{queue}: {{arguments: {{x-queue-type: {kind}}}}}}}')
+        arguments = {'x-queue-type': kind, **(arguments or {})}
         for name in (self.queue, self.dead):
-            channel.queue_declare(
-                name, durable=True, auto_delete=False, arguments={'x-queue-type': kind}
-            )
+            channel.queue_declare(name, durable=True, auto_delete=False, arguments=arguments)
 
     def configure(self, url, queues, more=''):
         path = self.folder / 'app.yml'
@@ -81,6 +85,24 @@ class Desk:
 
     def ids(self):
         return [row['id'] for row in self.rows()]
+
+    def look(self, *words):
+        """As :meth:`run`, in this process, which is quicker; the status."""
+        try:
+            return dead_letters.main(['-c', str(self.folder / 'app.yml'), *words])
+        except Error as error:
+            return error.status
+
+    def letters(self):
+        """What the tool reads by."""
+        path = str(self.folder / 'app.yml')
+        return Letters(config.load(path, appname='clihelper', shown=path).amqp, print)
+
+    def wait_for_letters(self, number):
+        """Until so many are there: those of a connection that is gone come back."""
+        deadline = time.monotonic() + 20
+        while self.count(self.dead) < number:
+            assert time.monotonic() < deadline
 
     def bodies(self, queue):
         """What is in a queue, and taken from it."""
@@ -435,17 +457,6 @@ def test_a_queue_that_does_not_exist_has_no_letters(desk, broker):
     assert desk.run('drop', '--all', '--yes') == 'dropped: 0\n'
 
 
-def test_letters_that_were_looked_at_often_are_a_warning(tmp_path, broker, channel, queue_name):
-    desk = Desk(tmp_path, broker.url(), channel, queue_name, 'quorum')
-    desk.die('a')
-    for _ in range(11):
-        desk.channel.basic_get(desk.dead)
-        desk.channel.basic_recover(requeue=True)
-    desk.run('list')
-    assert 'some have been looked at 1' in desk.stderr
-    assert desk.run('list', '--from', desk.queue) == f'0 of 0 dead letters in {desk.queue}\n'
-
-
 def test_the_reader_of_a_list_may_have_had_enough(desk):
     for number in range(30):
         desk.die(f'{number}')
@@ -455,3 +466,138 @@ def test_the_reader_of_a_list_may_have_had_enough(desk):
     )  # fmt: skip
     assert done.stderr == ''
     assert desk.count(desk.dead) == 30
+
+
+# Looking.
+
+KINDS = {
+    'classic': ('classic', {}),
+    'quorum': ('quorum', {}),
+    'limit 20': ('quorum', {'x-delivery-limit': 20}),
+    'limit 3': ('quorum', {'x-delivery-limit': 3}),
+}
+
+
+@pytest.fixture
+def limited_desk(tmp_path, broker, channel, queue_name):
+    return Desk(tmp_path, broker.url(), channel, queue_name, *KINDS['limit 20'])
+
+
+@pytest.fixture
+def small_messages(broker):
+    """A context in which new channels of the broker take no larger messages."""
+
+    def set_most(size):
+        broker.ctl('eval', f'application:set_env(rabbit, max_message_size, {size}).')
+
+    @contextlib.contextmanager
+    def limiting(size):
+        before = broker.ctl('eval', '{ok, M} = application:get_env(rabbit, max_message_size), M.')
+        set_most(size)
+        try:
+            yield
+        finally:
+            set_most(before.strip())
+
+    return limiting
+
+
+@pytest.fixture(params=KINDS)
+def looked_at(request, tmp_path, broker, channel, queue_name):
+    """A desk with eleven letters, in a queue of each kind."""
+    kind, arguments = KINDS[request.param]
+    desk = Desk(tmp_path, broker.url(), channel, queue_name, kind, arguments)
+    for number in range(11):
+        desk.die(f'{number}')
+    return desk
+
+
+def test_looking_changes_neither_the_letters_nor_their_order(looked_at):
+    desk = looked_at
+    ids = desk.ids()
+    for _ in range(6):
+        assert desk.look('list') == 0
+        assert desk.look('list', '--limit', '1') == 0
+        assert desk.look('show', '3') == 0
+        assert desk.look('show', 'abcdef0123') == 2
+        assert desk.look('replay', 'abcdef0123') == 2
+        assert desk.look('drop', '--exception', 'KeyError', '--yes') == 0
+    assert desk.ids() == ids
+    desk.run('replay', '--all', '--limit', '1')
+    assert desk.bodies(desk.queue) == ['0']
+    assert desk.ids() == ids[1:]
+    desk.run('replay', ids[2])
+    assert desk.bodies(desk.dead) == ['1', *(f'{number}' for number in range(3, 11))]
+
+
+def test_letters_that_come_while_others_are_looked_at_are_behind_them(looked_at):
+    desk = looked_at
+    with desk.letters() as letters:
+        read = letters.read(desk.dead, desk.queue)
+        next(read)
+        desk.die('11')
+    desk.die('12')
+    assert desk.bodies(desk.dead) == [f'{number}' for number in range(13)]
+
+
+def test_a_letter_whose_looker_is_killed_each_time_stays(limited_desk):
+    desk = limited_desk
+    desk.die('a')
+    desk.die('b')
+    for _ in range(25):
+        pid = os.fork()
+        if not pid:
+            read = desk.letters().__enter__().read(desk.dead, desk.queue)
+            next(read), next(read)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(pid, 0)
+        desk.wait_for_letters(2)
+    assert sorted(desk.bodies(desk.dead)) == ['a', 'b']
+
+
+@pytest.mark.parametrize('method', [b'\x00\x3c\x00\x28', b'\x00\x3c\x00\x50'])
+def test_a_renewal_that_is_killed_loses_nothing(limited_desk, broker, method):
+    """At the third message that it publishes, or acknowledges."""
+    desk = limited_desk
+    for number in range(5):
+        desk.die(f'{number}')
+    for _ in range(RENEWED_AT):
+        ids = desk.ids()
+    with Proxy(broker.port) as proxy:
+        desk.configure(proxy.url, f'{{{desk.queue}: }}')
+        seen = []
+
+        def see(data):
+            if method in data:
+                seen.append(data)
+                if len(seen) == 3:
+                    proxy.swallow()
+                    program.signal('KILL')
+
+        with Program(desk.command('list'), notify=False) as program:
+            proxy.see = see
+            assert program.wait() == -9
+    desk.configure(broker.url(), f'{{{desk.queue}: }}')
+    desk.wait_for_letters(5)
+    found = desk.ids()
+    assert set(found) == set(ids)
+    assert len(found) <= 6
+
+
+def test_what_the_broker_takes_no_longer_is_kept_and_the_rest_goes(limited_desk, small_messages):
+    """Larger than its max_message_size, which was raised when the letter came."""
+    desk = limited_desk
+    desk.die('a')
+    desk.die('x' * 5000)
+    desk.die('b')
+    identity = desk.ids()[1]
+    with small_messages(4000):
+        for _ in range(RENEWED_AT):
+            desk.run('list')
+        assert f'{identity} cannot be published anew: ' in desk.stderr
+        assert f'delivered {RENEWED_AT} times' in desk.stderr
+        assert len(desk.stderr.splitlines()) == 1
+        assert desk.run('replay', '--all', status=69) == f'replayed to {desk.queue}: 2\n'
+        assert f'{identity} is kept: ' in desk.stderr
+    assert desk.bodies(desk.queue) == ['a', 'b']
+    assert desk.bodies(desk.dead) == ['x' * 5000]

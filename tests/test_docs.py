@@ -402,12 +402,21 @@ def test_every_reason_of_a_dead_letter_is_documented(reason: str) -> None:
 
 
 def test_every_header_of_a_dead_letter_is_documented() -> None:
-    from clihelper.amqp.settlement import SUSPECTED, dead_letter_headers, run_headers
+    from clihelper.amqp.message import PROPERTIES
+    from clihelper.amqp.settlement import (
+        EXCHANGE,
+        ROUTING_KEY,
+        dead_letter_headers,
+        run_headers,
+    )
 
     page = (DOCS / 'amqp.rst').read_text()
     documented = set(re.findall(r'``(x-clihelper-[\w-]+)``', page))
-    told = {**run_headers(1, '', ''), **dead_letter_headers(ValueError('x'), 'queue', 'app')}
-    assert documented == {SUSPECTED, *told}
+    told = {
+        **run_headers(1, {EXCHANGE: '', ROUTING_KEY: ''}),
+        **dead_letter_headers(ValueError('x'), 'queue', 'app'),
+    }
+    assert documented == {PROPERTIES, *told}
 
 
 def keys_of(section: schema.Key) -> list[str]:

@@ -145,16 +145,17 @@ def test_consuming_goes_on_under_a_memory_alarm(configure, broker, channel, queu
 
 
 def test_publishing_waits_for_the_end_of_a_memory_alarm_and_says_so(
-    configure, channel, queue_name, alarm
+    configure, channel, queue_name, alarm, tmp_path
 ):
     with consuming(configure()) as program:
         send(channel, queue_name, f'publish {queue_name}')
         program.wait_line('published in')
-        send(channel, queue_name, 'sleep 3')
+        send(channel, queue_name, 'work')
         send(channel, queue_name, f'publish {queue_name}')
         send(channel, queue_name, 'last')
-        program.wait_line('got sleep')
+        program.wait_line('got work')
         alarm()
+        (tmp_path / 'go').touch()
         program.wait_line('blocked: the broker takes no messages')
         while 'blocked' not in program.wait_notified('STATUS')['STATUS']:
             pass
@@ -168,15 +169,16 @@ def test_publishing_waits_for_the_end_of_a_memory_alarm_and_says_so(
 
 
 def test_a_stop_under_a_memory_alarm_leaves_it_unknown_whether_a_message_arrives(
-    configure, channel, queue_name, alarm
+    configure, channel, queue_name, alarm, tmp_path
 ):
     with consuming(configure()) as program:
         send(channel, queue_name, f'publish {queue_name}')
         program.wait_line('published in')
-        send(channel, queue_name, 'sleep 3')
+        send(channel, queue_name, 'work')
         send(channel, queue_name, f'publish {queue_name}')
-        program.wait_line('got sleep')
+        program.wait_line('got work')
         alarm()
+        (tmp_path / 'go').touch()
         program.wait_line('blocked')
         ends(program, 'TERM', 0, 1.7)
         assert logged(program, 'no answer before the stop; it is unknown whether it arrives') == 1

@@ -27,8 +27,13 @@ PROGRAM = str(Path(__file__).parent / 'programs' / 'asking.py')
 def client_of(url, is_running=lambda: True):
     """A client, and the signals that end its waiting."""
     signals = _Signals()
-    connection = Connection([url], 0, 'test')
-    client = Client(connection, Patience(signals, is_running), contextlib.nullcontext)
+
+    def connect():
+        connection = Connection([url], 0, 'test')
+        connection.wait_for = Patience(signals, is_running).wait
+        return connection
+
+    client = Client(connect(), contextlib.nullcontext, connect)
     try:
         yield client, signals
     finally:

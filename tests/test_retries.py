@@ -194,29 +194,20 @@ def test_with_declare_false_the_queues_of_the_schedule_must_exist(configure, cha
         assert program.stop() == 0
 
 
-def test_on_a_quorum_queue_what_kills_is_a_dead_letter_and_its_neighbours_are_handled(
+def test_without_a_record_of_what_was_in_hand_no_message_is_accused(
     configure, channel, queue_name
 ):
-    config = configure('attempts: 3', '{arguments: {x-queue-type: quorum}}')
+    config = configure('attempts: 2', '{arguments: {x-queue-type: quorum}}')
     with consuming(config) as program:
         assert program.stop() == 0
-    for word in ('nothing a', 'die', 'nothing b', 'nothing c'):
+    for word in ('nothing a', 'die', 'nothing b'):
         send(channel, queue_name, word)
-    deaths = 0
-    for _ in range(3):
+    for _ in range(4):
         with Program([sys.executable, PROGRAM, '-c', config, '-f']) as program:
             assert program.wait(30) == 9
-            deaths += len(runs(program, 'die'))
-    assert deaths == 3
-    with consuming(config) as program:
-        program.wait_line(r'is a dead letter \(crashed\)')
-        assert program.stop() == 0
-        assert runs(program, 'die') == []
-    (dead,) = take(channel, f'{queue_name}.dead')
-    assert dead.payload == 'die'
-    assert dead.headers['x-clihelper-reason'] == 'crashed'
-    assert dead.headers['x-clihelper-attempts'] == 3
-    assert take(channel, queue_name) == []
+            assert runs(program, 'die') == [1]
+    assert take(channel, f'{queue_name}.dead') == []
+    assert {message.payload for message in take(channel, queue_name)} >= {'die', 'nothing b'}
 
 
 def test_a_requeued_message_is_not_counted(configure, channel, queue_name):

@@ -73,7 +73,7 @@ def test_nothing_is_found_in_a_program_of_today(tmp_path: Path) -> None:
     (None, 'cannot be read: No such file or directory'),
     (b'print "hello"\n', "is no Python 3: line 1: Missing parentheses in call to 'print'. "
                          'Did you mean print(...)?'),
-    (b'\xff\xfe', "is no Python 3: line 1: (unicode error) 'utf-8' codec can't decode"),
+    (b'\xff\xfe', 'is no Python 3: line 1: '),
     (b'\0', 'is no Python 3: source code string cannot contain null bytes'),
     (b'x = ' + 5000 * b'(' + 5000 * b')', 'is no Python 3: '),
 ])

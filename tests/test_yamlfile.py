@@ -316,7 +316,7 @@ def test_what_is_no_small_file_of_text_is_a_fault_where_it_is_named(tmp_path):
         'a.yml:4:5: k3: . is a directory, not a regular file',
         'a.yml:5:5: k4: cannot read absent: No such file or directory',
         'a.yml:6:5: k5: /dev/null is a device, not a regular file',
-        "a.yml:7:5: k6: 'a\\x00b' embedded null byte",
+        "a.yml:7:5: k6: 'a\\x00b' contains a null byte",
     ]
 
 

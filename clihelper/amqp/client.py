@@ -13,13 +13,15 @@ import itertools
 import logging
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.message import Message, settle_at_once
 from clihelper.amqp.patience import NoAnswer, Patience
 from clihelper.amqp.publisher import Publisher, PublishError
+from clihelper.amqp.refusal import Refused
+from clihelper.amqp.settlement import StoppableError
 from clihelper.errors import Error
 
 TYPE_CHECKING = False
@@ -32,16 +34,13 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger('clihelper')
 
-NOT_FOUND = '404'
-"""AMQP's reply code for a queue that does not exist"""
-
 
 class Client:
     """Publishes, calls, gets and counts. It may be used in any thread, by one at a time.
 
     :param connection: with heartbeats only if somebody calls :meth:`look` while it is idle.
-    :param patience: how long to wait.
     :param held: a context in which signals wait in the pipe.
+    :param connect: makes a further connection, for calls.
     """
 
     @classmethod
@@ -51,23 +50,21 @@ class Client:
         :param host: its life cycle; see :class:`clihelper.loops.Host`.
         :param looked_after: whether somebody calls :meth:`look` while it is idle.
         """
-        connection = Connection.of(host.config.amqp, host.appname, heartbeat=looked_after)
-        connection.on_blocked = partial(_tell_blocked, host)
-        patience = Patience(host.signals, lambda: host.is_running)
-        return cls(connection, patience, host.signals.held)
+        connection = publishing_connection(host, looked_after=looked_after)
+        return cls(connection, host.signals.held, partial(publishing_connection, host))
 
     def __init__(
         self,
         connection: Connection,
-        patience: Patience,
         held: Callable[[], AbstractContextManager[None]],
+        connect: Callable[[], Connection],
     ) -> None:
         self._connection = connection
-        self._connection.wait_for = patience.wait
+        self._connect = connect
         self._held = held
         self._lock = threading.RLock()
         self._idle: list[Publisher] = []
-        self._replies = Replies(connection)
+        self._callers: list[Caller] = []
         self._channel: Any = None
 
     def fileno(self) -> int | None:
@@ -91,11 +88,13 @@ class Client:
             self._lock.release()
 
     def close(self, *, politely: bool = True) -> None:
-        """Close the connection: what has been got and is not settled goes back to its queue."""
+        """Close the connections: what has been got and is not settled goes back to its queue."""
         if politely:
             self._connection.close()
         else:
             self._connection.drop()
+        while self._callers:
+            self._callers.pop().close()
 
     # Publishing.
 
@@ -132,10 +131,16 @@ class Client:
         timeout: float,
         properties: Mapping[str, Any],
     ) -> Any:
-        """Publish a message and wait for the reply; see ``Controller.call``."""
-        with self.using():
-            self._open()
-            return self._replies.call(body, exchange, routing_key, timeout, properties)
+        """Publish a message and wait for the reply; see ``Controller.call``.
+
+        Each call that is under way has a connection of its own: nobody else waits with it.
+        """
+        caller = self._callers.pop() if self._callers else Caller(self._connect())
+        try:
+            with self._signals_held():
+                return caller.call(body, exchange, routing_key, timeout, properties)
+        finally:
+            self._callers.append(caller)
 
     def queue_depth(self, queue: str) -> int:
         """The messages that are ready in *queue*; see ``Controller.queue_depth``."""
@@ -176,7 +181,7 @@ class Client:
             raise ConnectionError(str(error)) from error
         except Lost as lost:
             self._connection.drop_unless_refused(lost)
-            if str(getattr(lost.__cause__, 'reply_code', '')) == NOT_FOUND:  # a str of kombu's
+            if lost.__cause__ is not None and Refused('', lost.__cause__).missing:
                 raise LookupError(f'there is no queue {queue!r}') from lost
             raise ConnectionError(f'queue {queue!r}: {lost}') from lost
 
@@ -185,12 +190,13 @@ class Client:
     @contextmanager
     def using(self) -> Iterator[None]:
         """A context in which the caller has the connection for itself."""
-        with self._lock:
-            if threading.current_thread() is not threading.main_thread():
-                yield
-                return
-            with self._held():
-                yield
+        with self._lock, self._signals_held():
+            yield
+
+    def _signals_held(self) -> AbstractContextManager[None]:
+        if threading.current_thread() is threading.main_thread():
+            return self._held()
+        return nullcontext()
 
     def _open(self) -> None:
         """Have an open connection, as far as can be seen.
@@ -198,14 +204,34 @@ class Client:
         :raises PublishError: no broker answers.
         """
         self.look()
-        if self._connection.is_open:
-            return
-        self._idle.clear()
-        try:
-            self._connection.open_any()
-        except (Unreachable, Error) as error:
-            stopped = getattr(error.__cause__, 'stopped', False)
-            raise PublishError(str(error), stopped=stopped) from error
+        if not self._connection.is_open:
+            self._idle.clear()
+            open_any(self._connection)
+
+
+def open_any(connection: Connection) -> None:
+    """Connect, for publishing.
+
+    :raises PublishError: no broker answers.
+    """
+    try:
+        connection.open_any()
+    except (Unreachable, Error) as error:
+        stopped = isinstance(error.__cause__, NoAnswer) and error.__cause__.stopped
+        # A caller that publishes again what is in ``failed`` must not leave out the first message.
+        raise PublishError(str(error), stopped=stopped, failed=[(0, str(error))]) from error
+
+
+def publishing_connection(host: Any, *, looked_after: bool = False) -> Connection:
+    """A connection of a controller's for publishing, which is not open yet.
+
+    :param host: its life cycle; see :class:`clihelper.loops.Host`.
+    :param looked_after: whether somebody reads it while it is idle; else it has no heartbeats.
+    """
+    connection = Connection.of(host.config.amqp, host.appname, heartbeat=looked_after)
+    connection.on_blocked = partial(_tell_blocked, host)
+    connection.wait_for = Patience(host.signals, lambda: host.is_running).wait
+    return connection
 
 
 def _tell_blocked(host: Any, reason: str) -> None:
@@ -263,7 +289,7 @@ class Pipeline:
             self.flush()
 
 
-class NoReply(TimeoutError):
+class NoReply(StoppableError, TimeoutError):
     """No reply has come in time.
 
     :ivar bool stopped: whether it was not waited for any longer because of a stop.
@@ -274,8 +300,11 @@ class NoReply(TimeoutError):
         self.stopped = stopped
 
 
-class Replies:
-    """Sends requests, and takes the replies."""
+class Caller:
+    """Sends a request and takes its reply, on a connection for nothing else.
+
+    :param connection: which is not open yet.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -294,6 +323,7 @@ class Replies:
         properties: Mapping[str, Any],
     ) -> Any:
         """Publish a request and wait for its reply; see ``Controller.call``."""
+        self._open()
         publisher = self._publisher
         publisher.prepare()
         name = str(properties.get('correlation_id') or next(self._numbers))
@@ -312,6 +342,20 @@ class Replies:
             where = f'exchange {exchange!r}, routing key {routing_key!r}'
             raise NoReply(f'{where}: {lost}', lost.stopped) from lost
         return self._arrived.pop(name).body
+
+    def close(self) -> None:
+        """Leave the broker: nothing is on its way."""
+        self._connection.drop()
+
+    def _open(self) -> None:
+        """Have an open connection; the broker may have closed it since the last call."""
+        try:
+            while self._connection.is_open and self._connection.drain():
+                pass
+        except Lost:
+            self._connection.drop()
+        if not self._connection.is_open:
+            open_any(self._connection)
 
     def _consume(self, channel: Any) -> None:
         self._reply_to = self._connection.consume_replies(channel, self._on_reply)

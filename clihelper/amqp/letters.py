@@ -1,33 +1,63 @@
-"""Dead letters, for who looks at them in the morning: read, published again, or dropped.
+"""Dead letters: read, published again, or dropped; and looking at them costs them nothing.
 
-Reading is by ``basic.get`` and without acknowledging: a letter that is not published again or
-dropped stays in its queue, whatever becomes of who reads.
+Reading is by ``basic.get`` and without acknowledging: a letter that is neither published again nor
+dropped stays in its queue, whatever becomes of whoever reads.
+
+What has been read is given back. A classic queue puts it where it was. A quorum queue does not:
+
+- Without a delivery limit it puts what comes back behind all others; with one it puts it before
+  them, but behind what came back earlier. Either way the order stays if all letters are read and
+  come back in their order. So the rest is read, too, before anything is given back.
+- It counts, and drops what has come back more often than the limit: 20 by default from RabbitMQ
+  4.0 on. Up to 4.2 each return counts, from 4.3 on only the end of a channel that held a letter.
+  The header ``x-delivery-count`` says how far a letter is. Near the limit the letters are renewed:
+  each is published anew to its own queue, and acknowledged once the broker has confirmed that.
 """
 
 from __future__ import annotations
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
-from clihelper.amqp.message import COPIED
-from clihelper.amqp.publisher import Publisher
+from clihelper.amqp.message import CARBON_COPIES, NOT_RENEWED, OWN
+from clihelper.amqp.properties import (
+    HEADERS,
+    InvalidProperties,
+    copied,
+    header,
+    is_broker_header,
+    readable,
+)
+from clihelper.amqp.publisher import Publisher, PublishError
 from clihelper.amqp.settlement import ATTEMPTS, REASON
 from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import Any
 
-PREFIX = 'x-clihelper-'
+PREFIX = OWN.decode()
 
 DELIVERIES = 'x-delivery-count'
-"""what a quorum queue counts, and reading is a delivery"""
+"""The header in which a quorum queue says how many deliveries of a message count."""
 
-ANEW = (PREFIX, DELIVERIES, 'x-death', 'x-first-death-', 'x-last-death-')
-"""what the headers begin with that are of a letter's past, which ends with its replay"""
+RENEWED_AT = 3
+"""Deliveries from which on letters are renewed.
+
+The limit may come from a policy, and then it cannot be read; some set it to 3.
+"""
+
+LONGEST_REST = 10_000
+"""letters that are read for the sake of the order, at most"""
+
+ROUNDS = 5
+"""how often letters that arrive during a renewal are put behind the renewed ones, at most"""
 
 ID_DIGITS = 12
 
-NOT_FOUND = 404
+NOT_FOUND, NOT_IMPLEMENTED = 404, 540
+
+NOT_REPLAYED = (*NOT_RENEWED, 'expiration')
+"""The properties that are left out by a replay: the letter would be refused, or expire."""
 
 
 class DeadLetter:
@@ -37,58 +67,84 @@ class DeadLetter:
     :param held_in: the queue of dead letters.
     :param position: its place in there, from 1.
     :param source: the only queue whose letters go there; empty if there are several.
-    :ivar id: of twelve hexadecimal digits, made of all that it holds: it stays the same as long
-        as the letter does, and letters that are equal in everything have the same.
+    :ivar bytes packed: its properties, as they came.
+    :ivar dict headers: its headers as far as they can be read; see
+        :func:`clihelper.amqp.properties.readable`.
+    :ivar dict properties: its other properties, likewise.
+    :ivar str fault: why its properties cannot be read; else empty.
     """
 
     def __init__(self, delivery: Any, held_in: str, position: int, source: str) -> None:
-        self.delivery = delivery
         self.held_in = held_in
         self.position = position
-        self._source = source
         self.body: bytes = delivery.body
-        self.headers: dict[str, Any] = dict(delivery.headers or {})
-        self.properties: dict[str, Any] = {
-            name: value
-            for name, value in delivery.properties.items()
-            if name != 'application_headers'
-        }
-        self.id = self._digest()
+        self.packed: bytes = delivery.packed
+        self.delivery_tag: int = delivery.delivery_tag
+        self.fault = ''
+        try:
+            found = readable(self.packed)
+        except InvalidProperties as error:
+            found, self.fault = {}, str(error)
+        self.headers: dict[str, Any] = found.pop(HEADERS, {})
+        self.properties = found
+        self._origin = self.headers.get(f'{PREFIX}queue') or self._death('queue') or source
+        self._id = ''
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits, made of all that it contains.
+
+        It stays the same as long as the letter exists, and letters that are equal in everything
+        have the same. Nothing counts that looking at the letter changes.
+        """
+        self._id = self._id or self._digest()
+        return self._id
 
     def _digest(self) -> str:
         import hashlib
 
-        kept = {name: value for name, value in self.headers.items() if name != DELIVERIES}
-        parts = (sorted(self.properties.items()), sorted(kept.items()))
-        digest = hashlib.sha256(repr(parts).encode('utf-8', 'surrogateescape'))
+        parts: tuple[object, ...] = (self.packed,)
+        if not self.fault:
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if not _is_left_out(name.encode())
+            }
+            properties = {
+                name: value
+                for name, value in self.properties.items()
+                if name not in NOT_RENEWED
+            }
+            # The broker sorts headers when it adds one.
+            parts = sorted(properties.items()), sorted(headers.items()), self.queue, self.reason
+        digest = hashlib.sha256(repr(parts).encode())
         digest.update(self.body)
         return digest.hexdigest()[:ID_DIGITS]
 
     @property
     def queue(self) -> str:
         """The queue that it came from, as far as is known; else empty."""
-        return str(self.headers.get(f'{PREFIX}queue') or self._death('queue') or self._source)
+        return as_text(self._origin)
+
+    @property
+    def target(self) -> str:
+        """The queue to publish it to: :attr:`queue`, where that can be the name of one."""
+        return self._origin if isinstance(self._origin, str) else ''
 
     @property
     def reason(self) -> str:
         """Why it is here, in a word: clihelper's, or the broker's (``expired``, ``maxlen``)."""
-        return str(self.headers.get(REASON) or self._death('reason'))
+        return as_text(self.headers.get(REASON) or self._death('reason'))
 
     @property
     def attempts(self) -> int | None:
         """How often it was run, if that is known."""
         value = self.headers.get(ATTEMPTS)
-        return value if isinstance(value, int) else None
-
-    @property
-    def looks(self) -> int:
-        """How often it was read before, where its queue counts that."""
-        value = self.headers.get(DELIVERIES)
-        return value if isinstance(value, int) else 0
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def said(self, name: str) -> str:
         """The value of clihelper's header of that name (``exception``), or an empty text."""
-        return str(self.headers.get(PREFIX + name, ''))
+        return as_text(self.headers.get(PREFIX + name, ''))
 
     def row(self) -> dict[str, Any]:
         """What there is to say about it, without its body, by name."""
@@ -107,33 +163,188 @@ class DeadLetter:
             'size': len(self.body),
         }
 
-    def replayed(self) -> dict[str, Any]:
-        """The properties with which it is published again: its attempts begin anew."""
-        kept = {
-            name: value for name, value in self.headers.items() if not name.startswith(ANEW)
-        }
-        names = (*COPIED, 'content_type', 'content_encoding', 'delivery_mode')
-        given = {name: self.properties.get(name) for name in names}
-        return {**given, 'headers': kept or None}
-
     def _death(self, name: str) -> str:
         """What the broker itself noted, where it was the one that dead-lettered it."""
         deaths = self.headers.get('x-death')
         first = deaths[-1] if isinstance(deaths, list) and deaths else {}
-        return str(first.get(name, '')) if isinstance(first, dict) else ''
+        value = first.get(name) if isinstance(first, dict) else None
+        return value if isinstance(value, str) else ''
+
+
+def as_text(value: object) -> str:
+    """A value of a header, for people to read; bytes that are not UTF-8 are escaped."""
+    return value.decode(errors='backslashreplace') if isinstance(value, bytes) else str(value)
+
+
+def _is_left_out(name: bytes) -> bool:
+    """Whether a header may be another, or missing, from one look to the next."""
+    return name in CARBON_COPIES or is_broker_header(name)
+
+
+def _is_of_its_past(name: bytes) -> bool:
+    """Whether a header tells what became of the letter, which ends with its replay."""
+    return name.startswith(OWN) or _is_left_out(name)
+
+
+def _is_counted_anew(name: bytes) -> bool:
+    """Whether a header is left out by a renewal; how the letter came here stays in it."""
+    return _is_left_out(name) and not name.startswith((b'x-death', b'x-first-', b'x-last-'))
+
+
+def _deliveries(delivery: Any) -> int:
+    """How many deliveries of it count, where its queue counts."""
+    try:
+        value = header(delivery.packed, DELIVERIES)
+    except InvalidProperties:
+        return 0
+    return value if isinstance(value, int) else 0
+
+
+class _Reader:
+    """Reads one queue, holds what is not settled, and gives it back in order.
+
+    Its methods raise :class:`~clihelper.amqp.connection.Lost`.
+
+    :param warn: called with a line for the operator.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        publisher: Publisher,
+        queue: str,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._publisher = publisher
+        self._queue = queue
+        self._warn = warn
+        self._channel = connection.channel()
+        self._held: dict[int, None] = {}
+        self._is_near_limit = False
+        self._is_renewed = False
+
+    def first(self) -> Any:
+        """The first letter; None: there is none. If it is near the limit, all are renewed."""
+        delivery = self.get()
+        if not self._is_near_limit:
+            return delivery
+        # Now, and not only when all are given back: this process may be killed before.
+        self._renew(delivery)
+        self._return_held()
+        return self.get()
+
+    def get(self) -> Any:
+        """The next letter; None: there is no other."""
+        with self._connection.guard():
+            delivery = self._connection.get(self._channel, self._queue)
+        if delivery is not None:
+            self._held[delivery.delivery_tag] = None
+            self._is_near_limit = self._is_near_limit or _deliveries(delivery) >= RENEWED_AT
+        return delivery
+
+    def count(self) -> int:
+        """The letters that nobody holds."""
+        with self._connection.guard():
+            return int(self._channel.queue_declare(self._queue, passive=True).message_count)
+
+    def acknowledge(self, delivery_tag: int) -> None:
+        """A letter is done with."""
+        with self._connection.guard():
+            self._channel.basic_ack(delivery_tag)
+        self._held.pop(delivery_tag)
+
+    def flush(self) -> None:
+        """Return when the broker has taken in what was acknowledged and given back."""
+        with self._connection.guard():
+            self._channel.basic_qos(0, 0, False)  # any method that has an answer
+
+    def give_back(self) -> None:
+        """Give back what is held, in the order of the queue, and renew what is near the limit."""
+        if self._held:
+            while len(self._held) < LONGEST_REST and self.get() is not None:
+                pass
+        self._return_held()
+        if self._is_near_limit and not self._is_renewed:
+            self._renew(self.get())
+            self._return_held()
+        self.flush()
+
+    def _return_held(self) -> None:
+        with self._connection.guard():
+            for delivery_tag in self._held:
+                self._channel.basic_reject(delivery_tag, requeue=True)
+        self._held.clear()
+
+    def _renew(self, delivery: Any) -> None:
+        """Publish every letter anew, so that all are counted from 0, in the order that they have.
+
+        :param delivery: the first one, which is held; None: there is none.
+        """
+        self._is_renewed = True
+        renewed = 0
+        for _ in range(ROUNDS):
+            left = self.count() - renewed + (delivery is not None)
+            for _ in range(left):
+                delivery = delivery or self.get()
+                if delivery is None:
+                    return
+                renewed += self._renew_one(delivery)
+                delivery = None
+
+    def _renew_one(self, delivery: Any) -> bool:
+        """Publish one letter anew; False: the broker does not take it, and it is held."""
+        try:
+            _publish(
+                self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew
+            )
+        except PublishError as error:
+            if error.unknown:
+                raise Lost(str(error)) from error
+            letter = DeadLetter(delivery, self._queue, 0, '')
+            self._warn(
+                f'{letter.id} cannot be published anew: {error}. It has been delivered'
+                f' {_deliveries(delivery)} times, and a quorum queue drops it at its limit: set'
+                ' its delivery-limit to -1 by a policy, or replay or drop the letter'
+            )
+            return False
+        self.acknowledge(delivery.delivery_tag)
+        return True
+
+
+def _publish(
+    publisher: Publisher,
+    letter: Any,
+    queue: str,
+    without: Collection[str],
+    without_headers: Callable[[bytes], bool],
+) -> None:
+    """Publish a letter to a queue, but for some of its properties and headers.
+
+    :param letter: a delivery or a :class:`DeadLetter`.
+    :raises PublishError: the broker has not taken it.
+    """
+    try:
+        packed = copied(letter.packed, without=without, without_headers=without_headers)
+        publisher.forward(letter.body, '', queue, packed)
+        publisher.settle()
+    except ValueError as error:
+        raise PublishError(str(error)) from error
 
 
 class Letters:
     """The dead letters on one broker; a context manager that gives back what is not settled.
 
     :param section: the ``AMQP`` section.
+    :param warn: called with a line for the operator, of what may lose a letter.
     :raises clihelper.errors.UnavailableError: of each method: the broker is lost, or refuses.
     """
 
-    def __init__(self, section: Mapping[str, Any]) -> None:
+    def __init__(self, section: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         self._connection = Connection.of(section, 'clihelper dead-letters')
         self._publisher = Publisher(self._connection)
-        self._channel: Any = None
+        self._warn = warn
+        self._readers: dict[str, _Reader] = {}
 
     def __enter__(self) -> Letters:
         try:
@@ -144,13 +355,20 @@ class Letters:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         try:
-            if self._channel is not None and error is None:
-                # The answer comes when they are back: who looks next finds them.
-                self._channel.basic_recover(requeue=True)
-        except Exception:  # it is lost, and so they go back by themselves
-            pass
+            if error is None or _is_of_use(error):
+                self._give_back()
+        except UnavailableError:
+            if error is None:
+                raise
         finally:
             self._connection.close()
+
+    def _give_back(self) -> None:
+        for reader in self._readers.values():
+            try:
+                reader.give_back()
+            except Lost as lost:
+                raise self._lost(lost) from lost
 
     def count(self, queue: str) -> int | None:
         """The letters in a queue that nobody holds; None: there is no such queue."""
@@ -161,7 +379,7 @@ class Letters:
                 channel.close()
                 return int(count)
         except Lost as lost:
-            if getattr(lost.__cause__, 'reply_code', None) == NOT_FOUND:
+            if _reply_code(lost) == NOT_FOUND:
                 return None
             raise self._lost(lost) from lost
 
@@ -170,43 +388,61 @@ class Letters:
 
         :param source: the queue whose letters go there, if it is the only one.
         """
-        for position in range(1, (self.count(queue) or 0) + 1):
-            try:
-                if self._channel is None:
-                    self._channel = self._connection.channel()
-                with self._connection.guard():
-                    delivery = self._connection.get(self._channel, queue)
-            except Lost as lost:
-                raise self._lost(lost) from lost
-            if delivery is None:
-                return
-            yield DeadLetter(delivery, queue, position, source)
+        if self.count(queue) is None:
+            return
+        try:
+            reader = self._readers[queue] = _Reader(
+                self._connection, self._publisher, queue, self._warn
+            )
+            delivery = reader.first()
+            count = reader.count() + 1
+            for position in range(1, count + 1):
+                if delivery is None:
+                    return
+                yield DeadLetter(delivery, queue, position, source)
+                delivery = reader.get() if position < count else None
+        except Lost as lost:
+            if _reply_code(lost) == NOT_IMPLEMENTED:
+                raise UnavailableError(
+                    f'{queue} is a stream: only classic and quorum queues can be read letter by'
+                    ' letter'
+                ) from lost
+            raise self._lost(lost) from lost
 
     def replay(self, letter: DeadLetter) -> None:
         """Publish a letter to the queue that it came from, and then take it from the dead ones.
 
         :raises PublishError: it was not taken; it stays.
         """
-        self._publisher.send(letter.body, '', letter.queue, letter.replayed())
-        self._publisher.settle()
-        self.drop(letter)
+        _publish(self._publisher, letter, letter.target, NOT_REPLAYED, _is_of_its_past)
+        self.drop(letter.held_in, letter.delivery_tag)
 
-    def drop(self, letter: DeadLetter) -> None:
-        """Take a letter from its queue, for good."""
+    def drop(self, held_in: str, delivery_tag: int) -> None:
+        """Take a letter from its queue, for good.
+
+        :param held_in: the queue of dead letters in which it is.
+        """
         try:
-            with self._connection.guard():
-                letter.delivery.ack()
+            self._readers[held_in].acknowledge(delivery_tag)
         except Lost as lost:
             raise self._lost(lost) from lost
 
     def flush(self) -> None:
         """Return when the broker has taken in all that was dropped."""
         try:
-            with self._connection.guard():
-                if self._channel is not None:
-                    self._channel.basic_recover(requeue=True)
+            for reader in self._readers.values():
+                reader.flush()
         except Lost as lost:
             raise self._lost(lost) from lost
 
     def _lost(self, lost: Lost) -> UnavailableError:
         return UnavailableError(f'AMQP.url: {self._connection.shown()}: {lost}')
+
+
+def _is_of_use(error: BaseException) -> bool:
+    """Whether the connection still is, when that error ends its use."""
+    return isinstance(error, Exception) and not isinstance(error, UnavailableError)
+
+
+def _reply_code(lost: Lost) -> int | None:
+    return getattr(lost.__cause__, 'reply_code', None)

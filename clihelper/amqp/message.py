@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from functools import lru_cache
 
+from clihelper.amqp import properties as packing
+from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.settlement import (
+    ATTEMPTS,
     EXCHANGE,
+    REASON,
     ROUTING_KEY,
     Outcome,
     Oversize,
@@ -25,7 +29,25 @@ ALL = ('json', 'text', 'binary')
 """The kinds of bodies, all that ``AMQP.accept`` may list."""
 
 COPIED = ('priority', 'correlation_id', 'reply_to', 'message_id', 'timestamp', 'type', 'app_id')
-"""The basic properties that a copy of a message keeps."""
+"""The basic properties that a copy of a message keeps, besides those of its body."""
+
+NOT_COPIED = ('delivery_mode', 'expiration', 'user_id', 'cluster_id')
+"""The others. The copy would expire, be refused, or not be kept by the broker."""
+
+NOT_RENEWED = ('user_id', 'cluster_id')
+"""What even a message that is published anew as it is cannot keep: it would be refused."""
+
+PERSISTENT = 2
+"""The ``delivery_mode`` of a message that a durable queue keeps over a restart."""
+
+OWN = b'x-clihelper-'
+"""what clihelper's headers begin with"""
+
+PROPERTIES = 'x-clihelper-properties'
+"""the header with the properties of a message that cannot even be told from each other"""
+
+CARBON_COPIES = (b'CC', b'BCC')
+"""headers that have RabbitMQ route a message to further queues, which the first copy has done"""
 
 
 class Message:
@@ -33,11 +55,14 @@ class Message:
 
     :ivar str queue: the queue that it came from: the key that it stands under in ``AMQP.queues``.
     :ivar bytes raw: the body as it came.
+    :ivar bool redelivered: whether it may have been delivered before.
     :ivar delivery: kombu's message, or what is like it.
     :ivar outcome: what the handler itself made of it, or None.
     """
 
-    __slots__ = ('_runs', '_settle', 'delivery', 'outcome', 'queue', 'raw')
+    __slots__ = (
+        '_runs', '_settle', 'delivery', 'kept', 'outcome', 'queue', 'raw', 'redelivered',
+    )  # fmt: skip
 
     def __init__(
         self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]
@@ -47,8 +72,13 @@ class Message:
         self.queue = queue
         self.outcome: Outcome | None = None
         self.delivery = delivery
+        try:
+            self.redelivered: bool = delivery.redelivered
+        except AttributeError:  # kombu has it among other things
+            self.redelivered = bool(delivery.delivery_info.get('redelivered'))
         self._settle = settle
         self._runs = 0
+        self.kept = False  # whether it stays unsettled while others are acknowledged
 
     @property
     def body(self) -> Any:
@@ -62,7 +92,25 @@ class Message:
     @property
     def attempts(self) -> int:
         """How often it has been run, this time included: 1 for the first."""
-        return self._runs + runs_before(self.headers) + 1
+        before = runs_before(self._header(ATTEMPTS), self._header(REASON))
+        return self._runs + before + 1
+
+    @property
+    def returns(self) -> int:
+        """How often it has been returned to its queue, where that is a quorum queue: others do
+        not count."""
+        count = self._header('x-delivery-count')
+        return count if isinstance(count, int) else 0
+
+    def _header(self, name: str) -> Any:
+        """One header, whatever the others are; None where it is not there or not to be found."""
+        packed = getattr(self.delivery, 'packed', None)
+        if packed is None:
+            return self.headers.get(name)
+        try:
+            return packing.header(packed, name)
+        except InvalidProperties:
+            return None
 
     def has_run(self, runs: int) -> None:
         """It has been run so many times more often than its headers know."""
@@ -96,24 +144,21 @@ class Message:
     @property
     def exchange(self) -> str:
         """The exchange that it was published to, before its first run."""
-        return self._origin(EXCHANGE, 'exchange')
+        return self._published_to(EXCHANGE, 'exchange')
 
     @property
     def routing_key(self) -> str:
         """The routing key that it was published with, before its first run."""
-        return self._origin(ROUTING_KEY, 'routing_key')
+        return self._published_to(ROUTING_KEY, 'routing_key')
 
-    def _origin(self, header: str, name: str) -> str:
-        value = self.headers.get(header)
+    def _published_to(self, header: str, name: str) -> str:
+        value = self._header(header)
         return value if isinstance(value, str) else self.delivery.delivery_info.get(name, '')
 
     @property
-    def redelivered(self) -> bool:
-        """Whether it may have been delivered before."""
-        try:
-            return self.delivery.redelivered  # type: ignore[no-any-return]
-        except AttributeError:  # kombu has it among other things
-            return bool(self.delivery.delivery_info.get('redelivered'))
+    def origin(self) -> dict[str, Any]:
+        """The same two as the headers of a copy, which is published to a queue by name."""
+        return {EXCHANGE: self.exchange, ROUTING_KEY: self.routing_key}
 
     @property
     def reply_to(self) -> str | None:
@@ -125,22 +170,55 @@ class Message:
         """What an answer repeats."""
         return self.properties.get('correlation_id')
 
-    def copy(self, headers: dict[str, Any]) -> dict[str, Any]:
+    @property
+    def is_cut(self) -> bool:
+        """Whether its body was so large that it is not here."""
+        return len(self.raw) < getattr(self.delivery, 'announced', 0)
+
+    def check(self) -> None:
+        """See that all its properties can be read.
+
+        :raises clihelper.amqp.properties.InvalidProperties: one of them cannot be decoded.
+        """
+        _ = self.headers, self.properties, self.content_type, self.delivery.delivery_info
+
+    def copy(self, headers: dict[str, Any], *, own_headers: bool = True) -> Any:
         """The properties with which to publish it again, with more *headers*.
 
         Left out are those that would make the copy expire, be refused (``user_id``), or be
-        routed to the further queues that ``CC`` names.
+        routed to the further queues that ``CC`` names; and the broker's own headers, by which it
+        would take the copy for one that it has dead-lettered, or returned, too often.
+
+        :param own_headers: whether its other headers are kept.
+        :returns: packed where it was delivered so; then nothing is decoded, and all that is kept
+            is kept byte for byte.
         """
-        properties = {key: self.properties[key] for key in COPIED if key in self.properties}
+        return self._again(NOT_COPIED, _is_not_copied if own_headers else _is_any, headers)
+
+    def renewal(self) -> Any:
+        """The properties with which to publish it anew, as if it had never been delivered."""
+        kept = {name: value for name, value in self.origin.items() if self._header(name) is None}
+        return self._again(NOT_RENEWED, _is_not_renewed, kept)
+
+    def _again(
+        self,
+        without: Collection[str],
+        without_headers: Callable[[bytes], bool],
+        headers: dict[str, Any],
+    ) -> Any:
+        packed = getattr(self.delivery, 'packed', None)
+        if packed is not None:
+            return _packed_again(packed, without, without_headers, headers)
         own = {
             key: value
             for key, value in self.headers.items()
-            if key not in ('CC', 'BCC') and not key.startswith('x-clihelper-')
+            if not without_headers(key.encode('utf-8', 'surrogatepass'))
         }
         return {
-            **properties,
+            **{key: self.properties[key] for key in COPIED if key in self.properties},
             'content_type': self.content_type,
             'content_encoding': self.content_encoding,
+            'delivery_mode': PERSISTENT,
             'headers': {**own, **headers},
         }
 
@@ -175,19 +253,55 @@ def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
     :raises Oversize, Unaccepted, Undecodable: it is to be dead-lettered. None of them quotes it.
     """
     size = len(message.raw)
-    if size > max_body:
-        raise Oversize(f'{size} bytes; AMQP.max_body is {max_body}')
-    content_type, kind = _kind(message.content_type)
+    if size > max_body or (not size and message.is_cut):
+        raise Oversize(f'{size or message.delivery.announced} bytes; AMQP.max_body is {max_body}')
+    try:
+        content_type, kind, charset = _kind(message.content_type)
+        if kind == 'text' and charset is None:
+            charset = message.content_encoding
+    except InvalidProperties as error:
+        raise Undecodable(str(error)) from None
     if kind not in accept:
         raise Unaccepted(f'content type {content_type or "none"!r}; AMQP.accept has it not')
     if kind == 'binary':
         return message.raw
-    charset = 'utf-8' if kind == 'json' else (message.content_encoding or 'utf-8')
     try:
-        text = message.raw.decode(charset)
+        text = message.raw.decode(charset or 'utf-8')
         return _from_json(text) if kind == 'json' else text
     except (ValueError, LookupError, RecursionError) as error:
         raise Undecodable(f'not {content_type}: {_bounded(error)}') from None
+
+
+def _packed_again(
+    packed: bytes,
+    without: Collection[str],
+    without_headers: Callable[[bytes], bool],
+    headers: dict[str, Any],
+) -> bytes:
+    try:
+        return packing.copied(
+            packed,
+            without=without,
+            without_headers=without_headers,
+            headers=headers,
+            defaults={'delivery_mode': PERSISTENT},
+        )
+    except InvalidProperties:
+        # They cannot even be told from each other.
+        whole = {**headers, PROPERTIES: bytearray(packed)}
+        return packing.encode({'delivery_mode': PERSISTENT, packing.HEADERS: whole})
+
+
+def _is_any(name: bytes) -> bool:
+    return True
+
+
+def _is_not_copied(name: bytes) -> bool:
+    return name.startswith(OWN) or _is_not_renewed(name)
+
+
+def _is_not_renewed(name: bytes) -> bool:
+    return name in CARBON_COPIES or packing.is_broker_header(name)
 
 
 def _as_bytes(body: Any) -> bytes:
@@ -196,16 +310,27 @@ def _as_bytes(body: Any) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _kind(content_type: str | None) -> tuple[str, str]:
-    """The bare type, and which of what ``AMQP.accept`` lists it is, or is not."""
-    bare = (content_type or '').partition(';')[0].strip().lower()
+def _kind(content_type: str | None) -> tuple[str, str, str | None]:
+    """The bare type; which of what ``AMQP.accept`` lists it is, or is not; its charset."""
+    bare, _, parameters = (content_type or '').partition(';')
+    bare = bare.strip().lower()
+    charset = _charset(parameters)
     if bare == 'application/json' or bare.endswith('+json'):
-        return bare, 'json'
+        return bare, 'json', charset
     if bare.startswith('text/'):
-        return bare, 'text'
+        return bare, 'text', charset
     if bare in ('', 'application/octet-stream', 'application/data'):
-        return bare, 'binary'
-    return bare, bare
+        return bare, 'binary', None
+    return bare, bare, None
+
+
+def _charset(parameters: str) -> str | None:
+    """The parameter ``charset`` of a MIME type, :rfc:`2045`, section 5.1."""
+    for parameter in parameters.split(';'):
+        name, _, value = parameter.partition('=')
+        if name.strip().lower() == 'charset':
+            return value.strip().strip('"') or None
+    return None
 
 
 def _from_json(text: str) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 
 from clihelper.amqp.connection import Lost
+from clihelper.amqp.message import PERSISTENT
+from clihelper.amqp.settlement import StoppableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.connection import Connection
-
-PERSISTENT = 2
-"""The ``delivery_mode`` of a message that a durable queue keeps over a restart."""
 
 CONFIRM_TIMEOUT = 30.0
 """seconds to wait for the broker's confirmation, as long as it takes under a memory alarm"""
@@ -29,11 +28,18 @@ CHUNK = 64 * 1024
 WINDOW = 1000
 """messages of a pipeline that may be without confirmation before the next one waits"""
 
+UNROUTABLE, NACKED = 'no queue gets it', 'the broker refuses it'
 
-class PublishError(Exception):
+PUBLISH = (60, 40)
+"""The numbers of the method basic.publish in AMQP 0-9-1."""
+
+
+class PublishError(StoppableError):
     """The broker has not taken a message, or has not confirmed it.
 
+    :ivar bool unroutable: whether no queue gets it.
     :ivar bool unknown: whether it may arrive all the same: no confirmation came in time.
+    :ivar bool refused: whether the broker never takes it: it is too large, for one.
     :ivar bool stopped: whether it was not waited for any longer because of a stop.
     :ivar list failed: of a pipeline, what has not been confirmed: each the number of the message,
         counted from 0, and why.
@@ -43,12 +49,16 @@ class PublishError(Exception):
         self,
         text: str,
         *,
+        unroutable: bool = False,
         unknown: bool = False,
+        refused: bool = False,
         stopped: bool = False,
         failed: list[tuple[int, str]] | None = None,
     ) -> None:
         super().__init__(text)
+        self.unroutable = unroutable
         self.unknown = unknown
+        self.refused = refused
         self.stopped = stopped
         self.failed = failed or []
 
@@ -57,16 +67,17 @@ class Letter:
     """A message that is on its way.
 
     :ivar int number: its number among those that are settled together, from 0.
+    :ivar str failure: why the broker has not put it into a queue, as far as is known.
     """
 
-    __slots__ = ('body', 'exchange', 'number', 'returned', 'routing_key')
+    __slots__ = ('body', 'exchange', 'failure', 'number', 'routing_key')
 
     def __init__(self, number: int, exchange: str, routing_key: str, body: bytes) -> None:
         self.number = number
         self.exchange = exchange
         self.routing_key = routing_key
         self.body = body
-        self.returned = False
+        self.failure = ''
 
     def __str__(self) -> str:
         return f'exchange {self.exchange!r}, routing key {self.routing_key!r}'
@@ -110,13 +121,26 @@ class Publisher:
         """
         payload, kind = encode(body)
         properties = {'content_type': kind, 'delivery_mode': PERSISTENT, **properties}
-        letter = Letter(self._count, exchange, routing_key, payload)
+        self.forward(payload, exchange, routing_key, properties)
+
+    def forward(
+        self,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any] | bytes,
+    ) -> Letter:
+        """Put one message on its way as it is; see :meth:`send`.
+
+        :param properties: all of them, by name or packed.
+        """
+        letter = Letter(self._count, exchange, routing_key, body)
         self._count += 1
         try:
             self._open_channel()
             with self._connection.guard():
                 frames = self._connection.published(
-                    self._channel, payload, exchange, routing_key, properties
+                    self._channel, body, exchange, routing_key, properties
                 )
         except Lost as lost:
             raise self._lost(lost, letter, unknown=bool(self._unconfirmed)) from lost
@@ -125,6 +149,9 @@ class Publisher:
             self._unconfirmed[self._delivery_tag] = letter
             self._unsent.append(frames)
             self._unsent_size += len(frames)
+        else:
+            self._settled(letter)
+        return letter
 
     @property
     def is_full(self) -> bool:
@@ -187,26 +214,32 @@ class Publisher:
     # What the broker says.
 
     def _on_ack(self, delivery_tag: int, multiple: bool) -> None:
-        for _ in self._taken(delivery_tag, multiple):
-            pass
+        for letter in self._taken(delivery_tag, multiple):
+            self._settled(letter)
 
     def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
         # A full queue with reject-publish, for one.
         for letter in self._taken(delivery_tag, multiple):
-            self._failed.append((letter, 'the broker refuses it'))
+            letter.failure = NACKED
+            self._settled(letter)
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
-        # Nothing in it tells which one it is, but they come back in the order of publishing.
+        # Nothing in it tells which one it is, but they come back in the order of publishing, each
+        # before its confirmation.
         body = bytes(message.body)
         for letter in self._unconfirmed.values():
             if (
-                not letter.returned
+                not letter.failure
                 and (letter.exchange, letter.routing_key) == (exchange, routing_key)
                 and letter.body == body
             ):
-                letter.returned = True
-                self._failed.append((letter, 'no queue gets it'))
+                letter.failure = UNROUTABLE
                 return
+
+    def _settled(self, letter: Letter) -> None:
+        """The broker has said what became of a message."""
+        if letter.failure:
+            self._failed.append((letter, letter.failure))
 
     def _taken(self, delivery_tag: int, multiple: bool) -> list[Letter]:
         if not multiple:
@@ -219,10 +252,22 @@ class Publisher:
         # What is confirmed late must not be taken for the confirmation of something else.
         self._connection.drop_unless_refused(lost)
         self._channel = None
-        return self._given_up(str(lost), *letters, unknown=unknown, stopped=lost.stopped)
+        refused = len(self._unconfirmed) == 1 and is_refusal(lost)
+        return self._given_up(
+            str(lost),
+            *letters,
+            unknown=unknown and not refused,
+            refused=refused,
+            stopped=lost.stopped,
+        )
 
     def _given_up(
-        self, why: str, *letters: Letter, unknown: bool = False, stopped: bool = False
+        self,
+        why: str,
+        *letters: Letter,
+        unknown: bool = False,
+        refused: bool = False,
+        stopped: bool = False,
     ) -> PublishError:
         """The error for all that has been refused or is not confirmed, which is forgotten.
 
@@ -234,21 +279,36 @@ class Publisher:
         failed = sorted([*self._failed, *missing], key=lambda each: each[0].number)
         self._forget()
         if not failed:
-            return PublishError(why, unknown=unknown, stopped=stopped)
+            return PublishError(why, unknown=unknown, refused=refused, stopped=stopped)
         letter, reason = failed[0]
         more = f' (and {len(failed) - 1} more)' if len(failed) > 1 else ''
         return PublishError(
             f'{letter}: {reason}{more}',
+            unroutable=all(reason == UNROUTABLE for _, reason in failed),
             unknown=unknown,
+            refused=refused,
             stopped=stopped,
             failed=[(letter.number, reason) for letter, reason in failed],
         )
 
 
+HARD_ERRORS = (501, 502, 503, 504, 505, 530, 540)
+"""Reply codes with which a broker ends a connection for what the client has sent."""
+
+
+def is_refusal(lost: Lost) -> bool:
+    """Whether the broker has ended the channel, or the connection, for what was published."""
+    cause: Any = lost.__cause__
+    method = getattr(cause, 'method_sig', None)  # None: the broker has not said anything
+    code = getattr(cause, 'reply_code', None)
+    return method is not None and (tuple(method) == PUBLISH or code in HARD_ERRORS)
+
+
 def encode(body: Any) -> tuple[bytes, str]:
     """The body as bytes, and its content type.
 
-    :raises TypeError: JSON has no way to say it.
+    :raises TypeError: JSON has no type for it.
+    :raises ValueError: it has a number that JSON has not (NaN, infinity), or contains itself.
     """
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body), 'application/octet-stream'
@@ -256,4 +316,8 @@ def encode(body: Any) -> tuple[bytes, str]:
         return body.encode(), 'text/plain'
     import json
 
-    return json.dumps(body, separators=(',', ':')).encode(), 'application/json'
+    try:
+        encoded = json.dumps(body, separators=(',', ':'), allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f'the body cannot be encoded as JSON: {error}') from error
+    return encoded.encode(), 'application/json'

@@ -51,6 +51,11 @@ class Record:
             return None
         return (TimedOut if reason == TIMEOUT else Crashed)(message.attempts - 1)
 
+    def is_fatal(self, message: Message) -> bool:
+        """Whether it has killed so many processes that it is not run any more."""
+        mark = crc32(message.raw, self.seeds[message.queue])
+        return message.attempts + self.hand.ledger.deaths(mark)[0] > self._attempts
+
     def settled(self) -> None:
         """It is acknowledged, or on its way to be run again, with its runs in its headers."""
         self.hand.ledger.forget(self.suspect)

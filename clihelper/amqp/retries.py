@@ -1,7 +1,7 @@
 """Where messages wait for their next run: in queues of the broker, whose TTL gives them back.
 
 There is one such queue for each step of a scale of delays. A broker that has no TTL leaves the
-message with the consumer, which runs it again itself.
+message with the consumer, which runs it again itself; so does one that refuses the copy.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from clihelper.amqp.topology import UNUSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
-    from clihelper.amqp.message import Message
     from clihelper.amqp.topology import Topology
 
 DIGITS = 2
@@ -91,24 +90,24 @@ class Waiting:
         return next((each for each in known if each >= wanted), known[-1] if known else wanted)
 
 
-class Held:
-    """The messages that wait in this process, by when they are due."""
+class Postponed:
+    """What is done later in this process, by when it is due: runs, and copies to be published."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Message]] = []
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
-    def put(self, message: Message, seconds: float) -> None:
-        """Keep *message* for so long."""
+    def put(self, action: Callable[[], None], seconds: float) -> None:
+        """Have *action* called after so long."""
         due = time.monotonic() + seconds
-        heapq.heappush(self._heap, (due, next(self._numbers), message))
+        heapq.heappush(self._heap, (due, next(self._numbers), action))
 
     @property
     def due(self) -> float:
         """When the next one is due, by the monotonic clock; infinite if there is none."""
         return self._heap[0][0] if self._heap else math.inf
 
-    def take(self) -> Message:
+    def take(self) -> Callable[[], None]:
         """The next one."""
         return heapq.heappop(self._heap)[2]
 

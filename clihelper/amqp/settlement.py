@@ -10,21 +10,27 @@ import enum
 import os
 import time
 
+from clihelper.amqp.properties import InvalidProperties
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
 LONGEST_TEXT = 1024
-"""characters of an exception's text that a dead letter carries"""
+"""bytes of an exception's text that a dead letter carries"""
 
+LONGEST_NAME = 255
+"""bytes of the name of an exception's class that a dead letter carries"""
+
+DELIVERY_LIMIT = 20
+"""how often a quorum queue of RabbitMQ 4 returns a message before it drops it, by default"""
 
 LONGEST_DELAY = 30 * 24 * 3600
 """seconds that a message can be kept from its next run"""
 
 ATTEMPTS = 'x-clihelper-attempts'
 REASON = 'x-clihelper-reason'
-SUSPECTED = 'x-clihelper-suspected'
 EXCHANGE = 'x-clihelper-exchange'
 ROUTING_KEY = 'x-clihelper-routing-key'
 
@@ -36,6 +42,15 @@ class Outcome(enum.Enum):
     RETRY = 'put aside for its next run'
     DEAD_LETTER = 'dead-lettered'
     REQUEUE = 'back to its queue'
+
+
+class StoppableError(Exception):
+    """A call that waits for the broker has given up.
+
+    :ivar bool stopped: whether a stop was the reason.
+    """
+
+    stopped = False
 
 
 class Retry(Exception):
@@ -89,6 +104,7 @@ class TimedOut(Crashed):
 REASONS: dict[type[Exception], str] = {
     Reject: 'rejected',
     Undecodable: 'undecodable',
+    InvalidProperties: 'undecodable',
     Unaccepted: 'unaccepted',
     Oversize: 'oversize',
     TimedOut: 'timeout',
@@ -108,8 +124,8 @@ def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
     :param runs: how often it has been run, this time included.
     :param attempts: how often it may be.
     """
-    if isinstance(error, Requeue) or getattr(error, 'stopped', False):
-        # Who waited for the broker and was stopped has not failed.
+    if isinstance(error, Requeue) or (isinstance(error, StoppableError) and error.stopped):
+        # A handler that waited for the broker when a stop came has not failed.
         return Outcome.REQUEUE
     if isinstance(error, tuple(REASONS)) or runs >= attempts:
         return Outcome.DEAD_LETTER
@@ -132,21 +148,33 @@ def delay(error: BaseException, runs: int, schedule: Mapping[str, float]) -> flo
     return min(seconds, schedule['max_delay'])
 
 
-def runs_before(headers: Mapping[str, Any]) -> int:
+def runs_before(attempts: Any, reason: Any) -> int:
     """How often a message has been run and failed, by its headers.
 
     A dead letter that somebody has put back into its queue begins anew.
+
+    :param attempts: its header :data:`ATTEMPTS`, whatever that is.
+    :param reason: its header :data:`REASON`.
     """
-    value = headers.get(ATTEMPTS, 0)
-    if REASON in headers or isinstance(value, bool) or not isinstance(value, int):
+    if reason is not None or isinstance(attempts, bool) or not isinstance(attempts, int):
         return 0
-    return max(value, 0)
+    return max(attempts, 0)
 
 
-def deliveries_before(headers: Mapping[str, Any]) -> int:
-    """How often a quorum queue has delivered a message in vain; other queues do not count."""
-    value = headers.get('x-delivery-count', 0)
-    return value if isinstance(value, int) else 0
+def renewal_threshold(limit: Any) -> int:
+    """From how many returns on a message is published anew, so that no queue drops it.
+
+    RabbitMQ's quorum queues count each return of a message to its queue, that of a message that
+    was never run included, and drop it when there are more than ``x-delivery-limit``
+    (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling). Half the limit is room
+    for the returns that happen before the message can be published anew.
+
+    :param limit: ``x-delivery-limit`` as the queue's arguments have it; None, a negative number
+        and anything else that is no limit stand for the default, as a policy may set one.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        limit = DELIVERY_LIMIT
+    return max(int(min(limit, DELIVERY_LIMIT)) // 2, 1)
 
 
 def reason(error: BaseException) -> str:
@@ -156,9 +184,12 @@ def reason(error: BaseException) -> str:
     )
 
 
-def run_headers(runs: int, exchange: str, routing_key: str) -> dict[str, Any]:
-    """The headers of a copy of a message: how often it was run, and what it was published to."""
-    return {ATTEMPTS: runs, EXCHANGE: exchange, ROUTING_KEY: routing_key}
+def run_headers(runs: int, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers of a copy of a message: how often it was run, and what it was published to.
+
+    :param origin: :attr:`clihelper.amqp.message.Message.origin`.
+    """
+    return {ATTEMPTS: runs, **origin}
 
 
 def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[str, Any]:
@@ -168,10 +199,29 @@ def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[
     """
     return {
         REASON: reason(error),
-        'x-clihelper-exception': type(error).__qualname__,
-        'x-clihelper-message': str(error)[:LONGEST_TEXT],
+        'x-clihelper-exception': cut(type(error).__qualname__, LONGEST_NAME),
+        'x-clihelper-message': cut(error_text(error), LONGEST_TEXT),
         'x-clihelper-queue': queue,
         'x-clihelper-time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
         'x-clihelper-host': os.uname().nodename,
         'x-clihelper-application': appname,
     }
+
+
+def shortest_dead_letter_headers(error: BaseException, queue: str) -> dict[str, Any]:
+    """The headers of a dead letter whose own headers leave no room for more."""
+    return {REASON: reason(error), 'x-clihelper-queue': queue}
+
+
+def error_text(error: BaseException) -> str:
+    """``str(error)``, or a placeholder where that raises, as the code of a program may."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f'<no text: str() raised {type(failure).__name__[:LONGEST_NAME]}>'
+
+
+def cut(text: str, size: int) -> str:
+    """The first *size* bytes of a text, in UTF-8 and with what UTF-8 cannot encode escaped."""
+    encoded = text[:size].encode('utf-8', 'backslashreplace')
+    return encoded[:size].decode('utf-8', 'ignore')

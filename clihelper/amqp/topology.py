@@ -11,6 +11,7 @@ import itertools
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.entities import Entities
 from clihelper.amqp.refusal import FOR_GOOD, RESOURCE_LOCKED, Refused
+from clihelper.amqp.settlement import renewal_threshold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class Topology:
             label: options['name'] for label, options in self._queues.items()
         }
         self._dead = self._dead_letter_queues(section['dead_letter'])
+        self._thresholds = {
+            label: renewal_threshold(options['arguments'].get('x-delivery-limit'))
+            for label, options in self._queues.items()
+        }
 
     @property
     def queues(self) -> list[str]:
@@ -67,6 +72,14 @@ class Topology:
     def dead_letters_of(self, queue: str) -> str | None:
         """The name of the queue that takes the dead letters of that label's, if there is one."""
         return self._dead.get(queue)
+
+    def renewal_threshold(self, queue: str) -> int:
+        """From how many returns on a message of that label's is published anew."""
+        return self._thresholds[queue]
+
+    def has_dead_letter_exchange(self, queue: str) -> bool:
+        """Whether the queue of that label is declared with one, which gets what is rejected."""
+        return 'x-dead-letter-exchange' in self._queues[queue]['arguments']
 
     @property
     def declares(self) -> bool:

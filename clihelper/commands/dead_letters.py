@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from io import TextIOWrapper
+from math import isfinite
 
 from clihelper.errors import ConfigurationError, UnavailableError, UsageError
 
@@ -41,8 +44,8 @@ FEWEST_DIGITS = 7
 MANY = 20
 """letters from which on there is a summary"""
 
-OFTEN = 10
-"""deliveries of a letter from which on there is a warning: RabbitMQ 4 drops what has had 20"""
+LONGEST_CELL = 255
+"""characters of a cell of a table"""
 
 HEADINGS = {
     'position': '#',
@@ -60,6 +63,8 @@ HEADINGS = {
 def main(arguments: Sequence[str]) -> int:
     """Run it; returns the exit status."""
     options = _parse(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # letters may be in any script
     from clihelper import config
 
     path = options.configuration
@@ -68,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     from clihelper.amqp.letters import Letters
 
     actions = {'list': _list, 'show': _show, 'replay': _replay, 'drop': _drop}
-    with Letters(loaded.amqp) as letters:
+    with Letters(loaded.amqp, _warn) as letters:
         return actions[options.action](letters, queues, options)
 
 
@@ -128,6 +133,11 @@ def _check(options: Namespace) -> None:
 
 def _is_id(word: str) -> bool:
     return len(word) >= FEWEST_DIGITS and not set(word) - set('0123456789abcdef')
+
+
+def _warn(text: str) -> None:
+    sys.stdout.flush()
+    print(f'{COMMAND}: {_line(text)}', file=sys.stderr)
 
 
 def _misused(text: str) -> UsageError:
@@ -193,24 +203,14 @@ def _names(word: str, letter: DeadLetter) -> bool:
 def _list(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
     options.limit = options.limit or 1000
     total = sum(letters.count(queue) or 0 for queue in queues)
-    rows, looks = [], 0
-    for letter in _chosen(letters, queues, options):
-        rows.append(letter.row())
-        looks = max(looks, letter.looks)
+    rows = [letter.row() for letter in _chosen(letters, queues, options)]
     if options.json:
         _print_json(rows)
     else:
         _print_table(rows)
         if len(rows) >= MANY:
-            _print_summary(rows)
+            _print_summary(Counter(map(_kind, rows)))
         print(f'{len(rows)} of {total} dead letters in {", ".join(queues) or "no queue"}')
-    if looks >= OFTEN:
-        print(
-            f'{COMMAND}: some have been looked at {looks} times. Each time counts as a delivery,'
-            ' and RabbitMQ 4 drops letters of a quorum queue after 20, unless a policy sets its'
-            ' delivery-limit to -1',
-            file=sys.stderr,
-        )
     return 0
 
 
@@ -234,18 +234,18 @@ def _replay(letters: Letters, queues: dict[str, str], options: Namespace) -> int
     try:
         for letter in _chosen(letters, queues, options):
             words -= {word for word in words if _names(word, letter)}
-            fault = '' if letter.queue else 'nobody knows what queue it came from'
+            fault = '' if letter.target else 'nobody knows what queue it came from'
             try:
                 if not fault:
                     letters.replay(letter)
-                    replayed[letter.queue] = replayed.get(letter.queue, 0) + 1
+                    replayed[letter.target] = replayed.get(letter.target, 0) + 1
             except PublishError as error:
                 if error.unknown:
                     raise UnavailableError(f'{letter.id} is kept: {error}') from error
                 fault = str(error)
             if fault:
                 kept += 1
-                print(f'{COMMAND}: {letter.id} is kept: {_line(fault)}', file=sys.stderr)
+                _warn(f'{letter.id} is kept: {fault}')
         letters.flush()
     finally:
         for queue, number in replayed.items():
@@ -260,21 +260,22 @@ def _replay(letters: Letters, queues: dict[str, str], options: Namespace) -> int
 def _drop(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
     if not options.yes and not sys.stdin.isatty():
         raise _misused('drop: there is no terminal to ask on; --yes drops without asking')
-    chosen, rows = [], []
+    # There may be many, and large ones: what they contain is not kept.
+    chosen: list[tuple[str, int]] = []
+    counts: Counter[tuple[str, ...]] = Counter()
     words = set(options.letters)
     for letter in _chosen(letters, queues, options):
         words -= {word for word in words if _names(word, letter)}
-        rows.append(letter.row())
-        chosen.append(letter)
-        letter.body = letter.delivery.body = b''  # there may be many, and large ones
+        counts[_kind(letter.row())] += 1
+        chosen.append((letter.held_in, letter.delivery_tag))
     if words:
         raise _missing(words)
     if chosen and not options.yes:
-        _print_summary(rows)
+        _print_summary(counts)
         if not _confirmed(f'Drop {len(chosen)} dead letters for good? [y/N] '):
             chosen = []
-    for letter in chosen:
-        letters.drop(letter)
+    for held_in, delivery_tag in chosen:
+        letters.drop(held_in, delivery_tag)
     letters.flush()
     print(f'dropped: {len(chosen)}')
     return 0
@@ -298,7 +299,7 @@ def _missing(words: Any) -> UsageError:
 def _print_json(what: Any) -> None:
     import json
 
-    print(json.dumps(what, indent=2, default=str))
+    print(json.dumps(what, indent=2))
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -310,20 +311,22 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     _print_columns(cells)
 
 
-def _print_summary(rows: list[dict[str, Any]]) -> None:
-    counts: dict[tuple[str, str, str], int] = {}
-    for row in rows:
-        key = row['queue'], row['reason'], row['exception']
-        counts[key] = counts.get(key, 0) + 1
+def _kind(row: dict[str, Any]) -> tuple[str, ...]:
+    """What a letter is counted by in a summary."""
+    return row['queue'], row['reason'], row['exception']
+
+
+def _print_summary(counts: Counter[tuple[str, ...]]) -> None:
     cells = [['COUNT', 'QUEUE', 'REASON', 'EXCEPTION']]
-    for key, count in sorted(counts.items(), key=lambda each: -each[1]):
-        cells.append([str(count), *map(_line, key)])
+    for kind, count in counts.most_common():
+        cells.append([str(count), *map(_line, kind)])
     print()
     _print_columns(cells)
     print()
 
 
 def _print_columns(cells: list[list[str]]) -> None:
+    cells = [[_cut(cell) for cell in row] for row in cells]
     width = os.get_terminal_size().columns if sys.stdout.isatty() else 0
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -331,16 +334,43 @@ def _print_columns(cells: list[list[str]]) -> None:
         print((text[:width] if width else text).rstrip())
 
 
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= LONGEST_CELL else f'{cell[: LONGEST_CELL - 3]}...'
+
+
 def _whole(letter: DeadLetter) -> dict[str, Any]:
     """All of it; the body as text, or in Base64."""
-    whole = {**letter.row(), 'properties': letter.properties, 'headers': letter.headers}
+    whole = {
+        **letter.row(),
+        'properties': letter.properties,
+        'headers': _for_json(letter.headers),
+    }
+    if letter.fault:
+        whole['packed_base64'] = _base64(letter.packed)
     try:
         whole['body'] = letter.body.decode()
     except UnicodeDecodeError:
-        import base64
-
-        whole['body_base64'] = base64.b64encode(letter.body).decode()
+        whole['body_base64'] = _base64(letter.body)
     return whole
+
+
+def _base64(data: bytes) -> str:
+    import base64
+
+    return base64.b64encode(data).decode()
+
+
+def _for_json(value: Any) -> Any:
+    """A value of a header as JSON can say it; what has no form there is text."""
+    from clihelper.amqp.letters import as_text
+
+    if isinstance(value, dict):
+        return {name: _for_json(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_for_json(each) for each in value]
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)
+    return value if value is None or isinstance(value, int) else as_text(value)
 
 
 def _print_whole(letter: DeadLetter) -> None:
@@ -351,6 +381,9 @@ def _print_whole(letter: DeadLetter) -> None:
         print(f'{title}:')
         for name, value in sorted(values.items()):
             print(f'    {_line(name)}: {_line(value)}')
+    if letter.fault:
+        print(f'not readable: {_line(letter.fault)}')
+        print(f'packed, in Base64: {_base64(letter.packed)}')
     try:
         text = letter.body.decode()
     except UnicodeDecodeError:
@@ -362,7 +395,9 @@ def _print_whole(letter: DeadLetter) -> None:
 
 def _line(value: object) -> str:
     """A value on one line, with nothing in it that a terminal would act on."""
-    text = str(value)
+    from clihelper.amqp.letters import as_text
+
+    text = as_text(value)
     if text.isprintable():
         return text
     return ''.join(each if each.isprintable() else repr(each)[1:-1] for each in text)

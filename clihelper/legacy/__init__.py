@@ -5,7 +5,7 @@ controller is asked for an attribute that it has not (:func:`has`, :func:`attrib
 is asked for a name that it has not, or that is assigned (:func:`module_attribute`,
 :func:`assign`). What is behind the door is imported for programs of that time only:
 ``adaptation`` has a class of the program inherit from ``controller``, whose ``driver`` calls its
-hooks; ``module`` has what the package had.
+hooks; ``module`` has what the package had; ``forking`` has its child processes forked.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def adapt(controller: object) -> None:
     defined = {name for each in own for name in vars(each)}
     mentioned = set().union(*_mentioned(own))
     if defined & DEFINED or mentioned & MENTIONED or _may_run_ioloop(defined, mentioned):
-        from clihelper.legacy import adaptation
+        from clihelper.legacy import adaptation, forking
 
         adaptation.adapt(cls, own)
+        forking.fork_by_default()
 
 
 def running() -> Any:
@@ -69,8 +70,9 @@ def module_attribute(name: str) -> Any:
     :raises AttributeError: nor was it there.
     """
     if name in OF_MODULE:
-        from clihelper.legacy import module
+        from clihelper.legacy import forking, module
 
+        forking.fork_by_default()
         return module.read(name)
     raise AttributeError(f"module 'clihelper' has no attribute {name!r}", name=name)
 
@@ -79,8 +81,9 @@ def assign(name: str, value: object) -> bool:
     """Assign to a name that the package had in 1.x; False: it had none of that name."""
     if name not in OF_MODULE:
         return False
-    from clihelper.legacy import module
+    from clihelper.legacy import forking, module
 
+    forking.fork_by_default()
     module.assign(name, value)
     return True
 

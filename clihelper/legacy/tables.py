@@ -187,6 +187,9 @@ BEHAVIOUR: Table = (
      '1.0', ''),
     ('USR2', "By default the state and every thread's stack are logged.", '1.0',
      'By default it was logged, and nothing else.'),
+    ('Child processes of :mod:`multiprocessing`',
+     'Are forked, on Python 3.14 and later too, unless the program chooses another start method'
+     " than Python's default.", '1.0', ''),
     ("A section ``AMQP`` of the program's own", "Is clihelper's: give it another name.", '1.0',
      "The program's."),
     ('Unknown keys in ``Daemon``', 'Are faults.', '1.0', 'Were ignored.'),

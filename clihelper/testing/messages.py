@@ -12,7 +12,6 @@ import kombu.message
 from clihelper.amqp.client import Client, NoReply
 from clihelper.amqp.connection import Connection, Lost
 from clihelper.amqp.message import Message, decode
-from clihelper.amqp.patience import Patience
 from clihelper.amqp.publisher import encode
 from clihelper.amqp.settlement import Outcome, Unaccepted, Undecodable
 from clihelper.loops import Loop
@@ -141,16 +140,15 @@ class Outbox:
         :returns: the connection that leads here.
         """
         connection = _Unconnected(self)
-        patience = Patience(loop._host.signals, lambda: True)
-        loop._client = _Client(self, connection, patience)
+        loop._client = _Client(self, connection)
         return connection
 
 
 class _Client(Client):
     """One that asks the test."""
 
-    def __init__(self, outbox: Outbox, connection: Connection, patience: Patience) -> None:
-        super().__init__(connection, patience, nullcontext)
+    def __init__(self, outbox: Outbox, connection: Connection) -> None:
+        super().__init__(connection, nullcontext, lambda: connection)
         self._outbox = outbox
 
     def call(
@@ -208,9 +206,8 @@ class Mailbox:
     def adopt(self, loop: ConsumerLoop, connection: Connection) -> None:
         """Put a loop that has not run yet on a connection that leads here."""
         self._loop = loop
-        self._queues = loop._topology.queues
-        loop._connection = connection
-        loop._channel = self._channel
+        self._queues = loop.queues
+        loop.connect_by(connection, connection)
 
     def watched(self, on_message: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """The handler; what it raises is noted, and what it publishes is the controller's."""
@@ -261,9 +258,7 @@ class Mailbox:
         settling: list[Published] = []
         self._error, self._outbox.settling = None, settling
         try:
-            self._loop._on_delivery(queue, delivery)
-            message = self._loop._deliveries.popleft()
-            self._loop._handle(message)
+            message = self._loop.deliver(queue, delivery)
         finally:
             self._outbox.settling = None
         return Delivered(message, self._error, settling)
@@ -308,14 +303,19 @@ class _Unconnected(Connection):
         body: bytes,
         exchange: str,
         routing_key: str,
-        properties: dict[str, Any],
+        properties: dict[str, Any] | bytes,
+        mandatory: bool = True,
     ) -> bytes:
+        assert isinstance(properties, dict)  # only what AMQP delivers has packed ones
         given = {name: value for name, value in properties.items() if value is not None}
         message = Published(body, {'headers': {}, **given})
         message.exchange = exchange
         message.routing_key = routing_key
         self._outbox.take(message)
         return b''
+
+    def recover(self, channel: Any) -> None:
+        pass
 
     def drain(self) -> bool:
         return False

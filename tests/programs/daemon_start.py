@@ -5,7 +5,6 @@ else; what the command tells its user goes to stderr.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import resource
@@ -92,6 +91,8 @@ def dies_leaving_a_child(readiness):
 
 
 def dumps_core(readiness):
+    import ctypes  # it opens a file of libffi's, which is to get no stream's number
+
     daemonize.prevent_core()
     ctypes.string_at(0)
 

@@ -1,0 +1,617 @@
+"""One message: decoded, handled, settled.
+
+::
+
+    delivered --> handled --> outcome --> acknowledged | requeued
+                                 |
+                                 '--> a copy is published: for the next run, as a dead letter
+                                          | confirmed             | not taken for now   | refused
+                                          v                       v                     v
+                                     acknowledged         published again later   kept here
+
+Whatever is read, decoded, copied, encoded or refused on account of one message is a failure of
+that message alone: :meth:`Processor.handle` is the one place that sees to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from functools import partial
+from zlib import crc32
+
+from clihelper.amqp import settlement
+from clihelper.amqp.connection import Lost
+from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
+from clihelper.amqp.properties import InvalidProperties
+from clihelper.amqp.publisher import PublishError, encode
+from clihelper.amqp.publishing import HeadersTooLarge
+from clihelper.amqp.record import Record
+from clihelper.amqp.retries import Postponed, Waiting
+from clihelper.amqp.settlement import Crashed, Outcome, Retry
+from clihelper.errors import StopNow, UnavailableError
+from clihelper.signals import Interrupted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from typing import Any, NoReturn
+
+    from clihelper.amqp.acknowledgement import Acknowledger
+    from clihelper.amqp.connection import Connection
+    from clihelper.amqp.forwarder import Forwarder
+    from clihelper.amqp.topology import Topology
+    from clihelper.loops import Host
+
+LOGGER = logging.getLogger('clihelper')
+
+ACK = Outcome.ACK  # needed twice a message; a member is found slowly by way of its class
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""seconds until a copy that the broker has not taken is published again; doubled each time"""
+
+LONGEST_TEXT = 64 * 1024
+"""characters of an exception's text that are logged"""
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+class Processor:
+    """Handles messages and settles them.
+
+    :param host: whose handler it is.
+    :param connection: over which messages come.
+    :param topology: where copies go.
+    :param forwarder: publishes them.
+    :ivar in_hand: the message that is being handled.
+    """
+
+    def __init__(
+        self, host: Host, connection: Connection, topology: Topology, forwarder: Forwarder
+    ) -> None:
+        self._host = host
+        section = host.config.amqp
+        self._retry: Mapping[str, Any] = section['retry']
+        self._accept: Collection[str] = section['accept']
+        self._max_body: int = section['max_body']
+        self._connection = connection
+        self._topology = topology
+        self._forwarder = forwarder
+        self._retry_queues = Waiting(topology, section['retry'])
+        self._record = Record(host.hand, section) if host.hand is not None else None
+        self._postponed = Postponed()
+        self._acknowledger: Acknowledger | None = None
+        self._channel: Any = None
+        self._round = 0
+        # What handlers, or threads of theirs, have settled and handle() has not seen yet.
+        self._told: dict[Message, Outcome] = {}
+        self._lock = threading.Lock()
+        self._forks = _forks
+        self.in_hand: Message | None = None
+
+    # One connection after the other.
+
+    def begin(self, acknowledger: Acknowledger | None) -> None:
+        """Messages come over a new channel, which is acknowledged by that."""
+        self._acknowledger = acknowledger
+
+    def reset(self) -> None:
+        """The connection is lost: what came over it can be settled no more."""
+        self._round += 1
+        self._told.clear()
+        self._postponed.clear()
+        self._retry_queues.reset()
+        self._acknowledger = self._channel = None
+        self.rest()
+
+    # One message.
+
+    def handle(self, message: Message) -> None:
+        """Run the handler, then settle. What goes wrong is a fault of this message alone.
+
+        :raises Lost: the connection is.
+        """
+        record = self._record
+        if message.redelivered and record is not None and self._is_fatal(message, record):
+            return
+        error: BaseException | None = None
+        reply = None
+        self.in_hand = message
+        try:
+            if record is not None:
+                record.note(crc32(message.raw, record.seeds[message.queue]))
+            body = decode(message, self._accept, self._max_body)
+            answer = self._host.on_message(body, message)
+            if answer is not None and message.reply_to:
+                reply = _reply(message, answer)
+        except (StopNow, Interrupted) as stop:
+            self._end_if_forked(stop)
+            self.rest()
+            raise
+        except BaseException as raised:
+            error = raised
+        finally:
+            self.in_hand = None
+        if _forks != self._forks:
+            self._end_if_forked(error)
+        if record is not None and record.timed:
+            record.rest()  # what becomes of it now is the broker's time, not the handler's
+        outcome = message.outcome
+        if outcome is None:
+            message.outcome = ACK
+        if self._told:
+            outcome = self._pop_told(message)
+        if outcome is None and error is None and reply is None:
+            self._acknowledge(message)
+        else:
+            self._conclude(message, outcome, error, reply)
+        if record is not None:
+            hand = record.hand
+            hand.handled += 1
+            if record.suspect or hand.handled >= hand.limit:
+                self._look_after(message, record)
+
+    def _conclude(
+        self,
+        message: Message,
+        told: Outcome | None,
+        error: BaseException | None,
+        reply: _Reply | None,
+    ) -> None:
+        """Settle one that has failed, or that has a reply.
+
+        :param told: what the handler itself has made of it.
+        """
+        if told is None:
+            self._settle(message, error, reply)
+        elif error is not None:
+            LOGGER.error(
+                'on_message failed after the message was %s', told.value, exc_info=_bounded(error)
+            )
+
+    def _end_if_forked(self, error: BaseException | None) -> None:
+        """End a process that the handler has forked: the message is its parent's."""
+        if _forks != self._forks:
+            _end_child(error)
+
+    def _settle(
+        self, message: Message, error: BaseException | None, reply: _Reply | None
+    ) -> None:
+        """Settle one that has failed, or that has a reply."""
+        try:
+            if error is not None:
+                self._fail(message, error)
+            elif reply is not None:
+                self._send_reply(message, reply)
+        except (Lost, StopNow, Interrupted):
+            raise
+        except BaseException as failure:
+            self._leave(message, failure)
+
+    def _fail(self, message: Message, error: BaseException) -> None:
+        """Act on the outcome of a message that has failed."""
+        outcome = settlement.judge(error, message.attempts, self._retry['attempts'])
+        if outcome is not Outcome.REQUEUE:
+            try:
+                message.check()
+            except InvalidProperties as invalid:
+                if error is not invalid:
+                    LOGGER.warning('on_message failed', exc_info=_bounded(error))
+                error, outcome = invalid, Outcome.DEAD_LETTER
+        message.outcome = outcome
+        if outcome is Outcome.REQUEUE:
+            self._settle_by_itself(message, outcome)
+        elif outcome is Outcome.RETRY:
+            self._run_later(message, error, settlement.delay(error, message.attempts, self._retry))
+        else:
+            self._dead_letter(message, error)
+
+    def _run_later(self, message: Message, error: BaseException, seconds: float) -> None:
+        """Have the message run again after so long."""
+        LOGGER.warning(
+            'a message of %s failed (run %d of %d), and is run again in %g s',
+            message.queue,
+            message.attempts,
+            self._retry['attempts'],
+            seconds,
+            exc_info=None if isinstance(error, Retry) else _bounded(error),
+        )
+        queue = self._retry_queue(message, seconds)
+        if queue is None:
+            self._hold(message, seconds)
+            return
+        headers = settlement.run_headers(message.attempts, message.origin)
+        hold = partial(self._hold, message, seconds)
+        self._copy(message, queue, [message.copy(headers)], hold)
+
+    def _retry_queue(self, message: Message, seconds: float) -> str | None:
+        """The queue in which a copy waits for its run; None: there is none."""
+        if not self._connection.expires:
+            return None
+        if seconds <= 0:
+            return self._topology.name_of(message.queue)
+        try:
+            with self._connection.guard():
+                # On a channel of its own: one that is refused something is closed.
+                if self._channel is None or not self._connection.has(self._channel):
+                    self._channel = self._connection.channel()
+                return self._retry_queues.queue(
+                    self._channel, self._connection.refusals, message.queue, seconds
+                )
+        except UnavailableError as refused:
+            LOGGER.error('%s; the message waits in this process', refused)
+            return None
+
+    def _hold(
+        self, message: Message, seconds: float, failure: PublishError | None = None
+    ) -> None:
+        """Keep the message here, and run it again after so long."""
+        if failure is not None:
+            LOGGER.warning('the copy for the next run was refused, and so the message waits in'
+                           ' this process: %s', failure)  # fmt: skip
+        self._keep(message)
+        message.run_again()
+        self._postponed.put(partial(self.handle, message), seconds)
+
+    def _dead_letter(self, message: Message, error: BaseException) -> None:
+        """Put it among the dead letters."""
+        queue = self._topology.dead_letters_of(message.queue)
+        word = settlement.reason(error)
+        LOGGER.error(
+            'a message of %s is a dead letter (%s)%s',
+            message.queue,
+            word,
+            '' if queue else ' and dropped: AMQP.dead_letter is false',
+            exc_info=_bounded(error) if word == 'exception' else None,
+        )
+        if queue is None:
+            self._settle_by_itself(message, Outcome.DEAD_LETTER)
+            return
+        runs = message.attempts - isinstance(error, settlement.UNRUN)
+        if isinstance(error, Crashed):
+            runs = error.runs
+        if message.is_cut:
+            self._reject_refused(message, PublishError('its body is too large to be copied'))
+            return
+        name = self._topology.lasting_name(message.queue)
+        ran = settlement.run_headers(runs, _origin(message))
+        full = settlement.dead_letter_headers(error, name, self._host.appname)
+        short = settlement.shortest_dead_letter_headers(error, name)
+        copies = [
+            message.copy(full | ran),
+            message.copy(short),
+            message.copy(full | ran, own_headers=False),
+        ]
+        self._copy(message, queue, copies, partial(self._reject_refused, message))
+
+    def _reject_refused(self, message: Message, failure: PublishError) -> None:
+        """Its dead letter is refused for good: leave it to its queue's dead-letter exchange."""
+        if not self._topology.has_dead_letter_exchange(message.queue):
+            self._leave(message, failure)
+            return
+        LOGGER.error(
+            'a dead letter of %s was refused, and so the message goes to its dead-letter'
+            ' exchange: %s', message.queue, failure,
+        )  # fmt: skip
+        self._settle_by_itself(message, Outcome.DEAD_LETTER)
+
+    def _leave(self, message: Message, failure: BaseException) -> None:
+        """Nothing can be done with it: it stays unsettled, and the others go on."""
+        self._keep(message)
+        LOGGER.error(
+            'a message of %s can be neither handled nor dead-lettered, and stays in its queue,'
+            ' unacknowledged: %s',
+            message.queue,
+            settlement.error_text(failure)[:LONGEST_TEXT],
+            exc_info=None if isinstance(failure, PublishError) else _bounded(failure),
+        )
+
+    def _send_reply(self, message: Message, reply: _Reply) -> None:
+        """Publish what the handler returned; then acknowledge the message."""
+        body, reply_to, properties = reply
+
+        def no_queue(failure: PublishError) -> None:
+            LOGGER.warning('the reply has nowhere to go: %s', failure)
+            self._acknowledge(message)
+
+        refused = partial(self._fail, message)
+        self._publish(_Copy(message, body, reply_to, [properties], refused, no_queue))
+
+    # Copies
+
+    def _copy(
+        self,
+        message: Message,
+        queue: str,
+        properties: list[Any],
+        on_refused: Callable[[PublishError], None],
+    ) -> None:
+        """Publish the message to *queue*, and only when the broker has that acknowledge it.
+
+        :param properties: with which; each further one is shorter than the one before.
+        :param on_refused: called where the broker does not take it, however often it is asked.
+        """
+
+        def no_queue(failure: PublishError) -> None:
+            # To declare it again, the connection is made again.
+            raise Lost(f'the message was not moved to {queue}: {failure}') from failure
+
+        self._publish(_Copy(message, message.raw, queue, properties, on_refused, no_queue))
+
+    def _publish(self, copy: _Copy) -> None:
+        if copy.round is None:
+            copy.round = self._round
+        while True:
+            try:
+                self._forwarder.submit(
+                    copy.body, copy.queue, copy.properties[0],
+                    partial(self._on_published, copy),
+                )  # fmt: skip
+                break
+            except HeadersTooLarge as error:
+                if len(copy.properties) == 1:
+                    copy.on_refused(PublishError(str(error), refused=True))
+                    return
+                del copy.properties[0]
+        if not copy.done:
+            self._keep(copy.message)
+
+    def _on_published(self, copy: _Copy, failure: PublishError | None) -> None:
+        if copy.round != self._round:
+            return  # its original is delivered again
+        message = copy.message
+        if failure is None:
+            copy.done = True
+            self._acknowledge(message)
+            self.flush()  # or the next one, if it kills, would have it come and be moved again
+        elif failure.unroutable:
+            copy.done = True
+            copy.on_unroutable(failure)
+        elif failure.refused:
+            copy.done = True
+            copy.on_refused(failure)
+        else:
+            if not copy.pause:
+                LOGGER.warning('not taken for now, and published again later: %s', failure)
+            copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
+            self._postponed.put(partial(self._publish, copy), copy.pause)
+
+    def forget(self) -> None:
+        """Everything that is not settled is delivered again, the message in hand too."""
+        self._round += 1
+        self._postponed.clear()
+        if self.in_hand is not None:
+            self.in_hand.outcome = Outcome.REQUEUE
+
+    # What is done later.
+
+    @property
+    def due(self) -> float:
+        """When something is to be done by :meth:`do_next`, by the monotonic clock."""
+        return self._postponed.due
+
+    def do_next(self) -> None:
+        """Do what is due first."""
+        self._postponed.take()()
+
+    # Returned too often.
+
+    def near_limit(self, messages: Iterable[Message]) -> list[Message]:
+        """Those that have been returned to their queues so often that these may drop them soon."""
+        return [
+            message
+            for message in messages
+            if message.returns >= self._topology.renewal_threshold(message.queue)
+            and not message.is_cut
+            and not (self._record is not None and self._record.is_fatal(message))
+        ]
+
+    def renew(self, deliveries: deque[Message], near: list[Message]) -> None:
+        """Publish messages anew, at the end of their queues, so that the broker begins to count
+        anew; what cannot be published stays among the *deliveries*."""
+        for message in near:
+            deliveries.remove(message)
+            self._keep(message)  # those before and behind it are acknowledged without it
+        current = self._round
+        renewed: list[Message] = []
+
+        def on_settled(message: Message, failure: PublishError | None) -> None:
+            if current != self._round:
+                return
+            if failure is None:
+                renewed.append(message)
+                message.outcome = ACK
+                self._acknowledge(message)
+            else:
+                LOGGER.warning('a message of %s was returned to it %d times, and could not be'
+                               ' published anew: %s', message.queue, message.returns,
+                               failure)  # fmt: skip
+                deliveries.appendleft(message)
+
+        self._forwarder.submit_all([
+            (message.raw, self._topology.name_of(message.queue), message.renewal(),
+             partial(on_settled, message))
+            for message in near
+        ])  # fmt: skip
+        self.flush()
+        if renewed:
+            LOGGER.info('published %d messages anew, as their queue had been returned them so'
+                        ' often that it may drop them', len(renewed))  # fmt: skip
+
+    # Deaths of processes.
+
+    def _is_fatal(self, message: Message, record: Record) -> bool:
+        """Whether a message has killed so many processes that it is settled, and not run."""
+        error = record.look_up(message)
+        if record.suspect:
+            self.flush()  # so that none of those before it comes again if this one kills
+        if error is None:
+            return False
+        message.outcome = Outcome.DEAD_LETTER
+        self._settle(message, error, None)
+        self._look_after(message, record)
+        return True
+
+    def _look_after(self, message: Message, record: Record) -> None:
+        """What is seldom to be done when a message has been settled."""
+        if record.suspect and message.outcome is not Outcome.REQUEUE:
+            self.flush()  # before its deaths are forgotten: it is not to come again
+            record.settled()
+        record.suspect = 0
+        if record.hand.handled >= record.hand.limit:
+            LOGGER.info('Daemon.max_messages is reached: another process takes over')
+            self._host.retire()
+
+    def rest(self) -> None:
+        """Nothing is in hand that could be to blame if the process died."""
+        if self._record is not None:
+            self._record.rest()
+
+    # Settling
+
+    def _acknowledge(self, message: Message) -> None:
+        if self._acknowledger is None:
+            with self._connection.guard():
+                message.delivery.ack()
+            return
+        tag = message.delivery.delivery_tag
+        if message.kept:
+            self._acknowledger.release(tag)
+        if self._acknowledger.add(tag):
+            self.flush()
+
+    def _settle_by_itself(self, message: Message, outcome: Outcome) -> None:
+        if message.kept and self._acknowledger is not None:
+            self._acknowledger.release(message.delivery.delivery_tag)
+        with self._connection.guard():
+            settle_at_once(message.delivery, outcome)
+
+    def _keep(self, message: Message) -> None:
+        """It stays unsettled while messages behind it are acknowledged."""
+        if not message.kept and self._acknowledger is not None:
+            message.kept = True
+            self._acknowledger.keep(message.delivery.delivery_tag)
+
+    def settle_as_told(self, message: Message, outcome: Outcome) -> None:
+        """Settle as the handler itself says, once, in whatever thread it does."""
+        with self._lock:
+            if message in self._told:
+                return
+            # In this order, and handle() in the other: one of the two sees what the other did,
+            # and the handling of an ordinary message needs no lock.
+            self._told[message] = outcome
+            if message.outcome is not None:
+                del self._told[message]
+                return
+            message.outcome = outcome
+            # handle() waits for it: an acknowledgement of later messages would pass over this one.
+            try:
+                self._settle_by_itself(message, outcome)
+            except Lost as lost:
+                LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
+
+    def _pop_told(self, message: Message) -> Outcome | None:
+        """What the handler itself has made of the message, if anything."""
+        with self._lock:
+            return self._told.pop(message, None)
+
+    def flush(self) -> None:
+        """Send the acknowledgements that are pending."""
+        if self._acknowledger is not None:
+            with self._connection.guard():
+                self._acknowledger.flush()
+
+
+_Reply = tuple[bytes, str, dict[str, 'Any']]
+
+
+class _Copy:
+    """What is published on account of a message, until the broker has it.
+
+    :ivar properties: with which; the first is tried first.
+    :ivar pause: seconds between the last attempt and the next.
+    :ivar round: of the connection over which the message came.
+    """
+
+    def __init__(
+        self,
+        message: Message,
+        body: bytes,
+        queue: str,
+        properties: list[Any],
+        on_refused: Callable[[PublishError], None],
+        on_unroutable: Callable[[PublishError], None],
+    ) -> None:
+        self.message = message
+        self.body = body
+        self.queue = queue
+        self.properties = properties
+        self.on_refused = on_refused
+        self.on_unroutable = on_unroutable
+        self.pause = 0.0
+        self.done = False
+        self.round: int | None = None
+
+
+def _reply(message: Message, answer: Any) -> _Reply:
+    """What a handler has returned, as it is published: body, queue, properties."""
+    body, content_type = encode(answer)
+    properties: dict[str, Any] = {'content_type': content_type, 'delivery_mode': PERSISTENT}
+    if message.correlation_id:
+        properties['correlation_id'] = message.correlation_id
+    return body, message.reply_to or '', properties
+
+
+def _origin(message: Message) -> dict[str, Any]:
+    """What a message was published to, as headers; nothing where that is not to be read."""
+    try:
+        return message.origin
+    except InvalidProperties:
+        return {}
+
+
+class LongText(Exception):
+    """Stands in a traceback for an exception whose text is too long for a log."""
+
+
+def _bounded(error: BaseException) -> BaseException:
+    """What to log of an exception."""
+    text = settlement.error_text(error)
+    name = type(error).__qualname__
+    if len(name) + len(text) <= LONGEST_TEXT:
+        return error
+    start = text[: settlement.LONGEST_TEXT]
+    short = LongText(
+        f'{name[: settlement.LONGEST_NAME]}, whose text has {len(text)} characters: {start}...'
+    )
+    return short.with_traceback(error.__traceback__)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End this process, which a handler has forked, as the interpreter would."""
+    import sys
+
+    status = 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    elif error is not None:
+        status = 1
+        LOGGER.error('a process that on_message has forked failed', exc_info=_bounded(error))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+    os._exit(status & 0xFF)

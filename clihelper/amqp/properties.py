@@ -1,0 +1,464 @@
+"""The basic properties of a message as bytes, read and copied without decoding them all.
+
+A publisher may write what no reader can decode: short strings that are not UTF-8, names of headers
+likewise, types of values that a library does not know. RabbitMQ passes it all on. Here properties
+are walked by their lengths, so that a copy keeps each field byte for byte, whatever is in it.
+
+*Packed* properties are what a content header frame contains behind the class, the weight and the
+size of the body: flags, then the fields that are there. The layout is that of AMQP 0-9-1, sections
+4.2.5.5 and 4.2.6.1; the types in tables are those of RabbitMQ
+(https://www.rabbitmq.com/amqp-0-9-1-errata#section_3).
+"""
+
+from __future__ import annotations
+
+from struct import Struct, error, pack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from typing import Any
+
+BROKER_HEADERS = (
+    'x-death',
+    'x-first-death-',
+    'x-last-death-',
+    'x-delivery-count',
+    'x-acquired-count',
+    'x-stream-offset',
+)
+"""The headers that RabbitMQ itself writes; one that ends with ``-`` stands for all that begin so.
+
+``x-death`` and what is derived from it describe dead-lettering by the broker, the counts are those
+of quorum queues, and the offset is that of a stream.
+"""
+
+HEADERS = 'application_headers'
+
+DEEPEST = 100
+"""tables and arrays within each other, at most, in what is decoded or encoded"""
+
+_CONTINUED = 0x0001  # another word of flags follows, which basic properties do not have
+_UNUSED = 0x0002
+_LONGEST_SHORT = 255
+
+# How long a field or a value is: the bytes of its length, and those without such.
+_SHORT, _LONG, _OCTET, _TIME = (1, 0), (4, 0), (0, 1), (0, 8)
+
+_FIELDS = (
+    ('content_type', _SHORT),
+    ('content_encoding', _SHORT),
+    (HEADERS, _LONG),
+    ('delivery_mode', _OCTET),
+    ('priority', _OCTET),
+    ('correlation_id', _SHORT),
+    ('reply_to', _SHORT),
+    ('expiration', _SHORT),
+    ('message_id', _SHORT),
+    ('timestamp', _TIME),
+    ('type', _SHORT),
+    ('user_id', _SHORT),
+    ('app_id', _SHORT),
+    ('cluster_id', _SHORT),
+)
+_KINDS = dict(_FIELDS)
+
+# RabbitMQ takes "L", which py-amqp writes, for the same signed number as "l".
+_NUMBERS = {
+    ord(kind): Struct(f'>{code}')
+    for kind, code in zip('bBUsuIilLfdt', 'bBhhHiIqqfd?', strict=True)
+}
+_EXTENTS = {
+    **{kind: (0, number.size) for kind, number in _NUMBERS.items()},
+    **dict.fromkeys(b'SxFA', _LONG),
+    ord('T'): _TIME,
+    ord('D'): (0, 5),
+    ord('V'): (0, 0),
+}
+
+
+class InvalidProperties(ValueError):
+    """The properties of a message cannot be walked or decoded.
+
+    The text says which property and why, in at most 120 characters, and has no value of it.
+    """
+
+
+def is_broker_header(name: bytes) -> bool:
+    """Whether it is one of :data:`BROKER_HEADERS`.
+
+    >>> is_broker_header(b'x-first-death-queue'), is_broker_header(b'x-deaths')
+    (True, False)
+    """
+    return name in _BROKER_NAMES or name.startswith(_BROKER_PREFIXES)
+
+
+_BROKER_NAMES = frozenset(name.encode() for name in BROKER_HEADERS if name[-1] != '-')
+_BROKER_PREFIXES = tuple(name.encode() for name in BROKER_HEADERS if name[-1] == '-')
+
+
+# Reading.
+
+def decode(packed: bytes) -> dict[str, Any]:
+    """All properties that are there, by name; the table of headers is ``application_headers``.
+
+    Of several headers of one name the first counts, as in RabbitMQ. A long string is ``str``, or
+    ``bytes`` where it is not UTF-8; a timestamp is a number among the properties, and among the
+    headers a naive :class:`datetime.datetime` in UTC.
+
+    :raises InvalidProperties: something cannot be walked, a short string or the name of a header
+        is not UTF-8, a time is beyond the year 9999, or tables are nested too deeply.
+    """
+    found: dict[str, Any] = {}
+    for name, _, value, end in _walk(packed):
+        if name == HEADERS:
+            found[name] = _decoded_table(packed, value, end, 0)
+        elif _KINDS[name] is _SHORT:
+            found[name] = _text(packed[value:end], name)
+        else:
+            found[name] = int.from_bytes(packed[value:end], 'big')
+    return found
+
+
+def read(packed: bytes, name: str) -> bytes | None:
+    """One property as it came, without its length; None: it is not there.
+
+    :param name: as in :func:`decode`.
+    :raises InvalidProperties: what is before it cannot be walked.
+    """
+    for field, _, value, end in _walk(packed):
+        if field == name:
+            return packed[value:end]
+    return None
+
+
+def header(packed: bytes, name: str) -> Any:
+    """The value of one header, decoded as :func:`decode` does; None: it is not there.
+
+    :raises InvalidProperties: what is before it cannot be walked, or its value cannot be decoded.
+    """
+    wanted = name.encode()
+    for field, _, value, end in _walk(packed):
+        if field == HEADERS:
+            for found, _, place, after in _entries(packed, value, end):
+                if found == wanted:
+                    return _decoded(packed, place, after, found, 0)
+            break
+    return None
+
+
+def readable(packed: bytes) -> dict[str, Any]:
+    """As :func:`decode`, for people to read: whatever has a length is there.
+
+    What is not UTF-8 in a short string or in the name of a header is escaped, as ``\\xe9``. The
+    value of a header that cannot be decoded is ``bytes``, as it came.
+
+    :raises InvalidProperties: they cannot be walked.
+    """
+    found: dict[str, Any] = {}
+    for name, _, value, end in _walk(packed):
+        if name == HEADERS:
+            table = found[name] = {}
+            for entry, _, place, after in _entries(packed, value, end):
+                text = entry.decode(errors='backslashreplace')
+                if text not in table:
+                    table[text] = _readable_value(packed, place, after, entry)
+        elif _KINDS[name] is _SHORT:
+            found[name] = packed[value:end].decode(errors='backslashreplace')
+        else:
+            found[name] = int.from_bytes(packed[value:end], 'big')
+    return found
+
+
+def _readable_value(packed: bytes, place: int, end: int, name: bytes) -> Any:
+    try:
+        return _decoded(packed, place, end, name, 0)
+    except InvalidProperties:
+        return packed[place + 1 : end]
+
+
+def _walk(packed: bytes) -> Iterator[tuple[str, int, int, int]]:
+    """The fields that are there: name, where it begins, where its value does, where it ends."""
+    if len(packed) < 2:
+        raise InvalidProperties('properties: cut short')
+    flags = packed[0] << 8 | packed[1]
+    if flags & _CONTINUED:
+        raise InvalidProperties('properties: more flags than AMQP has properties')
+    start, bit = 2, 0x8000
+    for name, extent in _FIELDS:
+        if flags & bit:
+            value, end = _extent(packed, start, extent)
+            if end > len(packed):
+                raise InvalidProperties(f'{_shown(name)}: cut short')
+            yield name, start, value, end
+            start = end
+        bit >>= 1
+    if start < len(packed):
+        raise InvalidProperties('properties: more bytes than the flags announce')
+
+
+def _extent(packed: bytes, start: int, extent: tuple[int, int]) -> tuple[int, int]:
+    """Where the value begins, and where it ends, which may be behind the end of *packed*."""
+    prefix, size = extent
+    value = start + prefix
+    if prefix:
+        size = int.from_bytes(packed[start:value], 'big')
+    return value, value + size
+
+
+def _entries(packed: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
+    """The entries of a table: name, where it begins, where its value's type is, where it ends."""
+    while start < end:
+        place = start + 1 + packed[start]
+        if place >= end:
+            raise InvalidProperties('headers: cut short')
+        name = packed[start + 1 : place]
+        after = _after(packed, place, end, name)
+        yield name, start, place, after
+        start = after
+
+
+def _after(packed: bytes, place: int, end: int, name: bytes) -> int:
+    """Where the value whose type is at *place* ends.
+
+    :param name: of the header, for the error.
+    """
+    extent = _EXTENTS.get(packed[place])
+    if extent is None:
+        raise InvalidProperties(f'headers: {_quoted(name)}: no type is {packed[place]:#04x}')
+    _, after = _extent(packed, place + 1, extent)
+    if after > end:
+        raise InvalidProperties(f'headers: {_quoted(name)}: cut short')
+    return after
+
+
+def _decoded_table(packed: bytes, start: int, end: int, depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, _, place, after in _entries(packed, start, end):
+        text = _text(name, 'headers: the name of one')
+        if text not in found:
+            found[text] = _decoded(packed, place, after, name, depth)
+    return found
+
+
+def _decoded(packed: bytes, place: int, end: int, name: bytes, depth: int) -> Any:
+    """The value whose type is at *place*, and which ends at *end*."""
+    kind, start = packed[place], place + 1
+    if kind in _NUMBERS:
+        return _NUMBERS[kind].unpack_from(packed, start)[0]
+    if kind == ord('S'):
+        value = packed[start + 4 : end]
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    if kind == ord('x'):
+        return packed[start + 4 : end]
+    if kind == ord('V'):
+        return None
+    if kind == ord('T'):
+        return _time(packed[start:end], name)
+    if kind == ord('D'):
+        from decimal import Decimal
+
+        return Decimal(int.from_bytes(packed[start + 1 : end], 'big', signed=True)).scaleb(
+            -packed[start]
+        )
+    if depth == DEEPEST:
+        raise InvalidProperties(f'headers: {_quoted(name)}: nested too deeply')
+    if kind == ord('F'):
+        return _decoded_table(packed, start + 4, end, depth + 1)
+    return _decoded_array(packed, start + 4, end, name, depth + 1)
+
+
+def _decoded_array(packed: bytes, place: int, end: int, name: bytes, depth: int) -> list[Any]:
+    found = []
+    while place < end:
+        after = _after(packed, place, end, name)
+        found.append(_decoded(packed, place, after, name, depth))
+        place = after
+    return found
+
+
+def _time(value: bytes, name: bytes) -> Any:
+    from datetime import UTC, datetime
+
+    try:
+        return datetime.fromtimestamp(int.from_bytes(value, 'big'), UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidProperties(f'headers: {_quoted(name)}: no time of this era') from None
+
+
+def _text(value: bytes, name: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidProperties(f'{name}: not UTF-8') from None
+
+
+def _shown(name: str) -> str:
+    return 'headers' if name == HEADERS else name
+
+
+def _quoted(name: bytes) -> str:
+    """The name of a header, escaped and bounded."""
+    quoted = ascii(name[:40].decode('utf-8', 'backslashreplace'))
+    return quoted if len(quoted) <= 60 else f'{quoted[:57]}...'
+
+
+# Writing.
+
+def copied(
+    packed: bytes,
+    *,
+    without: Collection[str] = (),
+    without_headers: Callable[[bytes], bool] = is_broker_header,
+    headers: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Properties packed again; what is not named here stays as it is, byte for byte.
+
+    :param without: the properties that are left out, by the names of :func:`decode`.
+    :param without_headers: says which headers are left out, by their names as they came; by
+        default those that RabbitMQ writes itself.
+    :param headers: added, or put in place of those of the same name; see :func:`encode`.
+    :param defaults: properties that are added where they are absent.
+    :raises InvalidProperties: they cannot be walked.
+    :raises TypeError, ValueError: something of *headers* or *defaults* cannot be encoded.
+    """
+    added = _table_body(headers or {}, 0)
+    replaced = {name.encode() for name in headers or ()}
+    fields: dict[str, bytes] = {}
+    for name, start, value, end in _walk(packed):
+        if name in without:
+            continue
+        if name != HEADERS:
+            fields[name] = packed[start:end]
+            continue
+        kept = [
+            packed[first:after]
+            for found, first, _, after in _entries(packed, value, end)
+            if found not in replaced and not without_headers(found)
+        ]
+        # A table in which the broker's own headers were all is one that the broker has added.
+        if kept or added or value == end:
+            fields[name] = _with_length(b''.join((*kept, added)))
+    if added and HEADERS not in fields:
+        fields[HEADERS] = _with_length(added)
+    for name, value in (defaults or {}).items():
+        if name not in fields:
+            fields[name] = _field(name, value)
+    return _joined(fields, packed[1] & _UNUSED)
+
+
+def encode(properties: Mapping[str, Any]) -> bytes:
+    """Properties from scratch, by the names of :func:`decode`; those that are None are left out.
+
+    Values of headers are encoded as py-amqp does: ``str`` and ``bytes`` as a long string, and
+    ``bool``, ``int``, ``float``, ``Decimal``, ``datetime`` (naive: UTC), ``None``, ``dict``,
+    ``list`` and ``tuple`` as what they are. A ``bytearray`` is a byte array, which is read back
+    as ``bytes`` whatever is in it.
+
+    :raises TypeError: there is no such property, or a value has no type of AMQP.
+    :raises ValueError: a value does not fit.
+    """
+    fields = {
+        name: _field(name, value) for name, value in properties.items() if value is not None
+    }
+    return _joined(fields, 0)
+
+
+def _joined(fields: Mapping[str, bytes], flags: int) -> bytes:
+    parts, bit = [b''], 0x8000
+    for name, _ in _FIELDS:
+        if name in fields:
+            flags |= bit
+            parts.append(fields[name])
+        bit >>= 1
+    parts[0] = flags.to_bytes(2, 'big')
+    return b''.join(parts)
+
+
+def _field(name: str, value: Any) -> bytes:
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise TypeError(f'no property of a message: {name}')
+    if kind is _SHORT:
+        return _short(value, name)
+    if kind is _LONG:
+        return _with_length(_table_body(value, 0))
+    try:
+        return pack('>B' if kind is _OCTET else '>Q', value)
+    except error:
+        kind_of = TypeError if not isinstance(value, int) else ValueError
+        raise kind_of(f'{name}: expected a number that fits, got {value!r:.40}') from None
+
+
+def _short(value: Any, name: str) -> bytes:
+    if not isinstance(value, (str, bytes)):
+        raise TypeError(f'{name}: expected a text, got {type(value).__name__}')
+    try:
+        encoded = value.encode() if isinstance(value, str) else value
+    except UnicodeEncodeError:
+        raise ValueError(f'{name}: cannot be encoded in UTF-8') from None
+    if len(encoded) > _LONGEST_SHORT:
+        raise ValueError(f'{name}: longer than {_LONGEST_SHORT} bytes')
+    return bytes((len(encoded),)) + encoded
+
+
+def _with_length(data: bytes) -> bytes:
+    return len(data).to_bytes(4, 'big') + data
+
+
+def _table_body(table: Mapping[str, Any], depth: int) -> bytes:
+    """A table without its length."""
+    if not isinstance(table, dict) and not hasattr(table, 'items'):
+        raise TypeError(f'headers: expected a mapping, got {type(table).__name__}')
+    parts: list[bytes] = []
+    for name, value in table.items():
+        encoded = _short(name, 'headers: the name of one')
+        try:
+            parts += encoded, _encoded(value, depth)
+        except (error, OverflowError):
+            raise ValueError(f'headers: {_quoted(encoded[1:])}: out of range') from None
+    return b''.join(parts)
+
+
+def _encoded(value: Any, depth: int) -> bytes:
+    """A value in a table, its type before it."""
+    if isinstance(value, str):
+        return b'S' + _with_length(value.encode('utf-8', 'surrogatepass'))
+    if isinstance(value, bool):
+        return b't\x01' if value else b't\x00'
+    if isinstance(value, int):
+        return pack('>ci', b'I', value) if -(2**31) <= value < 2**31 else pack('>cq', b'l', value)
+    if isinstance(value, float):
+        return pack('>cd', b'd', value)
+    if value is None:
+        return b'V'
+    if isinstance(value, (bytes, bytearray)):
+        return (b'S' if isinstance(value, bytes) else b'x') + _with_length(bytes(value))
+    if hasattr(value, 'utctimetuple'):
+        return pack('>cQ', b'T', _seconds(value))
+    if hasattr(value, 'as_tuple'):
+        return _decimal(value)
+    if depth == DEEPEST:
+        raise ValueError('headers: nested too deeply')
+    if isinstance(value, dict):
+        return b'F' + _with_length(_table_body(value, depth + 1))
+    if isinstance(value, (list, tuple)):
+        return b'A' + _with_length(b''.join(_encoded(item, depth + 1) for item in value))
+    raise TypeError(f'headers: no type of AMQP is {type(value).__name__}')
+
+
+def _seconds(value: Any) -> int:
+    from datetime import UTC
+
+    return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+
+
+def _decimal(value: Any) -> bytes:
+    if not value.is_finite():
+        raise OverflowError
+    exponent = min(value.as_tuple().exponent, 0)
+    return pack('>cBi', b'D', -exponent, int(value.scaleb(-exponent)))
