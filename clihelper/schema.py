@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+DEAD_LETTERS = '.dead'
+"""what the name of a queue is followed by in that of the queue of its dead letters"""
+
 #: The default of a key that is left out of the result where the file does not have it.
 ABSENT: Any = object()
 

@@ -246,8 +246,8 @@ def test_a_queue_of_dead_letters_may_be_consumed_itself(configure, channel, queu
          "x-max-length is not set here, but 7 in the queue 'NAME' that exists"),
         ('{arguments: {x-queue-type: quorum}}', {},
          "x-queue-type is quorum here, but not set in the queue 'NAME' that exists"),
-        ('{}', {'arguments': {'x-queue-type': 'quorum'}},
-         "x-queue-type is not set here, but quorum in the queue 'NAME' that exists"),
+        ('{arguments: {x-queue-type: classic}}', {'arguments': {'x-queue-type': 'quorum'}},
+         "x-queue-type is classic here, but quorum in the queue 'NAME' that exists"),
         ('{exclusive: true}', {},
          "cannot obtain exclusive access to locked queue 'NAME' in vhost '/': it belongs to"
          ' another connection, or is not exclusive there as it is here'),
