@@ -17,7 +17,6 @@ from clihelper.amqp.declarer import Declarer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
 
     from clihelper.amqp.connection import Connection
     from clihelper.amqp.topology import Topology
