@@ -55,11 +55,14 @@ class Message:
 
     :ivar str queue: the queue that it came from: the key that it stands under in ``AMQP.queues``.
     :ivar bytes raw: the body as it came.
+    :ivar bool redelivered: whether it may have been delivered before.
     :ivar delivery: kombu's message, or what is like it.
     :ivar outcome: what the handler itself made of it, or None.
     """
 
-    __slots__ = ('_runs', '_settle', 'delivery', 'kept', 'outcome', 'queue', 'raw')
+    __slots__ = (
+        '_runs', '_settle', 'delivery', 'kept', 'outcome', 'queue', 'raw', 'redelivered',
+    )  # fmt: skip
 
     def __init__(
         self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]
@@ -69,6 +72,10 @@ class Message:
         self.queue = queue
         self.outcome: Outcome | None = None
         self.delivery = delivery
+        try:
+            self.redelivered: bool = delivery.redelivered
+        except AttributeError:  # kombu has it among other things
+            self.redelivered = bool(delivery.delivery_info.get('redelivered'))
         self._settle = settle
         self._runs = 0
         self.kept = False  # whether it stays unsettled while others are acknowledged
@@ -152,14 +159,6 @@ class Message:
     def origin(self) -> dict[str, Any]:
         """The same two as the headers of a copy, which is published to a queue by name."""
         return {EXCHANGE: self.exchange, ROUTING_KEY: self.routing_key}
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it may have been delivered before."""
-        try:
-            return self.delivery.redelivered  # type: ignore[no-any-return]
-        except AttributeError:  # kombu has it among other things
-            return bool(self.delivery.delivery_info.get('redelivered'))
 
     @property
     def reply_to(self) -> str | None:
