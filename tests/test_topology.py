@@ -245,7 +245,7 @@ def test_a_queue_of_dead_letters_may_be_consumed_itself(configure, channel, queu
         ('{arguments: {}}', {'arguments': {'x-max-length': 7}},
          "x-max-length is not set here, but 7 in the queue 'NAME' that exists"),
         ('{arguments: {x-queue-type: quorum}}', {},
-         "x-queue-type is quorum here, but not set in the queue 'NAME' that exists"),
+         "x-queue-type is quorum here, but classic in the queue 'NAME' that exists"),
         ('{arguments: {x-queue-type: classic}}', {'arguments': {'x-queue-type': 'quorum'}},
          "x-queue-type is classic here, but quorum in the queue 'NAME' that exists"),
         ('{exclusive: true}', {},

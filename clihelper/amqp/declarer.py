@@ -17,8 +17,11 @@ TYPES = ('quorum', 'classic', 'stream')
 
 PROPERTIES = ('durable', 'exclusive', 'auto_delete')
 
-NO_TYPE = 'none'
-"""a type that no queue has: nothing can be created with it"""
+LEADER = 'x-queue-leader-locator'
+"""the argument of a quorum queue that is compared last"""
+
+INVALID = 'none'
+"""neither a type of queue, nor a way to choose a leader"""
 
 MOST_DIFFERENCES = 20
 """differences between a declaration and a queue that are looked at"""
@@ -41,7 +44,7 @@ class Declarer:
     def __init__(self, channel: Any, refusals: Refusals, *, again: bool = False) -> None:
         self._open = channel
         self._is_closed = False
-        self._connection = getattr(channel, 'connection', None)
+        self._connection: Any = getattr(channel, 'connection', None)
         self._refusals = refusals
         self._again = again
 
@@ -163,27 +166,42 @@ class Declarer:
             return False
         return True
 
-    def arguments_of(self, place: str, name: str, options: Options) -> Options | None:
-        """The arguments of a queue that exists, its type included.
+    def type_of(self, place: str, name: str, options: Options) -> str | None:
+        """The type of a queue that exists; None: it cannot be found out.
 
-        RabbitMQ tells no arguments. But it says in what a declaration differs from a queue, one
-        difference at a time; and one that differs in its type alone creates nothing, whatever
-        becomes of the queue meanwhile, if it is of a type that there is not.
-
-        :param options: the queue's as far as they are known.
-        :returns: None where they cannot be found out.
+        :param options: the queue's, as far as they are known.
         """
-        options = _with_argument(options, TYPE, NO_TYPE)
+        found = self._learn(place, name, options, TYPE)
+        return None if found is None else type_of(found)
+
+    def arguments_of(self, place: str, name: str, options: Options) -> Options | None:
+        """The arguments of a queue that exists; None: they cannot be found out.
+
+        :param options: the queue's, as far as they are known.
+        """
+        found = self._learn(place, name, options, TYPE)
+        if found is not None and type_of(found) == 'quorum':
+            # Some of a quorum queue's arguments are compared after the type.
+            found = self._learn(place, name, found, LEADER)
+        return None if found is None else found['arguments']
+
+    def _learn(self, place: str, name: str, options: Options, until: str) -> Options | None:
+        """The options of a queue that exists, up to the argument *until*.
+
+        RabbitMQ has no method for that. But it says in what a declaration differs from a queue,
+        one argument at a time. The declarations that ask for it can never create a queue: one
+        argument has a value that is not valid.
+        """
+        options = _with_argument(options, until, INVALID)
         try:
             for _ in range(MOST_DIFFERENCES):
                 try:
                     self.queue(place, name, options)
-                    return None  # a broker that does not mind
+                    return None  # a broker that does not compare
                 except Refused as refused:
                     options = _adapted(options, refused)
-                    if refused.difference is not None and refused.difference.argument == TYPE:
-                        arguments: Options = options['arguments']
-                        return arguments
+                    if refused.difference is not None and refused.difference.argument == until:
+                        return options
         except Refused:
             pass
         return None

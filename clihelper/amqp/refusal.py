@@ -88,11 +88,13 @@ class Difference:
         """
         if self.existing is None:
             return None
+        # Without its type it is of that of what was declared; where nothing was, of a text that
+        # the broker has taken for the default.
         if self.kind in _WHOLE_NUMBERS or (self.kind is None and type(declared) is int):
             return int(self.existing)
         if self.kind == 'bool' or (self.kind is None and isinstance(declared, bool)):
             return self.existing == 'true'
-        if self.kind == 'longstr' or (self.kind is None and isinstance(declared, str)):
+        if self.kind in (None, 'longstr'):
             return self.existing
         raise ValueError(f'{self.argument}: {self.existing}')
 
@@ -115,6 +117,8 @@ def explained(text: str) -> str:
     found = _DIFFERENCE.search(text)
     if found:
         argument, kind, name, here, here_type, there, there_type = found.groups()
+        if argument == 'x-queue-type':
+            there = there or 'classic'  # which has had such an argument since RabbitMQ 4.0
         if here == there:
             # Nothing but the type differs.
             here = f"'{here}', of type {here_type or 'another'},"

@@ -90,7 +90,7 @@ class Waiting:
             if self._declare(connection, queue, milliseconds):
                 self._ready[name] = time.monotonic() + YOUNG
             self._declared[name] = now
-        return name, max(self._ready.get(name, now) - now, 0.0)
+        return name, max(self._ready.get(name, now) - time.monotonic(), 0.0)
 
     def _declare(self, connection: Connection, queue: str, milliseconds: int) -> bool:
         """Declare a queue, on a channel of its own; whether it was not there before."""

@@ -115,7 +115,7 @@ class Topology:
 
         Messages of a stream that are run again are in a queue beside it, with the same label.
         """
-        found = []
+        found: list[tuple[str, str, Options]] = []
         for label, options in self._queues.items():
             timeout = self._timeout_of(self._types[label])
             arguments = {**timeout, **options['consumer_arguments']}
@@ -273,8 +273,7 @@ class Topology:
             known = self._types[label]
             if known is None:
                 place = self._entities.places[label]
-                there = declarer.arguments_of(place, self._names[label], options)
-                known = None if there is None else there[TYPE]
+                known = declarer.type_of(place, self._names[label], options)
         self._types[label] = known
 
     def _needs_type(self, label: str) -> bool:

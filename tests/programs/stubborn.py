@@ -33,6 +33,11 @@ class Stubborn(clihelper.ConsumerController):
         if not message.redelivered:
             raise clihelper.Requeue
 
+    def do_requeue_once(self, argument, message):
+        self.requeued = not getattr(self, 'requeued', False)
+        if self.requeued:
+            raise clihelper.Requeue
+
     def do_publish(self, argument, message):
         go = os.environ.get('GO')
         while go and not os.path.exists(go):
