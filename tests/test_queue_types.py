@@ -13,7 +13,8 @@ import pytest
 from clihelper import config
 from clihelper.amqp.connection import Connection
 from clihelper.amqp.declarer import Declarer
-from clihelper.amqp.retries import Waiting
+from clihelper.amqp.retries import Waiting, step
+from clihelper.amqp.settlement import LONGEST_DELAY
 from clihelper.amqp.topology import AT_LEAST_ONCE, UNUSED, Topology
 from clihelper.amqp.wire import Wire
 from clihelper.testing import Program
@@ -185,6 +186,20 @@ def test_nothing_is_published_to_a_retry_queue_that_a_crash_would_lose(broker, q
             'x-dead-letter-routing-key': queue_name,
             'x-expires': UNUSED + 1000,
         }
+
+
+def test_the_longest_name_leaves_room_for_those_that_are_made_of_it(broker, channel):
+    name = 'é' * 120
+    topology = Topology(section_of(f'{{queues: {{{name}: }}}}'))
+    with wire(broker) as connection:
+        open_channel = topology.establish(connection.channel(), Wire.refusals)
+        declarer = Declarer(open_channel, Wire.refusals)
+        assert topology.declare_retries(declarer, name, step(LONGEST_DELAY))
+        longest = topology.name_of_retries(name, step(LONGEST_DELAY))
+        assert len(longest.encode()) == 255
+        declarer.channel.queue_declare(longest, passive=True)
+    for queue in (longest, f'{name}.dead', name):
+        channel.queue_delete(queue)
 
 
 # The type that a queue has.
