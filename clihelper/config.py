@@ -402,11 +402,17 @@ def _check_misspelt_sections(root: Mapping, required: Iterable[str], faults: Fau
 
 def _one_slip(word: str, known: str) -> bool:
     """Whether two words differ in one letter more, less or other, or in two that are swapped."""
-    start = len(os.path.commonprefix((word, known)))
+    start = _in_common(word, known)
     word, known = word[start:], known[start:]
-    end = len(os.path.commonprefix((word[::-1], known[::-1])))
+    end = _in_common(word[::-1], known[::-1])
     word, known = word[:len(word) - end], known[:len(known) - end]
     return max(len(word), len(known)) < 2 or (len(word) == 2 and word == known[::-1])
+
+
+def _in_common(word: str, known: str) -> int:
+    """How many letters two words have in common at their beginning."""
+    lengths = range(min(len(word), len(known)), 0, -1)
+    return next((n for n in lengths if word[:n] == known[:n]), 0)
 
 
 def _check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:

@@ -348,6 +348,21 @@ def test_a_signal_before_an_ioloop_in_process_is_served_on_it(start: Start, name
         ] * (2 if name == 'HUP' else 1)
 
 
+def test_a_signal_in_process_brings_no_other(start: Start) -> None:
+    config = CONFIG.replace('60', '0.1')
+    with start('WorksBriefly', config=config, held_at='process') as life:
+        life.wait_report('process')
+        life.signal('USR1')
+        life.let_go()
+        life.wait_report('usr1')
+        for _ in range(2):
+            life.wait_report('process')
+        life.signal('TERM')
+        assert status(life) == 0
+        assert [word for word in reports(life) if word != 'process'] == ['usr1']
+        assert life.logged('SIGUSR2') == 0
+
+
 def test_run_extended(start: Start) -> None:
     with start('Extended') as life:
         life.wait_report('process')

@@ -361,3 +361,65 @@ def test_a_stream_is_found_out_where_nothing_is_declared(broker, channel, queue_
     assert topology.is_stream(queue_name)
     assert [name for _, name, _ in topology.consumers] == [queue_name, f'{queue_name}.retry']
     assert topology.return_queue(queue_name) == f'{queue_name}.retry'
+
+
+# How long a handler may take.
+
+
+@pytest.fixture(scope='module')
+def hasty():
+    """A broker that waits 1 s for an acknowledgement if it is not told otherwise."""
+    limits = '{consumer_timeout, 1000}, {channel_tick_interval, 500}, {quorum_tick_interval, 500}'
+    with Broker(advanced_config=f'[{{rabbit, [{limits}]}}].') as broker:
+        yield broker
+
+
+@pytest.mark.parametrize('more', ['  handler_timeout: 60\n', ''])
+def test_a_quorum_queue_waits_for_as_long_as_a_handler_may_take(
+    configure, hasty, queue_name, more
+):
+    """From RabbitMQ 4.3 on; before that, only the broker's operator says how long."""
+    section = f'  queues: {{NAME: {{arguments: {{x-queue-type: quorum}}}}}}\n{more}'
+    with wire(hasty) as connection:
+        is_told = Declarer(connection.channel(), ()).version >= (4, 3) and bool(more)
+    path = configure(section, hasty.url())
+    with kombu.Connection(hasty.url()) as connection, connection.channel() as channel:
+        with consuming(path) as program:
+            send(channel, queue_name, 'sleep 3')
+            program.wait_line("slept")
+            send(channel, queue_name, 'nothing')
+            program.wait_line("run 1 of 'nothing'")
+            runs = [line for line in program.lines if "of 'sleep 3'" in line]
+            assert program.stop() == 0
+        assert (len(runs) == 1) == is_told
+
+
+@pytest.mark.parametrize(
+    ('section', 'milliseconds'),
+    [
+        ('handler_timeout: 600, prefetch: 10', 6_060_000),
+        ('handler_timeout: 0.5, prefetch: 10', 1_800_000),  # RabbitMQ's default, at least
+        ('handler_timeout: 86400, prefetch: 100', 2**32 - 1),
+        ('prefetch: 10', None),
+    ],
+)
+def test_it_is_told_the_time_for_all_that_is_prefetched(
+    broker, channel, queue_name, section, milliseconds
+):
+    section = section_of(
+        f'{{queues: {{named: {{name: {queue_name}, arguments: {{x-queue-type: quorum}}}},'
+        f' found: {{name: {queue_name}.found}}, classic: {{name: {queue_name}.classic}},'
+        f' other: {{name: {queue_name}.other, arguments: {{x-queue-type: quorum}},'
+        f' consumer_arguments: {{x-consumer-timeout: 7}}}}}}, {section}}}'
+    )
+    found = f'{queue_name}.found'
+    channel.queue_declare(found, arguments={'x-queue-type': 'quorum'}, **KEPT)
+    topology = Topology(section)
+    with wire(broker) as connection:
+        connection.server_properties['version'] = '4.3.0'
+        topology.establish(connection.channel(), Wire.refusals)
+    said = {
+        label: arguments.get('x-consumer-timeout')
+        for label, _, arguments in topology.consumers
+    }
+    assert said == {'named': milliseconds, 'found': milliseconds, 'classic': None, 'other': 7}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clihelper.amqp.connection import Lost
-from clihelper.amqp.refusal import FOR_GOOD, NOT_FOUND, RESOURCE_LOCKED, Refused
+from clihelper.amqp.refusal import FOR_GOOD, RESOURCE_LOCKED, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Declarer:
         try:
             self._ask(place, method, **arguments)
         except Refused as refused:
-            if refused.code != NOT_FOUND:
+            if not refused.missing:
                 raise
             return False
         return True

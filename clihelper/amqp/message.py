@@ -170,6 +170,11 @@ class Message:
         """What an answer repeats."""
         return self.properties.get('correlation_id')
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether its body was so large that it is not here."""
+        return len(self.raw) < getattr(self.delivery, 'announced', 0)
+
     def check(self) -> None:
         """See that all its properties can be read.
 
@@ -248,17 +253,20 @@ def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
     :raises Oversize, Unaccepted, Undecodable: it is to be dead-lettered. None of them quotes it.
     """
     size = len(message.raw)
-    if size > max_body:
-        raise Oversize(f'{size} bytes; AMQP.max_body is {max_body}')
-    content_type, kind, charset = _kind(message.content_type)
+    if size > max_body or (not size and message.is_cut):
+        raise Oversize(f'{size or message.delivery.announced} bytes; AMQP.max_body is {max_body}')
+    try:
+        content_type, kind, charset = _kind(message.content_type)
+        if kind == 'text' and charset is None:
+            charset = message.content_encoding
+    except InvalidProperties as error:
+        raise Undecodable(str(error)) from None
     if kind not in accept:
         raise Unaccepted(f'content type {content_type or "none"!r}; AMQP.accept has it not')
     if kind == 'binary':
         return message.raw
-    if charset is None:
-        charset = 'utf-8' if kind == 'json' else (message.content_encoding or 'utf-8')
     try:
-        text = message.raw.decode(charset)
+        text = message.raw.decode(charset or 'utf-8')
         return _from_json(text) if kind == 'json' else text
     except (ValueError, LookupError, RecursionError) as error:
         raise Undecodable(f'not {content_type}: {_bounded(error)}') from None

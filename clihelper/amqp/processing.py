@@ -287,6 +287,9 @@ class Processor:
         runs = message.attempts - isinstance(error, settlement.UNRUN)
         if isinstance(error, Crashed):
             runs = error.runs
+        if message.is_cut:
+            self._reject_refused(message, PublishError('its body is too large to be copied'))
+            return
         name = self._topology.lasting_name(message.queue)
         ran = settlement.run_headers(runs, _origin(message))
         full = settlement.dead_letter_headers(error, name, self._host.appname)
@@ -390,8 +393,8 @@ class Processor:
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
             self._postponed.put(partial(self._publish, copy), copy.pause)
 
-    def recovered(self) -> None:
-        """Everything that was not settled is delivered again, the message in hand too."""
+    def forget(self) -> None:
+        """Everything that is not settled is delivered again, the message in hand too."""
         self._round += 1
         self._postponed.clear()
         if self.in_hand is not None:
@@ -416,6 +419,7 @@ class Processor:
             message
             for message in messages
             if message.returns >= self._topology.renewal_threshold(message.queue)
+            and not message.is_cut
             and not (self._record is not None and self._record.is_fatal(message))
         ]
 
@@ -517,10 +521,11 @@ class Processor:
                 del self._told[message]
                 return
             message.outcome = outcome
-        try:
-            self._settle_by_itself(message, outcome)
-        except Lost as lost:
-            LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
+            # handle() waits for it: an acknowledgement of later messages would pass over this one.
+            try:
+                self._settle_by_itself(message, outcome)
+            except Lost as lost:
+                LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
 
     def _pop_told(self, message: Message) -> Outcome | None:
         """What the handler itself has made of the message, if anything."""

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 from clihelper.controller import Controller
@@ -61,6 +62,7 @@ class Driver(Controller):
         self._is_told = False
         self._in_loop_of_clihelper = False
         self._kept: list[int] = []
+        self._works = False
         self._looks_again = False
         for name in WATCHED:
             if name in self._defined:
@@ -370,10 +372,14 @@ class Driver(Controller):
             yield
             return
         signals.deliver = self._deliver
+        self._works = True
         try:
             self._life_cycle.serve_signals()
             yield
         finally:
+            self._works = False
+            while self._looks_again:  # later on it would be a signal as any other
+                time.sleep(AGAIN)
             signals.deliver = None
             kept, self._kept = self._kept, []
         # The loop is to serve them when it has done with this call.
@@ -387,7 +393,7 @@ class Driver(Controller):
         event_loop = running_event_loop()
         if event_loop is not None and _runs_for_ever(frame):
             event_loop.call_soon_threadsafe(self._serve_kept)
-        elif 'asyncio' in sys.modules and not self._looks_again:
+        elif self._works and 'asyncio' in sys.modules and not self._looks_again:
             # An event loop may be about to run.
             self._looks_again = True
             signal_later(RETRY, AGAIN)

@@ -345,10 +345,9 @@ class ConsumerLoop(Loop):
         """Have all that is not settled delivered again; see ``ConsumerController.recover``."""
         if not self._connection.is_open:
             return
+        self._forget_deliveries()
+        self._processor.forget()
         try:
-            self._processor.flush()
             self._connection.recover(self._channel)
         except Lost as lost:
             LOGGER.warning('not recovered: %s; all will be delivered again', lost)
-        self._forget_deliveries()
-        self._processor.recovered()

@@ -461,6 +461,19 @@ class LoopInProcess(clihelper.Controller):
         self._ioloop.stop()
 
 
+class WorksBriefly(clihelper.Controller):
+    """Is asked for something as it works, and has asyncio, but no event loop."""
+
+    def process(self):
+        at('process')
+
+    def on_sigusr1(self):
+        report('usr1')
+
+    def on_sigusr2(self):
+        report('usr2')
+
+
 class Extended(clihelper.Controller):
     """Does more in ``run`` than the one that it extends."""
 
