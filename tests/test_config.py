@@ -414,6 +414,36 @@ def test_an_ordinary_users_defaults_are_not_roots():
      '1:38: AMQP.tls.strict: has no effect: verify is false'),
     ('AMQP: {url: amqps://a, tls: {ca: x, verify: false}}',
      '1:34: AMQP.tls.ca: has no effect: verify is false'),
+    (f'AMQP: {{queues: {{{"q" * 251}: }}}}',
+     f"1:17: AMQP.queues.'{'q' * 57}...': expected a name of at most 240 bytes, got 251: its"
+     ' retry queues are called <queue>.retry.<delay>'),
+    (f'AMQP: {{queues: {{q: {{name: {"q" * 248}}}}}}}',
+     '1:27: AMQP.queues.q.name: expected a name of at most 240 bytes, got 248: its retry queues'
+     ' are called <queue>.retry.<delay>'),
+    (f'AMQP: {{retry: {{attempts: 1}}, queues: {{{"q" * 251}: }}}}',
+     f"1:39: AMQP.queues.'{'q' * 57}...': expected a name of at most 250 bytes, got 251: its dead"
+     ' letters are in <queue>.dead'),
+    (f"AMQP: {{queues: {{{'q' * 251}: {{name: ''}}}}}}",
+     f"1:17: AMQP.queues.'{'q' * 57}...': expected a name of at most 250 bytes, got 251: its dead"
+     ' letters are in <queue>.dead'),
+    (f'AMQP: {{queues: {{q: {{arguments: {{x-queue-type: stream}}, name: {"q" * 250}}}}},'
+     ' dead_letter: false, retry: {attempts: 1}}',
+     '1:62: AMQP.queues.q.name: expected a name of at most 240 bytes, got 250: its retry queues'
+     ' are called <queue>.retry.<delay>'),
+    (f'AMQP: {{exchanges: {{{"é" * 128}: }}}}',
+     f"1:20: AMQP.exchanges: expected a name of at most 255 bytes, got '{'é' * 57}...'"),
+    (f'AMQP: {{dead_letter: {"d" * 256}}}',
+     f"1:21: AMQP.dead_letter: expected a name of at most 255 bytes, got '{'d' * 57}...'"),
+    (f'AMQP: {{queues: {{q: {{exchange: amq.topic, routing_keys: [{"k" * 256}]}}}}}}',
+     '1:57: AMQP.queues.q.routing_keys[0]: expected a routing key of at most 255 bytes,'
+     f" got '{'k' * 57}...'"),
+    (f'AMQP: {{queues: {{q: {{arguments: {{x-dead-letter-routing-key: {"k" * 256}}}}}}}}}',
+     '1:60: AMQP.queues.q.arguments.x-dead-letter-routing-key: expected a name of at most 255'
+     ' bytes'),
+    (f'AMQP: {{exchanges: {{e: {{arguments: {{alternate-exchange: {"k" * 256}}}}}}}}}',
+     '1:56: AMQP.exchanges.e.arguments.alternate-exchange: expected a name of at most 255 bytes'),
+    (f'AMQP: {{url: amqp://host/{"v" * 256}}}',
+     '1:13: AMQP.url: expected a URL whose virtual host has at most 255 bytes'),
     ('AMQP: {dead_letter: q, queues: {q: }}',
      '1:21: AMQP.dead_letter: is consumed by AMQP.queues: what fails there would come back for'
      ' ever'),
@@ -689,3 +719,11 @@ def test_the_reference_has_every_key():
     assert len(every) > 40
     for name in every[4:]:
         assert f'``{name}``' in page.stdout or f'\n{name}\n---' in page.stdout, name
+
+
+def test_a_name_from_the_environment_is_utf_8(faults, monkeypatch):
+    monkeypatch.setenv('QUEUE', 'a\udcff')
+    assert faults('AMQP: {queues: {q: {name: !env QUEUE}}}') == [
+        'example.yml:1:27: AMQP.queues.q.name: expected a name in UTF-8, got what the environment'
+        ' variable QUEUE holds'
+    ]
