@@ -28,12 +28,15 @@ from faults.crew import NOTE
 from tests.cluster import QUORUM, Cluster
 from tests.proxy import Proxy
 
-MESSAGES, QUICK_MESSAGES = 50_000, 5_000
+MESSAGES, QUICK_MESSAGES = 50_000, 1_000
 
 LEADER_KILLED, FOLLOWER_KILLED = 'leader killed', 'follower killed'
 STOPPED, CUT_OFF = 'node stopped', 'client cut off'
 FAULTS = [LEADER_KILLED, FOLLOWER_KILLED, STOPPED, CUT_OFF] * 3
 QUICK_FAULTS = [LEADER_KILLED, STOPPED, CUT_OFF]
+
+CONFIRMED, UNKNOWN, FAILED = 'confirmed', 'unknown', 'failed'
+"""what the publisher notes"""
 
 QUEUE = 'numbers'
 PREFETCH = 100
@@ -43,7 +46,7 @@ HEARTBEAT = 2
 WORK = 0.005
 """seconds that the handler takes"""
 
-AHEAD = 2000
+AHEAD = 1000
 """messages that the publisher may be ahead, so that there is something to consume without it"""
 
 INTERRUPTION = 0.25
@@ -73,8 +76,9 @@ Logging:
 class Outages:
     """Faults of nodes, one after the other, evenly among the messages.
 
-    :param messages: how many to publish.
+    :param messages: how many to publish at the least; it goes on until the last fault is over.
     :param faults: the kind of each.
+    :ivar int messages: how many were published.
     :ivar caused: when each fault was caused.
     """
 
@@ -101,8 +105,12 @@ class Outages:
                 self._work_until(self.messages * number // (len(self.faults) + 1))
                 self._cause(fault)
             self._work_until(self.messages)
+            open(self._path('enough'), 'w').close()
+            publisher.wait()
+            self.messages = sum(
+                count for _, kind, count in self.published() if kind == CONFIRMED)
+            self._work_until(self.messages)
             self._drain()
-            publisher.terminate()
             consumer.terminate()
 
     def _work_until(self, numbers: int) -> None:
@@ -132,7 +140,7 @@ class Outages:
         configuration = self._configuration('publisher', '')
         return self._workshop.run(
             f'clihelper_publisher -f -c {configuration}', ledgers=self._ledgers, queue=QUEUE,
-            notes=self._path('publisher.notes'), messages=self.messages, ahead=AHEAD)
+            notes=self._path('publisher.notes'), ahead=AHEAD, enough=self._path('enough'))
 
     def _configuration(self, name: str, queues: str) -> str:
         return self._workshop.configuration(name, CONFIGURATION.format(
@@ -156,7 +164,7 @@ class Outages:
             node.stop()
         else:
             node.kill()
-        self._work_until(before + 2 * PREFETCH)  # more than it can have had already
+        self._work_until(before + 2 * PREFETCH)  # more than the consumer can have had already
         if fault == CUT_OFF:
             proxy.resume()
         else:
@@ -220,6 +228,11 @@ class Outages:
                 found[self._fault_before(when)] += count
         return found
 
+    @property
+    def allowed(self) -> int:
+        """How many duplicates there may be."""
+        return len(self.faults) * PREFETCH + self.errors(UNKNOWN).total()
+
     def _fault_before(self, when: float) -> str:
         return self.faults[bisect.bisect(self.caused, when) - 1]
 
@@ -255,10 +268,10 @@ def measure(workshop: Workshop, quick: bool) -> Table:
 def _table(outages: Outages, seed: int) -> Table:
     handled = outages.handled()
     confirmed = [when for when, kind, count in outages.published()
-                 if kind == 'confirmed' and count]
+                 if kind == CONFIRMED and count]
     consuming = outages.gaps([when for _, when in handled])
     publishing = outages.gaps(confirmed)
-    unknown, failed = outages.errors('unknown'), outages.errors('failed')
+    unknown, failed = outages.errors(UNKNOWN), outages.errors(FAILED)
     table = Table(
         f'{outages.messages} messages, {len(outages.faults)} faults of three nodes, heartbeat '
         f'{HEARTBEAT} s, seed {seed}: seconds without consuming, longest without publishing, '
@@ -269,9 +282,8 @@ def _table(outages: Outages, seed: int) -> Table:
                   sum(consuming[fault]), max(publishing[fault], default=0.0),
                   unknown[fault], failed[fault])
     distinct = len({number for number, _ in handled})
-    allowed = len(outages.faults) * PREFETCH + unknown.total()
     table.bar('lost', outages.messages - distinct, 0)
-    table.bar('duplicates', len(handled) - distinct, allowed)
+    table.bar('duplicates', len(handled) - distinct, outages.allowed)
     table.bar('leader killed, seconds without consuming',
               max(consuming[LEADER_KILLED], default=0.0), LONGEST_GAP)
     return table

@@ -141,6 +141,19 @@ def test_odd_letters_are_the_same_from_look_to_look(odd_desk):
     assert odd_desk.ids() == ids
 
 
+def test_a_letter_is_renewed_in_its_own_queue_alone(tmp_path, broker, queue_name):
+    """The header CC would lead it to another one."""
+    with kombu.Connection(broker.url()) as connection, connection.channel() as channel:
+        desk = Desk(tmp_path, broker.url(), channel, queue_name, 'quorum')
+        put(channel, desk.dead, headers(CC=[desk.queue]))
+        assert len(desk.bodies(desk.queue)) == 1
+        (identity,) = desk.ids()
+        for _ in range(RENEWED_AT):
+            assert desk.look('list') == 0
+        assert desk.count(desk.queue) == 0
+        assert desk.ids() == [identity]
+
+
 def test_odd_letters_are_shown(odd_desk, capsys):
     ids = odd_desk.ids()
     for number, name in enumerate(ODD):

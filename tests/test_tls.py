@@ -23,6 +23,7 @@ from clihelper.testing import Program
 from tests.broker import Broker, _free_ports
 from tests.certificates import Authority, openssl
 from tests.life import open_to_all
+from tests.test_forks import in_child
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'consumer.py')
 
@@ -382,4 +383,22 @@ def test_what_is_not_connected_yet_can_be_dropped(secure):
         connection = Wire(url, 0, 5, 'test', {**secure.options, 'ca': f'{secure.folder}/gone'})
         with pytest.raises(ConfigurationError):
             connection.connect()
+        connection.collect()
+
+
+@pytest.mark.filterwarnings('ignore:.*fork')
+def test_a_child_leaves_the_connection_without_a_goodbye(secure, queue_name):
+    connection = Wire(secure.url, 1, 5, 'test', secure.options)
+    connection.connect()
+    try:
+        channel = connection.channel()
+
+        def child():
+            with pytest.raises(RuntimeError, match='needs a connection of its own'):
+                channel.queue_declare(queue_name)
+            connection.collect()
+
+        assert in_child(child) == 'None'
+        assert channel.queue_declare(queue_name).queue == queue_name
+    finally:
         connection.collect()

@@ -4,81 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import random
-import socket
 import struct
 import threading
 
 import amqp
 import pytest
 from amqp.exceptions import UnexpectedFrame
-from amqp.method_framing import frame_handler, frame_writer
 
-from clihelper.amqp.wire import HEARTBEAT_FRAME, Delivery, Mould, Wire, _parameters
-
-TAG = 'host.1.1'
-
-
-def frame(kind, channel, payload):
-    return struct.pack('>BHI', kind, channel, len(payload)) + payload + b'\xce'
-
-
-def short(text):
-    return bytes([len(text)]) + text.encode()
-
-
-def delivery(number, body, *, channel=1, pieces=1, tag=TAG, properties=None, key=None):
-    """The frames of a delivery, its body in that many frames."""
-    content = amqp.Message(body, **(properties or {}))
-    method = (
-        struct.pack('>HH', 60, 60)
-        + short(tag)
-        + struct.pack('>QB', number, number % 2)
-        + short('shop')
-        + short(key or f'order.{number}')
-    )
-    header = struct.pack('>HHQ', 60, 0, len(body)) + content._serialize_properties()
-    frames = [frame(1, channel, method), frame(2, channel, header)]
-    size = -(-len(body) // pieces) or 1
-    frames += [frame(3, channel, body[i : i + size]) for i in range(0, len(body), size)]
-    return frames
-
-
-class Ends:
-    """A connection whose other end is a socket of the test's, past the handshake."""
-
-    def __init__(self):
-        self.connection = connection = Wire('amqp://localhost', 0, 5, 'test')
-        self.far, near = socket.socketpair()
-        near.setblocking(False)
-        transport = connection.Transport('localhost:5672', 5)
-        transport.sock = near
-        transport._setup_transport()
-        connection._transport = transport
-        connection.on_inbound_frame = frame_handler(connection, connection.on_inbound_method)
-        self.got = []
-        for number in (1, 2):
-            channel = connection.Channel(connection, number, auto_decode=False)
-            connection.channels[number] = channel
-            channel.callbacks[TAG] = lambda m: self.take(Delivery.of(m), 'long')
-            connection._consumers[number, TAG.encode()] = lambda m: self.take(m, 'short')
-
-    def take(self, message, road):
-        info = message.delivery_info
-        self.got.append(
-            (
-                message.delivery_tag,
-                message.body,
-                info['redelivered'],
-                info['exchange'],
-                info['routing_key'],
-                message.properties.get('correlation_id'),
-            )
-        )
-        self.road = road
-
-    def close(self):
-        self.far.close()
-        self.connection.transport.sock.close()
+from clihelper.amqp.frames import HEARTBEAT_FRAME, Contents, Mould
+from clihelper.amqp.wire import Wire, _parameters
+from tests.frames import Ends, delivery, frame, short
 
 
 @pytest.fixture
@@ -111,12 +46,12 @@ def test_an_url_says_where_and_as_whom_to_connect(url, host, user, password, vho
     assert said == {'host': host, 'userid': user, 'password': password, 'virtual_host': vhost}
 
 
-def test_complete_deliveries_take_the_short_road(wire):
+def test_complete_deliveries_take_the_short_road(wire, monkeypatch):
+    monkeypatch.setattr(Contents, 'begin', None)
     frames = [f for n in range(1, 50) for f in delivery(n, b'x' * n)]
     wire.far.sendall(b''.join(frames))
     assert wire.connection.take()
     assert wire.got == [expected(n, b'x' * n) for n in range(1, 50)]
-    assert wire.road == 'short'
     assert not wire.connection.take()
 
 
@@ -150,8 +85,7 @@ def test_it_does_not_matter_in_which_pieces_the_bytes_arrive(wire, seed):
 @pytest.mark.parametrize('road', ['short', 'long'])
 def test_type_and_encoding_are_those_of_the_properties(wire, kind, encoding, road):
     got = []
-    wire.connection._consumers[1, TAG.encode()] = got.append
-    wire.connection.channels[1].callbacks[TAG] = lambda m: got.append(Delivery.of(m))
+    wire.expect(1, got.append)
     properties = {'content_type': kind, 'content_encoding': encoding, 'priority': 3}
     given = {name: value for name, value in properties.items() if value is not None}
     frames = delivery(7, b'x', properties=given)
@@ -220,11 +154,11 @@ def test_frames_of_two_channels_may_be_interleaved(wire):
     assert wire.got == [expected(1, b'one'), expected(2, b'two')]
 
 
-def test_a_delivery_for_nobody_known_is_left_to_py_amqp(wire):
-    wire.far.sendall(b''.join(delivery(1, b'x', tag='other')))
-    wire.connection.channels[1].callbacks['other'] = lambda message: wire.got.append(message.body)
+def test_a_delivery_for_nobody_known_goes_back(wire):
+    wire.far.sendall(b''.join(delivery(7, b'x', tag='other')))
     wire.connection.take()
-    assert wire.got == [b'x']
+    assert wire.got == []
+    assert wire.far.recv(100) == frame(1, 1, struct.pack('>HHQB', 60, 90, 7, 1))
 
 
 def test_py_amqp_finds_what_was_fetched_and_not_used(wire):
@@ -234,7 +168,6 @@ def test_py_amqp_finds_what_was_fetched_and_not_used(wire):
     wire.far.sendall(body)
     wire.connection.drain_events(timeout=1)
     assert wire.got == [expected(1, b'x' * 10)]
-    assert wire.road == 'long'
 
 
 @pytest.mark.parametrize('place', [0, 1, 2])
@@ -283,11 +216,9 @@ def test_frames_that_end_are_given_time_each(wire, monkeypatch):
 
 
 def test_what_an_error_has_left_is_acted_on_next(wire):
-    wire.connection.channels[1].events['basic_return'].clear()
-    returned = struct.pack('>HHH', 60, 50, 312) + short('no route') + short('') + short('key')
-    content = delivery(1, b'body')[1:]
-    wire.far.sendall(frame(1, 1, returned) + b''.join(content) + b''.join(delivery(2, b'next')))
-    with pytest.raises(amqp.ChannelError):
+    closing = struct.pack('>HHH', 20, 40, 404) + short('no queue') + struct.pack('>HH', 60, 20)
+    wire.far.sendall(frame(1, 1, closing) + b''.join(delivery(2, b'next', channel=2)))
+    with pytest.raises(amqp.NotFound):
         wire.connection.take()
     assert wire.connection.take()
     assert wire.got == [expected(2, b'next')]
@@ -310,7 +241,6 @@ def test_frames_that_make_no_sense_are_an_error_of_the_connection(wire, payload,
 def test_a_channel_that_the_broker_closes_stays_closed(wire):
     """Nothing is waited for, and no other one is opened in its place."""
     channel = wire.connection.channels[1]
-    wire.connection.frame_writer = frame_writer(wire.connection, wire.connection.transport)
     closing = struct.pack('>HHH', 20, 40, 406) + short('too late') + struct.pack('>HH', 60, 80)
     wire.far.sendall(frame(1, 1, closing))
     with pytest.raises(amqp.PreconditionFailed):

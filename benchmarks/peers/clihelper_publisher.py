@@ -1,17 +1,19 @@
 """clihelper's publisher: numbers from 0 on, each published until the broker has confirmed it.
 
-It stays ``BENCHMARK_AHEAD`` numbers ahead of the consumers that write ledgers. What it notes, a
-line each: the time, ``confirmed``, ``unknown`` or ``failed``, and of how many messages.
+It stays ``BENCHMARK_AHEAD`` numbers ahead of the consumers that write ledgers, and ends when there
+is a file ``BENCHMARK_ENOUGH`` and all are confirmed. What it notes, a line each: the time,
+``confirmed``, ``unknown`` or ``failed``, and of how many messages.
 """
 
 import os
+import signal
 import time
 
 import clihelper
 
 QUEUE = os.environ['BENCHMARK_QUEUE']
-MESSAGES = int(os.environ['BENCHMARK_MESSAGES'])
 AHEAD = int(os.environ['BENCHMARK_AHEAD'])
+ENOUGH = os.environ['BENCHMARK_ENOUGH']
 LEDGERS = os.environ['BENCHMARK_LEDGERS']
 NOTES = os.environ['BENCHMARK_NOTES']
 NOTES_OF_A_RUN = 48
@@ -28,7 +30,10 @@ class Author(clihelper.ConsumerController):
 
     def _process(self):
         if not self.unconfirmed:
-            last = min(self.next + BATCH, MESSAGES, self.handled() + AHEAD)
+            if os.path.exists(ENOUGH):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            last = min(self.next + BATCH, self.handled() + AHEAD)
             self.unconfirmed = list(range(self.next, last))
             self.next = max(last, self.next)
         if self.unconfirmed:

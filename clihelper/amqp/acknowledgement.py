@@ -91,6 +91,19 @@ class Acknowledger:
             if not self._kept:
                 self._bound = self._highest
 
+    def forget(self) -> None:
+        """Nothing is kept, and nothing pending: all that was not settled has been given back."""
+        with self._lock:
+            self._last = self._tag
+            self._alone = []
+            self._kept.clear()
+            self._bound = self._highest
+
+    def disown(self) -> None:
+        """In a child of the process: nothing is pending, and nobody holds the lock."""
+        self._lock = threading.Lock()
+        self.forget()
+
     def _add_beside_kept(self, delivery_tag: int) -> bool:
         """Add one while others are kept, or one that was kept itself."""
         with self._lock:

@@ -20,6 +20,7 @@ from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.message import Message, settle_at_once
 from clihelper.amqp.patience import NoAnswer, Patience
 from clihelper.amqp.publisher import Publisher, PublishError
+from clihelper.amqp.refusal import Refused
 from clihelper.amqp.settlement import StoppableError
 from clihelper.errors import Error
 
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from clihelper.amqp.settlement import Outcome
 
 LOGGER = logging.getLogger('clihelper')
-
-NOT_FOUND = '404'
-"""AMQP's reply code for a queue that does not exist"""
 
 
 class Client:
@@ -183,7 +181,7 @@ class Client:
             raise ConnectionError(str(error)) from error
         except Lost as lost:
             self._connection.drop_unless_refused(lost)
-            if str(getattr(lost.__cause__, 'reply_code', '')) == NOT_FOUND:  # a str of kombu's
+            if lost.__cause__ is not None and Refused('', lost.__cause__).missing:
                 raise LookupError(f'there is no queue {queue!r}') from lost
             raise ConnectionError(f'queue {queue!r}: {lost}') from lost
 
@@ -220,7 +218,8 @@ def open_any(connection: Connection) -> None:
         connection.open_any()
     except (Unreachable, Error) as error:
         stopped = isinstance(error.__cause__, NoAnswer) and error.__cause__.stopped
-        raise PublishError(str(error), stopped=stopped) from error
+        # A caller that publishes again what is in ``failed`` must not leave out the first message.
+        raise PublishError(str(error), stopped=stopped, failed=[(0, str(error))]) from error
 
 
 def publishing_connection(host: Any, *, looked_after: bool = False) -> Connection:

@@ -12,6 +12,8 @@ import math
 import os
 import time
 
+from clihelper.amqp import forks
+from clihelper.amqp.escaping import escaped
 from clihelper.errors import Error, UnavailableError
 from clihelper.schema import TLS
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.acknowledgement import Acknowledger
-    from clihelper.amqp.link import Link, WaitFor
+    from clihelper.amqp.link import Link, OnReturn, WaitFor
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -110,6 +112,7 @@ class Connection:
     :param name: of the program, for the broker's operator.
     :param tls: the section ``AMQP.tls``; by default its defaults.
     :param options: ``AMQP.transport_options``.
+    :param max_body: ``AMQP.max_body``; see :class:`clihelper.amqp.wire.Wire`.
     :ivar wait_for: how the main thread waits for the broker; see
         :attr:`clihelper.amqp.wire.Wire.wait_for`. None: without ado.
     :ivar on_blocked: called with why the broker takes no messages, in its words, and with an
@@ -130,6 +133,7 @@ class Connection:
             name,
             section['tls'],
             section['transport_options'],
+            section['max_body'],
         )
 
     def __init__(
@@ -139,6 +143,7 @@ class Connection:
         name: str,
         tls: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        max_body: int = 0,
     ) -> None:
         self.wait_for: WaitFor | None = None
         self.on_blocked: Callable[[str], None] = lambda reason: None
@@ -149,12 +154,37 @@ class Connection:
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._tls = tls or TLS.defaults()
         self._options = options
+        self._max_body = max_body
         self._next = self._failed = 0
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
         self._link: Link | None = None
         # Of a broker that has not been met nothing is known: it may be starting, as we are.
         self._healthy = time.monotonic()
+        self._pid = os.getpid()
+        self._is_foreign = False
+        forks.watch(self)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this process is a child of the one that made it, and cannot use it.
+
+        Each use of it raises :exc:`RuntimeError` then, and so does settling a message that came
+        over it; :meth:`drop` has no effect.
+        """
+        return self._is_foreign
+
+    def disown(self) -> None:
+        """See :class:`clihelper.amqp.forks.Owned`."""
+        self._is_foreign, self._link = True, None
+
+    def check_owner(self) -> None:
+        """See that it may be used.
+
+        :raises RuntimeError: it belongs to the parent process.
+        """
+        if self._is_foreign:
+            raise RuntimeError(forks.fault(self._pid))
 
     def open(self) -> None:
         """Connect to the next address.
@@ -164,13 +194,20 @@ class Connection:
             certificate is not accepted.
         :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
         """
+        self.check_owner()
         index = self._next
         url = self._urls[index]
         # When this one is lost it is not asked again before the others: it may be silent.
         self._next = (index + 1) % len(self._urls)
         self._failed += 1
         link = self._transports[index](
-            url, self._heartbeat, CONNECT_TIMEOUT, self._name, self._tls, self._options
+            url,
+            self._heartbeat,
+            CONNECT_TIMEOUT,
+            self._name,
+            self._tls,
+            self._options,
+            self._max_body,
         )
         link.on_blocked = self._on_blocked
         if self.wait_for is not None:
@@ -262,6 +299,19 @@ class Connection:
         with self.guard():
             return self._open_link.consume_replies(channel, next(self._names), on_delivery)
 
+    def recover(self, channel: Any) -> None:
+        """Have all that is not settled on *channel* delivered again.
+
+        What is pending with its acknowledger is acknowledged before, and what was kept there is
+        kept no longer. Deliveries before the broker's answer are void: those that it has, the
+        caller forgets before it calls this; those that come meanwhile are discarded. What is
+        delivered anew may be handed over before this returns.
+
+        :raises Lost: the connection is lost, or the broker does not answer.
+        """
+        with self.guard():
+            self._open_link.recover(channel)
+
     def get(self, channel: Any, queue: str) -> Any:
         """One message of *queue*; None: it is empty."""
         return self._open_link.get(channel, queue)
@@ -269,10 +319,6 @@ class Connection:
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger | None:
         """What acknowledges the messages of *channel*; None: each message does by itself."""
         return self._open_link.acknowledger(channel, prefetch)
-
-    def recover(self, channel: Any) -> None:
-        with self.guard():
-            channel.basic_recover(requeue=True)
 
     def has(self, channel: Any) -> bool:
         """Whether *channel* is one of the open connection, and open itself."""
@@ -283,12 +329,13 @@ class Connection:
         channel: Any,
         on_ack: Callable[[int, bool], None],
         on_nack: Callable[[int, bool], None],
-        on_return: Callable[[Exception, str, str, Any], None],
+        on_return: OnReturn,
     ) -> bool:
         """Have what is published on *channel* confirmed, by calls in :meth:`drain`.
 
         :param on_ack, on_nack: called with a delivery tag, and whether all before it are meant.
-        :param on_return: called with an error, exchange, routing key and message.
+        :param on_return: called with an error, exchange, routing key and message; the body of
+            that is always bytes.
         :returns: False where the transport has no confirmations.
         """
         with self.guard():
@@ -301,12 +348,19 @@ class Connection:
         exchange: str,
         routing_key: str,
         properties: dict[str, Any] | bytes,
+        mandatory: bool = True,
     ) -> bytes:
-        """A mandatory message as it is to be written; empty where it has been published by it.
+        """A message as it is to be written; empty where it has been published by it.
 
+        :param properties: by name, or packed (see :mod:`clihelper.amqp.properties`).
+        :param mandatory: whether it comes back (see :meth:`confirm`) if no queue gets it. A direct
+            reply never does.
+        :raises clihelper.amqp.publishing.HeadersTooLarge: they do not fit in a frame.
         :raises TypeError, ValueError: it cannot be encoded.
         """
-        return self._open_link.published(channel, body, exchange, routing_key, properties)
+        return self._open_link.published(
+            channel, body, exchange, routing_key, properties, mandatory
+        )
 
     def write(self, data: bytes) -> None:
         """Write frames; a broker that does not read is waited for."""
@@ -332,6 +386,7 @@ class Connection:
     @property
     def _open_link(self) -> Link:
         if self._link is None:
+            self.check_owner()
             raise Lost('not connected')
         return self._link
 
@@ -364,6 +419,7 @@ class Connection:
 
         :returns: False if there was a connection, and the broker did not answer.
         """
+        self.check_owner()
         if self._link is None:
             return True
         try:
@@ -416,4 +472,4 @@ def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> 
 def said(error: BaseException) -> str:
     """What *error* says, for a line of the log: the broker's own words where it has some."""
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
-    return f'{code} {text}' if code and text else str(error) or type(error).__name__
+    return escaped(f'{code} {text}' if code and text else str(error) or type(error).__name__)

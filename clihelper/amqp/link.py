@@ -16,6 +16,13 @@ if TYPE_CHECKING:
             self, descriptor: int | None, deadline: float, *, write: bool = False
         ) -> None: ...
 
+    class OnReturn(Protocol):
+        """Called with what was published and is in no queue; the body is that of the message."""
+
+        def __call__(
+            self, error: Exception, exchange: str, routing_key: str, message: Any
+        ) -> None: ...
+
     class Link(Protocol):
         """What :class:`~clihelper.amqp.connection.Connection` calls of a transport.
 
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
         def consume_replies(
             self, channel: Any, name: str, on_delivery: Callable[[Any], None]
         ) -> str: ...
+        def recover(self, channel: Any) -> None: ...
         def get(self, channel: Any, queue: str) -> Any: ...
         def has(self, channel: Any) -> bool: ...
         def confirm(
@@ -52,7 +60,7 @@ if TYPE_CHECKING:
             channel: Any,
             on_ack: Callable[[int, bool], None],
             on_nack: Callable[[int, bool], None],
-            on_return: Callable[[Exception, str, str, Any], None],
+            on_return: OnReturn,
         ) -> bool: ...
         def published(
             self,
@@ -61,6 +69,7 @@ if TYPE_CHECKING:
             exchange: str,
             routing_key: str,
             properties: dict[str, Any] | bytes,
+            mandatory: bool = True,
         ) -> bytes: ...
         def write(self, data: bytes) -> None: ...
         def end(self, timeout: float) -> None: ...

@@ -55,11 +55,14 @@ class Message:
 
     :ivar str queue: the queue that it came from: the key that it stands under in ``AMQP.queues``.
     :ivar bytes raw: the body as it came.
+    :ivar bool redelivered: whether it may have been delivered before.
     :ivar delivery: kombu's message, or what is like it.
     :ivar outcome: what the handler itself made of it, or None.
     """
 
-    __slots__ = ('_runs', '_settle', 'delivery', 'kept', 'outcome', 'queue', 'raw')
+    __slots__ = (
+        '_runs', '_settle', 'delivery', 'kept', 'outcome', 'queue', 'raw', 'redelivered',
+    )  # fmt: skip
 
     def __init__(
         self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]
@@ -69,6 +72,10 @@ class Message:
         self.queue = queue
         self.outcome: Outcome | None = None
         self.delivery = delivery
+        try:
+            self.redelivered: bool = delivery.redelivered
+        except AttributeError:  # kombu has it among other things
+            self.redelivered = bool(delivery.delivery_info.get('redelivered'))
         self._settle = settle
         self._runs = 0
         self.kept = False  # whether it stays unsettled while others are acknowledged
@@ -154,14 +161,6 @@ class Message:
         return {EXCHANGE: self.exchange, ROUTING_KEY: self.routing_key}
 
     @property
-    def redelivered(self) -> bool:
-        """Whether it may have been delivered before."""
-        try:
-            return self.delivery.redelivered  # type: ignore[no-any-return]
-        except AttributeError:  # kombu has it among other things
-            return bool(self.delivery.delivery_info.get('redelivered'))
-
-    @property
     def reply_to(self) -> str | None:
         """The queue in which an answer is awaited."""
         return self.properties.get('reply_to')
@@ -170,6 +169,11 @@ class Message:
     def correlation_id(self) -> str | None:
         """What an answer repeats."""
         return self.properties.get('correlation_id')
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its body was so large that it is not here."""
+        return len(self.raw) < getattr(self.delivery, 'announced', 0)
 
     def check(self) -> None:
         """See that all its properties can be read.
@@ -249,17 +253,20 @@ def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
     :raises Oversize, Unaccepted, Undecodable: it is to be dead-lettered. None of them quotes it.
     """
     size = len(message.raw)
-    if size > max_body:
-        raise Oversize(f'{size} bytes; AMQP.max_body is {max_body}')
-    content_type, kind, charset = _kind(message.content_type)
+    if size > max_body or (not size and message.is_cut):
+        raise Oversize(f'{size or message.delivery.announced} bytes; AMQP.max_body is {max_body}')
+    try:
+        content_type, kind, charset = _kind(message.content_type)
+        if kind == 'text' and charset is None:
+            charset = message.content_encoding
+    except InvalidProperties as error:
+        raise Undecodable(str(error)) from None
     if kind not in accept:
         raise Unaccepted(f'content type {content_type or "none"!r}; AMQP.accept has it not')
     if kind == 'binary':
         return message.raw
-    if charset is None:
-        charset = 'utf-8' if kind == 'json' else (message.content_encoding or 'utf-8')
     try:
-        text = message.raw.decode(charset)
+        text = message.raw.decode(charset or 'utf-8')
         return _from_json(text) if kind == 'json' else text
     except (ValueError, LookupError, RecursionError) as error:
         raise Undecodable(f'not {content_type}: {_bounded(error)}') from None

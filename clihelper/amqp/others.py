@@ -37,6 +37,7 @@ class Other:
         name: str,
         tls: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        max_body: int = 0,
     ) -> None:
         # Without a host kombu warns of having taken localhost.
         complete = url if url.partition('://')[2] else f'{url}localhost'
@@ -90,6 +91,10 @@ class Other:
         channel.basic_consume(queue, no_ack=True, callback=on_delivery, consumer_tag=name)
         return queue
 
+    def recover(self, channel: Any) -> None:
+        """Have all that is not settled delivered again."""
+        channel.basic_recover(requeue=True)
+
     def get(self, channel: Any, queue: str) -> Any:
         """One message of *queue*; None: it is empty."""
         return channel.basic_get(queue)
@@ -119,9 +124,14 @@ class Other:
         body: bytes,
         exchange: str,
         routing_key: str,
-        properties: dict[str, Any],
+        properties: dict[str, Any] | bytes,
+        mandatory: bool = True,
     ) -> bytes:
-        """Publish; nothing is left to be written."""
+        """Publish; nothing is left to be written.
+
+        :param mandatory: without effect: these transports know no such thing.
+        """
+        assert isinstance(properties, dict)  # only AMQP has packed ones
         message = channel.prepare_message(
             body,
             priority=properties.pop('priority', None),

@@ -36,7 +36,7 @@ from clihelper.signals import Interrupted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from typing import Any, NoReturn
 
     from clihelper.amqp.acknowledgement import Acknowledger
@@ -80,7 +80,10 @@ class Processor:
         self, host: Host, connection: Connection, topology: Topology, forwarder: Forwarder
     ) -> None:
         self._host = host
-        self._section = section = host.config.amqp
+        section = host.config.amqp
+        self._retry: Mapping[str, Any] = section['retry']
+        self._accept: Collection[str] = section['accept']
+        self._max_body: int = section['max_body']
         self._connection = connection
         self._topology = topology
         self._forwarder = forwarder
@@ -90,6 +93,8 @@ class Processor:
         self._acknowledger: Acknowledger | None = None
         self._channel: Any = None
         self._round = 0
+        # What handlers, or threads of theirs, have settled and handle() has not seen yet.
+        self._told: dict[Message, Outcome] = {}
         self._lock = threading.Lock()
         self._forks = _forks
         self.in_hand: Message | None = None
@@ -103,17 +108,11 @@ class Processor:
     def reset(self) -> None:
         """The connection is lost: what came over it can be settled no more."""
         self._round += 1
+        self._told.clear()
         self._postponed.clear()
         self._retry_queues.reset()
         self._acknowledger = self._channel = None
         self.rest()
-
-    def message(self, queue: str, delivery: Any) -> Message:
-        """A delivery as the handler sees it.
-
-        :param queue: its label.
-        """
-        return Message(delivery, queue, self._settle_as_told)
 
     # One message.
 
@@ -131,7 +130,7 @@ class Processor:
         try:
             if record is not None:
                 record.note(crc32(message.raw, record.seeds[message.queue]))
-            body = decode(message, self._section['accept'], self._section['max_body'])
+            body = decode(message, self._accept, self._max_body)
             answer = self._host.on_message(body, message)
             if answer is not None and message.reply_to:
                 reply = _reply(message, answer)
@@ -147,7 +146,15 @@ class Processor:
             self._end_if_forked(error)
         if record is not None and record.timed:
             record.rest()  # what becomes of it now is the broker's time, not the handler's
-        self._conclude(message, error, reply)
+        outcome = message.outcome
+        if outcome is None:
+            message.outcome = ACK
+        if self._told:
+            outcome = self._pop_told(message)
+        if outcome is None and error is None and reply is None:
+            self._acknowledge(message)
+        else:
+            self._conclude(message, outcome, error, reply)
         if record is not None:
             hand = record.hand
             hand.handled += 1
@@ -155,23 +162,21 @@ class Processor:
                 self._look_after(message, record)
 
     def _conclude(
-        self, message: Message, error: BaseException | None, reply: _Reply | None
+        self,
+        message: Message,
+        told: Outcome | None,
+        error: BaseException | None,
+        reply: _Reply | None,
     ) -> None:
-        """Settle what the handler itself has not settled."""
-        with self._lock:  # a thread of the handler may be about to
-            outcome = message.outcome
-            if outcome is None:
-                message.outcome = ACK if error is None else Outcome.RETRY
-        if outcome is None:
-            if error is None and reply is None:
-                self._acknowledge(message)
-            else:
-                self._settle(message, error, reply)
+        """Settle one that has failed, or that has a reply.
+
+        :param told: what the handler itself has made of it.
+        """
+        if told is None:
+            self._settle(message, error, reply)
         elif error is not None:
             LOGGER.error(
-                'on_message failed after the message was %s',
-                outcome.value,
-                exc_info=_bounded(error),
+                'on_message failed after the message was %s', told.value, exc_info=_bounded(error)
             )
 
     def _end_if_forked(self, error: BaseException | None) -> None:
@@ -195,8 +200,7 @@ class Processor:
 
     def _fail(self, message: Message, error: BaseException) -> None:
         """Act on the outcome of a message that has failed."""
-        retry = self._section['retry']
-        outcome = settlement.judge(error, message.attempts, retry['attempts'])
+        outcome = settlement.judge(error, message.attempts, self._retry['attempts'])
         if outcome is not Outcome.REQUEUE:
             try:
                 message.check()
@@ -208,7 +212,7 @@ class Processor:
         if outcome is Outcome.REQUEUE:
             self._settle_by_itself(message, outcome)
         elif outcome is Outcome.RETRY:
-            self._run_later(message, error, settlement.delay(error, message.attempts, retry))
+            self._run_later(message, error, settlement.delay(error, message.attempts, self._retry))
         else:
             self._dead_letter(message, error)
 
@@ -218,7 +222,7 @@ class Processor:
             'a message of %s failed (run %d of %d), and is run again in %g s',
             message.queue,
             message.attempts,
-            self._section['retry']['attempts'],
+            self._retry['attempts'],
             seconds,
             exc_info=None if isinstance(error, Retry) else _bounded(error),
         )
@@ -276,6 +280,9 @@ class Processor:
         runs = message.attempts - isinstance(error, settlement.UNRUN)
         if isinstance(error, Crashed):
             runs = error.runs
+        if message.is_cut:
+            self._reject_refused(message, PublishError('its body is too large to be copied'))
+            return
         name = self._topology.lasting_name(message.queue)
         ran = settlement.run_headers(runs, _origin(message))
         full = settlement.dead_letter_headers(error, name, self._host.appname)
@@ -379,8 +386,8 @@ class Processor:
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
             self._postponed.put(partial(self._publish, copy), copy.pause)
 
-    def recovered(self) -> None:
-        """Everything that was not settled is delivered again, the message in hand too."""
+    def forget(self) -> None:
+        """Everything that is not settled is delivered again, the message in hand too."""
         self._round += 1
         self._postponed.clear()
         if self.in_hand is not None:
@@ -405,6 +412,7 @@ class Processor:
             message
             for message in messages
             if message.returns >= self._topology.renewal_threshold(message.queue)
+            and not message.is_cut
             and not (self._record is not None and self._record.is_fatal(message))
         ]
 
@@ -494,16 +502,28 @@ class Processor:
             message.kept = True
             self._acknowledger.keep(message.delivery.delivery_tag)
 
-    def _settle_as_told(self, message: Message, outcome: Outcome) -> None:
-        """Settle as the handler itself says, once, in whatever thread."""
+    def settle_as_told(self, message: Message, outcome: Outcome) -> None:
+        """Settle as the handler itself says, once, in whatever thread it does."""
         with self._lock:
+            if message in self._told:
+                return
+            # In this order, and handle() in the other: one of the two sees what the other did,
+            # and the handling of an ordinary message needs no lock.
+            self._told[message] = outcome
             if message.outcome is not None:
+                del self._told[message]
                 return
             message.outcome = outcome
-        try:
-            self._settle_by_itself(message, outcome)
-        except Lost as lost:
-            LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
+            # handle() waits for it: an acknowledgement of later messages would pass over this one.
+            try:
+                self._settle_by_itself(message, outcome)
+            except Lost as lost:
+                LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
+
+    def _pop_told(self, message: Message) -> Outcome | None:
+        """What the handler itself has made of the message, if anything."""
+        with self._lock:
+            return self._told.pop(message, None)
 
     def flush(self) -> None:
         """Send the acknowledgements that are pending."""

@@ -124,7 +124,11 @@ class Publisher:
         self.forward(payload, exchange, routing_key, properties)
 
     def forward(
-        self, body: bytes, exchange: str, routing_key: str, properties: dict[str, Any] | bytes
+        self,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any] | bytes,
     ) -> Letter:
         """Put one message on its way as it is; see :meth:`send`.
 

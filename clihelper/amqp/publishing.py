@@ -9,14 +9,14 @@ from struct import Struct, error
 
 import amqp
 
+from clihelper.amqp.frames import BASIC, BODY, HEADER, METHOD, OVERHEAD
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-METHOD, HEADER, BODY = 1, 2, 3
 FRAME_END = b'\xce'
-OVERHEAD = 8  # bytes of a frame besides its payload
-BASIC, PUBLISH = 60, 40
+PUBLISH = 40
 MANDATORY, OPTIONAL = b'\x01', b'\x00'
 DIRECT_REPLY = 'amq.rabbitmq.reply-to.'
 LONGEST_NAME = 255  # bytes of a short string
@@ -28,17 +28,25 @@ PROPERTIES = frozenset(name for name, _ in amqp.Message.PROPERTIES if name != 'c
 
 MOST_CACHED = 64
 
-
-class HeadersTooLarge(ValueError):
-    """The properties of a message do not fit into a frame."""
-
-
-
 _frame = Struct('>BHI').pack  # type, channel, size
 _publish = Struct('>HHH').pack  # class, method, a reserved number
 _header = Struct('>HHQ').pack  # class, weight, size of the body
 
 _cached: dict[tuple[str, int], bytes] = {}
+
+
+class HeadersTooLarge(ValueError):
+    """The properties and headers of a message do not fit in a frame, and AMQP has one for them.
+
+    :ivar int excess: how many bytes they are too large.
+    """
+
+    def __init__(self, excess: int, frame_max: int) -> None:
+        super().__init__(
+            'the headers and properties of a message do not fit in a frame of'
+            f' {frame_max} bytes: {excess} too many'
+        )
+        self.excess = excess
 
 
 def frames(
@@ -48,20 +56,26 @@ def frames(
     routing_key: str,
     properties: dict[str, Any] | bytes,
     frame_max: int,
+    *,
+    mandatory: bool = True,
 ) -> bytes:
-    """All frames of one message, mandatory unless it is a direct reply.
+    """All frames of one message.
 
     :param channel: its number.
+    :param properties: by name, or packed (see :mod:`clihelper.amqp.properties`).
     :param frame_max: bytes of a frame, at most; 0: no limit.
+    :param mandatory: whether the broker is to return it if no queue gets it. A direct reply is
+        never mandatory: RabbitMQ would return it as unroutable, and deliver it all the same.
+    :raises HeadersTooLarge: the properties do not fit in a frame.
     :raises TypeError, ValueError: something cannot be encoded.
     """
-    # RabbitMQ would return a direct reply as unroutable, and deliver it all the same.
     direct = not exchange and routing_key.startswith(DIRECT_REPLY)
-    flags = OPTIONAL if direct else MANDATORY
+    flags = MANDATORY if mandatory and not direct else OPTIONAL
     method = b''.join((_publish(BASIC, PUBLISH, 0), _name(exchange), _name(routing_key), flags))
-    header = _header(BASIC, 0, len(body)) + _serialized(properties)
-    if frame_max and len(header) + OVERHEAD > frame_max:
-        raise HeadersTooLarge(f'properties of {len(header)} bytes; the broker takes {frame_max}')
+    packed = properties if isinstance(properties, bytes) else _serialized(properties)
+    header = _header(BASIC, 0, len(body)) + packed
+    if len(header) + OVERHEAD > frame_max > 0:
+        raise HeadersTooLarge(len(header) + OVERHEAD - frame_max, frame_max)
     parts: list[bytes | memoryview] = [
         _frame(METHOD, channel, len(method)), method, FRAME_END,
         _frame(HEADER, channel, len(header)), header, FRAME_END,
@@ -82,10 +96,8 @@ def _name(text: str) -> bytes:
     return bytes((len(encoded),)) + encoded
 
 
-def _serialized(properties: dict[str, Any] | bytes) -> bytes:
+def _serialized(properties: dict[str, Any]) -> bytes:
     """The properties of a message; those that are None are left out."""
-    if isinstance(properties, bytes):
-        return properties
     if len(properties) > 2:
         return _serialize(properties)
     key = (properties.get('content_type'), properties.get('delivery_mode'))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from clihelper.amqp.escaping import escaped
 from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
@@ -25,6 +26,11 @@ _DIFFERENCE = re.compile(
 )
 _INVALID = re.compile(r"invalid (?:arg|property) '(.+?)' for \w+ '.*?' in vhost '.*?'(?:: )?(.*)$")
 
+_UNAVAILABLE = re.compile(
+    'is down or inaccessible|is stopped by supervisor|has crashed|failed to perform operation'
+)
+"""What RabbitMQ says with 404 of a queue that exists, and cannot be used for now"""
+
 _WORDS = {
     'invalid_overflow': 'no such way to overflow',
     'routing_key_but_no_dlx_defined': 'it takes x-dead-letter-exchange, too',
@@ -35,20 +41,22 @@ class Refused(UnavailableError):
     """The broker refuses a declaration.
 
     :ivar int code: its reply code, as 406; 0 for none.
-    :ivar bool transient: whether it may be taken later: a node of the broker's is down.
+    :ivar bool missing: whether what was asked for does not exist.
+    :ivar bool transient: whether it may be taken later: the queue exists, but its node is down.
     """
 
     def __init__(self, where: str, error: BaseException) -> None:
         text = reply_text(error)
         self.code = int(getattr(error, 'reply_code', None) or 0)
-        self.transient = self.code == NOT_FOUND and 'down or inaccessible' in text
+        self.transient = self.code == NOT_FOUND and _UNAVAILABLE.search(text) is not None
+        self.missing = self.code == NOT_FOUND and not self.transient
         super().__init__(f'{where}: {explained(text)}')
 
 
 def reply_text(error: Any) -> str:
     """What the broker says, without the name of the code."""
     text = getattr(error, 'reply_text', None) or f'{error}' or type(error).__name__
-    return re.sub('^[A-Z_]+ - ', '', text)
+    return re.sub('^[A-Z_]+ - ', '', escaped(text))
 
 
 def explained(text: str) -> str:

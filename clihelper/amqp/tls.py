@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import ssl
 
+from clihelper.amqp.escaping import escaped
 from clihelper.errors import ConfigurationError, NotPermitted
 
 TYPE_CHECKING = False
@@ -109,7 +110,8 @@ def refusal(error: BaseException, options: Mapping[str, Any]) -> str | None:
     :param error: what connecting raised.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the broker's certificate is not accepted: {error.verify_message.rstrip('.')}"
+        reason = escaped(error.verify_message).rstrip('.')
+        return f"the broker's certificate is not accepted: {reason}"
     if not isinstance(error, ssl.SSLError) or not error.reason:
         return None
     reason = error.reason.upper()
@@ -156,4 +158,4 @@ def _load_certificate(
 
 def _reason(error: ssl.SSLError) -> str:
     """OpenSSL's words: ``tlsv1 alert unknown ca``."""
-    return (error.reason or str(error)).replace('_', ' ').lower()
+    return escaped(error.reason or str(error)).replace('_', ' ').lower()

@@ -4,32 +4,54 @@ py-amqp is used without kombu over it, whose import alone takes longer than conn
 
 py-amqp reads each frame with three ``recv`` calls, and takes a delivery in three steps. Here one
 ``recv`` fetches whatever has arrived, and a delivery whose frames (method, header, body) are all
-in it is taken in one step; its properties are decoded when somebody asks for them.
+in it is taken in one step. Other messages are put together frame by frame, here too: py-amqp would
+decode what a publisher has written, and end the connection where it cannot. See
+:mod:`clihelper.amqp.frames`.
 
-All else goes py-amqp's road, frame by frame, and bytes that were fetched but not used are left
-where py-amqp looks first. So deliveries in parts, bodies in many frames, the frames of other
-channels in between and py-amqp's synchronous calls are right, whatever comes first.
-
-The layout of frames is that of AMQP 0-9-1, sections 2.3.5 and 4.2.3.
+Methods without content are py-amqp's, and bytes that were fetched but not used are left where it
+looks first. So frames of other channels in between and py-amqp's synchronous calls are right,
+whatever comes first.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
 import threading
 import time
-from functools import lru_cache, partial
+from functools import partial
 from ssl import SSLEOFError, SSLWantReadError, SSLWantWriteError
-from struct import Struct
 
 import amqp
-from amqp.exceptions import UnexpectedFrame
+from amqp import spec
+from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
-from clihelper.amqp import publishing
+from clihelper.amqp import forks, publishing
 from clihelper.amqp.acknowledgement import Acknowledger
+from clihelper.amqp.escaping import escaped
+from clihelper.amqp.frames import (
+    ACK,
+    CHANNEL_CLOSE,
+    CONNECTION_CLOSE,
+    DELIVER,
+    GET_OK,
+    HEARTBEAT,
+    HEARTBEAT_FRAME,
+    LARGEST_FRAME,
+    METHOD,
+    OVERHEAD,
+    RETURN,
+    Content,
+    Contents,
+    Deliveries,
+    Delivery,
+    close_reason,
+    frame_at,
+    settlement,
+)
 from clihelper.amqp.heartbeat import Heart
 from clihelper.amqp.names import look_up
 from clihelper.amqp.tls import hear_last_words, wrap
@@ -40,7 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from clihelper.amqp.link import WaitFor
+    from clihelper.amqp.link import OnReturn, WaitFor
 
 PORT, TLS_PORT = 5672, 5671
 
@@ -55,178 +77,15 @@ WRITE_TIMEOUT = 30.0
 FRAME_TIMEOUT = 10.0
 """seconds within which a frame has to be there to its end, or two heartbeats if that is longer"""
 
-METHOD, HEADER, BODY, FRAME_END = 1, 2, 3, 0xCE
-OVERHEAD = 8  # bytes of a frame besides its payload
-BASIC, BASIC_ACK = 60, 80
-DELIVER = b'\x00\x3c\x00\x3c'  # class 60, method 60
-SHORTEST_DELIVERY = 12
-SHORTEST_HEADER = 22
-HAS_TYPE, HAS_ENCODING = 0x80, 0x40  # in the first byte of the properties, which are flags
-TYPE = 2  # where the content type is, behind the flags
-HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
+KEPT_BODIES = 4
+"""times ``AMQP.max_body`` that a body may be large and is kept all the same: as a dead letter"""
 
-_frame = Struct('>BHI').unpack_from  # type, channel, size
-_header_frame = Struct('>BHIHHQ').unpack_from  # the same, class, weight, size of the body
-_deliver_frame = Struct('>BHI4sB').unpack_from  # the same, method, length of the consumer tag
-_tag = Struct('>Q').unpack_from
-_ack = Struct('>BHIHHQ?B').pack  # a whole frame: 1, channel, 13, 60, 80, tag, multiple, 0xCE
+LEAST_KEPT = 128 * 1024 * 1024
+"""bytes of a body that are kept in any case: what RabbitMQ before 4.0 takes from publishers, if
+not told otherwise (``max_message_size``). So with its defaults no dead letter lacks its body."""
 
-
-class Delivery:
-    """A delivered message, with the attributes of kombu's that a consumer uses.
-
-    :ivar bytes body: the body.
-    :ivar int delivery_tag: its number on its channel.
-    :ivar bool redelivered: whether it may have been delivered before.
-    """
-
-    __slots__ = (
-        '_channel', '_content', '_origin', '_packed', 'body', 'delivery_tag', 'redelivered',
-    )  # fmt: skip
-
-    def __init__(
-        self, channel: Any, delivery_tag: int, origin: bytes, packed: bytes, body: bytes
-    ) -> None:
-        self._channel = channel
-        self.delivery_tag = delivery_tag
-        self._origin = origin  # redelivered, exchange, routing key, as they came
-        self.redelivered = origin[0] != 0
-        self._packed = packed  # the properties, as they came
-        self.body = body
-        self._content: Any = None
-
-    @classmethod
-    def of(cls, message: Any) -> Delivery:
-        """What py-amqp has put together itself."""
-        info, body = message.delivery_info, message.body
-        exchange, key = info['exchange'].encode(), info['routing_key'].encode()
-        delivery = cls(
-            message.channel,
-            info['delivery_tag'],
-            bytes([info['redelivered'], len(exchange), *exchange, len(key), *key]),
-            b'',
-            body.encode() if isinstance(body, str) else bytes(body),
-        )
-        delivery._content = message
-        return delivery
-
-    @property
-    def packed(self) -> bytes:
-        """As they came."""
-        if not self._packed:
-            self._packed = self._content._serialize_properties()
-        return self._packed
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """AMQP's basic properties."""
-        if self._content is None:
-            self._content = amqp.Message()
-            self._content._load_properties(BASIC, self._packed, 0)
-        return self._content.properties  # type: ignore[no-any-return]
-
-    @property
-    def headers(self) -> dict[str, Any] | None:
-        """The application's headers."""
-        return self.properties.get('application_headers')
-
-    # The first two properties are needed of many a message that is asked for no other.
-
-    @property
-    def content_type(self) -> str | None:
-        """The MIME type."""
-        packed = self._packed
-        if not packed:
-            return self.properties.get('content_type')
-        if not packed[0] & HAS_TYPE:
-            return None
-        return _text(packed[TYPE + 1 : TYPE + 1 + packed[TYPE]])
-
-    @property
-    def content_encoding(self) -> str | None:
-        """The encoding."""
-        packed = self._packed
-        if not packed:
-            return self.properties.get('content_encoding')
-        flags = packed[0]
-        if not flags & HAS_ENCODING:
-            return None
-        place = TYPE + 1 + packed[TYPE] if flags & HAS_TYPE else TYPE
-        return _text(packed[place + 1 : place + 1 + packed[place]])
-
-    @property
-    def delivery_info(self) -> dict[str, Any]:
-        """Where it comes from."""
-        key = 2 + self._origin[1]
-        return {
-            'delivery_tag': self.delivery_tag,
-            'redelivered': self.redelivered,
-            'exchange': self._origin[2:key].decode(),
-            'routing_key': self._origin[key + 1 :].decode(),
-        }
-
-    def ack(self) -> None:
-        """Acknowledge it."""
-        self._channel.basic_ack(self.delivery_tag)
-
-    def reject(self) -> None:
-        """Reject it."""
-        self._channel.basic_reject(self.delivery_tag, requeue=False)
-
-    def requeue(self) -> None:
-        """Put it back in its queue."""
-        self._channel.basic_reject(self.delivery_tag, requeue=True)
-
-
-class Mould:
-    """Takes apart, in one step each, deliveries of the shape of another.
-
-    They are of the same consumer, exchange and routing key, and have properties of the same
-    length. What is the same in all of them is compared and not looked into.
-
-    :param data: has the other one.
-    :param places: where in it the method's frame, the delivery tag, the header's frame and the
-        body's begin.
-    :param consumer: gets the deliveries.
-    """
-
-    __slots__ = (
-        '_channel', '_consumer', '_head', '_middle', '_origin', '_size', '_tail', '_unpack',
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        data: bytes,
-        places: tuple[int, int, int, int],
-        channel: Any,
-        consumer: Callable[[Delivery], None],
-    ) -> None:
-        start, tag, header, body = places
-        length = header + 11  # of the body, behind the class and the weight
-        struct = Struct(f'>{tag - start}sQ{length - tag - 8}sQ{body - length - 9}s4sI')
-        self._channel = channel
-        self._consumer = consumer
-        self._unpack = struct.unpack_from
-        self._size = struct.size
-        self._head, _, self._middle, _, _, self._tail, _ = self._unpack(data, start)
-        self._origin = data[tag + 8 : header - 1]
-
-    def take(self, data: bytes, position: int) -> int:
-        """Hand over the complete deliveries that follow each other; where the last one ends."""
-        channel, consumer, unpack, size = self._channel, self._consumer, self._unpack, self._size
-        head, middle, tail, origin = self._head, self._middle, self._tail, self._origin
-        end = len(data)
-        while position + size < end:
-            its_head, tag, its_middle, length, packed, its_tail, again = unpack(data, position)
-            body = position + size
-            after = body + length
-            if its_middle != middle or its_head != head or its_tail != tail or again != length:
-                break
-            if not length or after >= end or data[after] != FRAME_END:
-                break
-            consumer(Delivery(channel, tag, origin, packed, data[body:after]))
-            position = after + 1
-        return position
+PROPOSED_FRAME, SMALLEST_FRAME = 131_072, 4096
+"""bytes of a frame: what RabbitMQ proposes, and what each peer has to take (AMQP 0-9-1, 4.2.3)"""
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
@@ -242,6 +101,22 @@ class Channel(amqp.Channel):  # type: ignore[misc]
             self.connection.begin_wait(timeout)
         return super().wait(*args, timeout=timeout, **kwargs)
 
+    def settle(self, method: int, delivery_tag: int, flag: bool) -> None:
+        """Acknowledge or reject a message, in any thread.
+
+        py-amqp makes each frame in a buffer of the connection, before 5.4 without a lock.
+        """
+        connection, number = self.connection, self.channel_id
+        if connection is None or number is None:
+            raise amqp.RecoverableConnectionError('the channel is closed')
+        connection.write(settlement(number, method, delivery_tag, flag))
+
+    def collect(self) -> None:
+        """Forget it: it is closed."""
+        if self.connection is not None:
+            self.connection.forget(self.channel_id)
+        super().collect()
+
 
 class Wire(amqp.Connection):  # type: ignore[misc]
     """A connection on which complete deliveries take the short road.
@@ -256,6 +131,9 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     :param name: what the broker's operator sees as the connection's name.
     :param tls: the section ``AMQP.tls``; by default its defaults.
     :param options: of other transports; without effect.
+    :param max_body: ``AMQP.max_body``. Bodies of up to four times that, and of 128 MiB in any
+        case, are kept for dead letters; of a larger one only its size is
+        (:class:`~clihelper.amqp.frames.Oversized`).
     :ivar wait_for: waits in the main thread until a descriptor is readable, or can be written to
         (``write``), or raises at the ``deadline``, a time of the monotonic clock.
     :ivar on_blocked: called with the broker's reason when it takes no more messages, and with
@@ -282,6 +160,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         name: str,
         tls: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        max_body: int = 0,
     ) -> None:
         self._tls = tls or TLS.defaults()
         self.wait_for: WaitFor = wait_for
@@ -297,9 +176,10 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             # py-amqp's second is shorter than many a hiccup of a network.
             socket_settings={socket.TCP_USER_TIMEOUT: 2000 * heartbeat},
         )
-        self._consumers: dict[tuple[int, bytes], Callable[[Delivery], None]] = {}
-        self._shape: tuple[int, int, bytes] | None = None  # of the delivery before
-        self._mould: Mould | None = None
+        self._deliveries = Deliveries()
+        self._contents = Contents(max(KEPT_BODIES * max_body, LEAST_KEPT))
+        self._data, self._position = b'', 0  # what was fetched, and where in it a frame begins
+        self._returns: dict[int, OnReturn] = {}  # of channels, by number
         self._write_lock = threading.Lock()
         self._write_timeout = WRITE_TIMEOUT
         self._deadline = 0.0
@@ -308,6 +188,8 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._fault = ''
         self._begun = 0.0  # when a frame began that has not ended; 0: none
         self._left = False  # whether an error has left frames that were fetched and not acted on
+        self._pid, self._is_foreign = os.getpid(), False
+        forks.watch(self)
 
     def Transport(  # noqa: N802
         self, host: str, connect_timeout: float, ssl: Any = False, *_: Any, **settings: Any
@@ -331,6 +213,16 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         if self.heartbeat:
             self._heart = Heart(self.sock, self.heartbeat, self._beat, self._on_silence)
 
+    def _on_tune(
+        self, channel_max: int, frame_max: int, server_heartbeat: int, argsig: str = 'BlB'
+    ) -> None:
+        """The broker proposes limits; a *frame_max* of 0 is for none.
+
+        The memory that a frame takes is bounded by what is agreed here.
+        """
+        frame_max = max(min(frame_max or PROPOSED_FRAME, LARGEST_FRAME), SMALLEST_FRAME)
+        super()._on_tune(channel_max, frame_max, server_heartbeat, argsig)
+
     def begin_wait(self, timeout: float | None) -> None:
         """An answer is to come within *timeout* seconds, or those that connecting may take."""
         self._deadline = time.monotonic() + (timeout or self.connect_timeout)
@@ -347,6 +239,8 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     def transport(self) -> Any:
         """py-amqp's transport. Where there is none, py-amqp would connect unasked."""
         if self._transport is None:
+            if self._is_foreign:
+                raise RuntimeError(forks.fault(self._pid))
             raise ConnectionResetError(self._fault or 'not connected')
         return self._transport
 
@@ -367,40 +261,52 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Consume *queue*; each delivery is handed over by :meth:`take`."""
-        # Deliveries may come right behind the answer, in the same bytes.
-        self._consumers[channel.channel_id, tag.encode()] = on_delivery
-        channel.auto_decode = False  # bodies as they came; py-amqp would guess
-        channel.basic_consume(
-            queue,
-            consumer_tag=tag,
-            callback=lambda message: on_delivery(Delivery.of(message)),
-            arguments=arguments or None,
-        )
+        self._expect(channel, tag, on_delivery)
+        channel.basic_consume(queue, consumer_tag=tag, arguments=arguments or None)
 
     def consume_replies(
         self, channel: Any, name: str, on_delivery: Callable[[Delivery], None]
     ) -> str:
         """Consume the replies to what *channel* publishes; returns what to say as ``reply_to``."""
-        channel.basic_consume(
-            REPLIES, no_ack=True, callback=lambda message: on_delivery(Delivery.of(message))
-        )
+        self._expect(channel, name, on_delivery)
+        channel.basic_consume(REPLIES, consumer_tag=name, no_ack=True)
         return REPLIES
+
+    def _expect(self, channel: Any, tag: str, on_delivery: Callable[[Delivery], None]) -> None:
+        # Deliveries may come right behind the answer to a request, in the same bytes.
+        self._deliveries.direct({(channel.channel_id, tag.encode()): (channel, on_delivery)})
 
     def get(self, channel: Any, queue: str) -> Delivery | None:
         """One message of *queue*; None: it is empty."""
-        channel.auto_decode = False
-        message = channel.basic_get(queue)
-        return None if message is None else Delivery.of(message)
+        channel.send_method(spec.Basic.Get, 'Bsb', (0, queue, False))
+        (got,) = channel.wait([spec.Basic.GetOk, spec.Basic.GetEmpty], returns_tuple=True)
+        return got if isinstance(got, Delivery) else None
+
+    def recover(self, channel: Any) -> None:
+        """Have all that is not settled on *channel* delivered again, and wait for the answer.
+
+        What is pending is acknowledged before; what is kept, and what comes before the answer, is
+        given back with the rest. The deliveries among that are discarded here.
+        """
+        deliveries, number = self._deliveries, channel.channel_id
+        consumers = deliveries.of(number)
+        if self._acknowledger is not None:
+            self._acknowledger.flush()
+            self._acknowledger.forget()
+        deliveries.direct(dict.fromkeys(consumers, (channel, lambda delivery: None)))
+        channel.send_method(spec.Basic.Recover, 'b', (True,))
+        # What stands behind the answer is delivered anew, perhaps in the same bytes.
+        channel.wait(spec.Basic.RecoverOk, callback=lambda *_: deliveries.direct(consumers))
 
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:
         """What acknowledges the messages of *channel*, also while a handler runs."""
 
-        frame = partial(_ack, METHOD, channel.channel_id, 13, BASIC, BASIC_ACK)
+        acknowledgement = partial(settlement, channel.channel_id, ACK)
 
         def send(up_to: int, alone: Sequence[int]) -> None:
-            frames = [frame(tag, False, FRAME_END) for tag in alone]
+            frames = [acknowledgement(tag, False) for tag in alone]
             if up_to:
-                frames.append(frame(up_to, True, FRAME_END))
+                frames.append(acknowledgement(up_to, True))
             self.write(b''.join(frames))
 
         self._acknowledger = Acknowledger(send, prefetch)
@@ -415,14 +321,13 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         channel: Any,
         on_ack: Callable[[int, bool], None],
         on_nack: Callable[[int, bool], None],
-        on_return: Callable[[Exception, str, str, Any], None],
+        on_return: OnReturn,
     ) -> bool:
         """Have what is published on *channel* confirmed, by calls in :meth:`take`."""
-        channel.auto_decode = False
         channel.confirm_select()
         channel.events['basic_ack'].add(on_ack)
         channel.events['basic_nack'].add(on_nack)
-        channel.events['basic_return'].add(on_return)
+        self._returns[channel.channel_id] = on_return
         return True
 
     def published(
@@ -432,10 +337,17 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         exchange: str,
         routing_key: str,
         properties: dict[str, Any] | bytes,
+        mandatory: bool = True,
     ) -> bytes:
-        """The frames of a message, mandatory unless it is a reply that has no real queue."""
+        """The frames of a message; see :func:`clihelper.amqp.publishing.frames`."""
         return publishing.frames(
-            channel.channel_id, body, exchange, routing_key, properties, self.frame_max
+            channel.channel_id,
+            body,
+            exchange,
+            routing_key,
+            properties,
+            self.frame_max,
+            mandatory=mandatory,
         )
 
     def end(self, timeout: float) -> None:
@@ -444,18 +356,37 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self.begin_wait(timeout)
         self.close()
 
+    def forget(self, number: int) -> None:
+        """The channel with that number is closed."""
+        self._deliveries.forget(number)
+        self._contents.forget(number)
+        self._returns.pop(number, None)
+
     def collect(self) -> None:
         """Leave it, without a word to the broker."""
         if self._heart is not None:
             self._heart.end()
         super().collect()
+        self._data, self._position = b'', 0
+
+    def disown(self) -> None:
+        """See :class:`clihelper.amqp.forks.Owned`.
+
+        Only the child's copy of the descriptor is closed: nothing is written, nor shut down.
+        """
+        self._write_lock = threading.Lock()
+        if self._acknowledger is not None:
+            self._acknowledger.disown()
+        transport, self._transport = self._transport, None
+        if transport is not None and transport.sock is not None:
+            transport.sock.close()
+        self._is_foreign, self._heart, self._fault = True, None, ''
 
     # Writing: two threads do, a frame or more at a time.
 
     def write(self, data: bytes) -> None:
         """Write frames; a broker that does not read is waited for."""
         self.transport.write(data)
-        self.bytes_sent += 1  # by which py-amqp knows that no heartbeat is due
 
     def _write(self, data: Any) -> None:
         """Write it all.
@@ -509,8 +440,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         :raises OSError: the connection is lost.
         :raises amqp.exceptions.UnexpectedFrame: the frames make no sense.
         """
-        transport = self.transport
-        data = self._fetch(transport.sock)
+        data = self._fetch(self.transport.sock)
         if data is None:
             if not self._left:
                 return False
@@ -519,7 +449,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             raise ConnectionResetError(self._fault or 'the broker has closed the connection')
         self._left = True
         try:
-            self._take_frames(transport, transport._read_buffer + data)
+            self._take_frames(data)
         except self.errors:
             raise
         except Exception as error:
@@ -528,89 +458,94 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._left = False
         return True
 
-    def _take_frames(self, transport: Any, data: bytes) -> None:
-        position = 0
+    def _take_frames(self, data: bytes) -> None:
+        """Act on each complete frame of what was left before and of *data*."""
+        # What this calls may raise: the next one must find the rest.
+        self._data, self._position = self._data[self._position :] + data, 0
         while True:
-            position = self._take_deliveries(data, position)
-            frame = _frame_at(data, position, self.frame_max)
+            data, position = self._data, self._position
+            if not self._contents:
+                self._position = self._deliveries.take(data, position)
+                if self._position != position:
+                    self._begun, position = 0.0, self._position
+            frame = frame_at(data, position, self.frame_max)
             if frame is None:
-                transport._read_buffer = data[position:]
-                self._check_progress(position > 0, position < len(data))
-                return
-            # What this calls may raise: the next one must find the rest.
-            transport._read_buffer = data[position + len(frame[2]) + OVERHEAD :]
-            self._begun = 0.0
-            self.on_inbound_frame(frame)
-            data, position = transport._read_buffer, 0
+                break
+            self._position = position + len(frame[2]) + OVERHEAD
+            self._on_frame(*frame)
+        self._data, self._position = data[position:], 0
+        self._check_progress()
 
-    def _check_progress(self, moved: bool, left: bool) -> None:
-        """See that a frame that has begun comes to its end.
+    def _check_progress(self) -> None:
+        """See that a frame that has begun comes to its end, and a message, too.
 
-        :param moved: whether a frame has ended.
-        :param left: whether another has begun.
         :raises UnexpectedFrame: it takes too long; perhaps its size is wrong.
         """
-        if moved or not left:
+        if not self._data and not self._contents:
             self._begun = 0.0
-        if left:
-            now = time.monotonic()
-            self._begun = self._begun or now
-            if now - self._begun > max(FRAME_TIMEOUT, 2 * (self.heartbeat or 0)):
-                raise UnexpectedFrame('a frame has begun, and does not end')
+            return
+        now = time.monotonic()
+        self._begun = self._begun or now
+        if now - self._begun > max(FRAME_TIMEOUT, 2 * (self.heartbeat or 0)):
+            what = 'frame' if self._data else 'message'
+            raise UnexpectedFrame(f'a {what} has begun, and does not end')
 
-    def _take_deliveries(self, data: bytes, position: int) -> int:
-        """Hand over the complete deliveries that follow each other.
+    def _on_frame(self, kind: int, number: int, payload: bytes) -> None:
+        """Act on a frame of the channel with that *number*."""
+        if kind == HEARTBEAT:
+            return
+        self._begun = 0.0
+        if kind == METHOD and number not in self._contents:
+            self._on_method(number, payload)
+            return
+        content = self._contents.add(kind, number, payload)
+        if content is not None:
+            self._on_content(number, content)
 
-        :param position: where in *data* a frame begins.
-        :returns: where the first frame begins that is none of such a delivery.
-        """
-        first, after = position, -1
-        while position != after:
-            after = position
-            if self._mould is not None:
-                after = self._mould.take(data, position)
-            position = self._take_delivery(data, after)
-        if position > first:
-            self.bytes_recv += 1  # by which py-amqp knows that the broker lives
-        return position
+    def _on_method(self, number: int, payload: bytes) -> None:
+        method = payload[:4]
+        if self.channels is None or number not in self.channels:
+            raise UnexpectedFrame(f'a method on channel {number}, which is not open')
+        if method in (DELIVER, GET_OK, RETURN):
+            self._contents.begin(number, payload)
+            return
+        if method in (CONNECTION_CLOSE, CHANNEL_CLOSE) and (number == 0) == (
+            method == CONNECTION_CLOSE
+        ):
+            self.channels[number]._on_close(*close_reason(payload))
+            return
+        signature = int.from_bytes(method[:2], 'big'), int.from_bytes(method[2:], 'big')
+        self.on_inbound_method(number, signature, payload, None)
 
-    def _take_delivery(self, data: bytes, position: int) -> int:
-        """Hand over one delivery, if a complete one begins there; returns where it ends."""
-        end = len(data)
-        if end - position <= SHORTEST_DELIVERY:
-            return position
-        kind, channel, size, method, length = _deliver_frame(data, position)
-        header = position + size + OVERHEAD
-        if method != DELIVER or kind != METHOD or end - header < SHORTEST_HEADER:
-            return position
-        tag = position + 12
-        origin = tag + length + 8
-        consumer = self._consumers.get((channel, data[tag : origin - 8]))
-        kind, header_channel, size, _, _, length = _header_frame(data, header)
-        body = header + size + OVERHEAD
-        after: int = body + length + OVERHEAD
-        if kind != HEADER or header_channel != channel or after > end or not length:
-            return position
-        if _frame(data, body) != (BODY, channel, length) or consumer is None:
-            return position
-        if not data[header - 1] == data[body - 1] == data[after - 1] == FRAME_END:
-            return position
-        places = position, origin - 8, header, body
-        shape = header - position, body - header, data[origin : header + 7]
-        # Two in a row that are alike are a rule.
-        alike = shape == self._shape
-        self._mould = Mould(data, places, self.channels[channel], consumer) if alike else None
-        self._shape = shape
-        consumer(
-            Delivery(
-                self.channels[channel],
-                _tag(data, origin - 8)[0],
-                data[origin : header - 1],
-                data[header + 19 : body - 1],
-                data[body + 7 : after - 1],
-            )
-        )
-        return after
+    def _on_content(self, number: int, content: Content) -> None:
+        """Hand over a message that was not taken in one step."""
+        channel, method = self.channels[number], content.method[:4]
+        delivery = content.delivery(channel)
+        if channel.is_closing:
+            return
+        if method == RETURN:
+            self._on_return(number, content, delivery)
+            return
+        consumer = pending = None
+        if method == DELIVER:
+            consumer = self._deliveries.consumers.get((number, content.consumer_tag))
+        else:
+            pending = channel._pending.pop(spec.Basic.GetOk, None)
+        if consumer is not None:
+            consumer[1](delivery)
+        elif pending is not None:
+            pending(spec.Basic.GetOk, delivery)
+        else:
+            delivery.requeue()  # it is for nobody here
+
+    def _on_return(self, number: int, content: Content, delivery: Delivery) -> None:
+        code, text = content.reply
+        error = error_for_code(code, escaped(text), spec.Basic.Return, amqp.ChannelError)
+        on_return = self._returns.get(number)
+        if on_return is not None:
+            exchange = delivery.exchange.decode(errors='backslashreplace')
+            routing_key = delivery.routing_key.decode(errors='backslashreplace')
+            on_return(error, exchange, routing_key, delivery)
 
     def _fetch(self, sock: Any) -> bytes | None:
         """What has arrived: None for nothing, b'' for the end."""
@@ -691,12 +626,6 @@ def writable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-@lru_cache(maxsize=256)
-def _text(data: bytes) -> str:
-    """A short text that many messages have in common, decoded as py-amqp does."""
-    return data.decode('utf-8', 'surrogatepass')
-
-
 def _parameters(url: str) -> dict[str, Any]:
     """py-amqp's words for what is in an URL, which has been validated.
 
@@ -725,22 +654,3 @@ def _unquoted(text: str) -> str:
     return re.sub(
         rb'%([0-9A-Fa-f]{2})', lambda found: bytes([int(found[1], 16)]), text.encode()
     ).decode(errors='replace')
-
-
-def _frame_at(data: bytes, position: int, most: int) -> tuple[int, int, bytes] | None:
-    """The frame that begins there, as py-amqp takes it; None if it is not complete.
-
-    :param most: bytes that a frame may have, as agreed.
-    :raises UnexpectedFrame: it cannot be one.
-    """
-    if len(data) - position < OVERHEAD:
-        return None
-    kind, channel, size = _frame(data, position)
-    end = position + size + OVERHEAD
-    if end - position > most:
-        raise UnexpectedFrame(f'a frame of {size} bytes')
-    if end > len(data):
-        return None
-    if data[end - 1] != FRAME_END:
-        raise UnexpectedFrame(f'a frame ends with {data[end - 1]:#04x} instead of 0xce')
-    return kind, channel, data[position + 7 : end - 1]

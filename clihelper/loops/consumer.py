@@ -24,6 +24,7 @@ from clihelper.amqp.connection import (
     Unreachable,
 )
 from clihelper.amqp.forwarder import Forwarder
+from clihelper.amqp.message import Message
 from clihelper.amqp.patience import POLL, Patience
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.retries import steps
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.client import Client
-    from clihelper.amqp.message import Message
     from clihelper.config import Config
     from clihelper.loops import Host
 
@@ -83,6 +83,7 @@ class ConsumerLoop(Loop):
         self._connection = connection
         self._forwarder = Forwarder(copies)
         self._processor = Processor(self._host, connection, self._topology, self._forwarder)
+        self._settle = self._processor.settle_as_told
 
     @property
     def queues(self) -> list[str]:
@@ -329,7 +330,7 @@ class ConsumerLoop(Loop):
 
     def _on_delivery(self, queue: str, delivery: Any) -> None:
         # A delivery may come while something is declared, inside a handler: it has to wait.
-        message = self._processor.message(queue, delivery)
+        message = Message(delivery, queue, self._settle)
         self._deliveries.append(message)
         if message.redelivered:
             self._returned.append(message)
@@ -348,10 +349,9 @@ class ConsumerLoop(Loop):
         """Have all that is not settled delivered again; see ``ConsumerController.recover``."""
         if not self._connection.is_open:
             return
+        self._forget_deliveries()
+        self._processor.forget()
         try:
-            self._processor.flush()
             self._connection.recover(self._channel)
         except Lost as lost:
             LOGGER.warning('not recovered: %s; all will be delivered again', lost)
-        self._forget_deliveries()
-        self._processor.recovered()

@@ -303,14 +303,19 @@ class _Unconnected(Connection):
         body: bytes,
         exchange: str,
         routing_key: str,
-        properties: dict[str, Any],
+        properties: dict[str, Any] | bytes,
+        mandatory: bool = True,
     ) -> bytes:
+        assert isinstance(properties, dict)  # only what AMQP delivers has packed ones
         given = {name: value for name, value in properties.items() if value is not None}
         message = Published(body, {'headers': {}, **given})
         message.exchange = exchange
         message.routing_key = routing_key
         self._outbox.take(message)
         return b''
+
+    def recover(self, channel: Any) -> None:
+        pass
 
     def drain(self) -> bool:
         return False

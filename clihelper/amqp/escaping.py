@@ -1,0 +1,25 @@
+"""What a peer says, made fit for a line of a log, a status line or an exception."""
+
+from __future__ import annotations
+
+LONGEST = 500
+"""characters of a peer's text that are repeated, at most"""
+
+
+def escaped(text: str | bytes) -> str:
+    """A text that somebody else has written, in one line: what is not printable is escaped.
+
+    It has at most :data:`LONGEST` characters. Bytes are taken for UTF-8, as AMQP has it.
+
+    >>> escaped(b'gone\\r\\nCRITICAL \\x1b[1m caf\\xe9')
+    'gone\\\\r\\\\nCRITICAL \\\\x1b[1m caf\\\\xe9'
+    """
+    if isinstance(text, bytes):
+        text = text.decode(errors='backslashreplace')
+    if not text.isprintable():
+        text = ''.join(map(_escaped_character, text[:LONGEST]))
+    return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'
+
+
+def _escaped_character(character: str) -> str:
+    return character if character.isprintable() else character.encode('unicode_escape').decode()

@@ -1,0 +1,499 @@
+"""Frames of AMQP 0-9-1, and the messages that come in them.
+
+A message comes in several frames: its method, its header, and its body in any number of frames. A
+delivery whose frames are all there is taken apart in one step: by :class:`Mould`, where it is like
+the one before. Any other message is put together by :class:`Contents`, frame by frame.
+
+Nothing of a message is decoded before somebody asks for it: what a publisher has written is no
+fault of the connection. What contradicts the layout of frames is.
+
+The layout is that of AMQP 0-9-1, sections 2.3.5, 4.2.3 and 4.2.6.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from struct import Struct
+
+from amqp.exceptions import UnexpectedFrame
+
+from clihelper.amqp import properties
+from clihelper.amqp.escaping import escaped
+from clihelper.amqp.properties import InvalidProperties
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    Consumer = tuple[Any, Callable[['Delivery'], None]]
+
+METHOD, HEADER, BODY, HEARTBEAT, FRAME_END = 1, 2, 3, 8, 0xCE
+OVERHEAD = 8  # bytes of a frame besides its payload
+HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
+
+BASIC, ACK, REJECT = 60, 80, 90
+RETURN, DELIVER, GET_OK = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c', b'\x00\x3c\x00\x47'
+"""Class and method of what comes with a message."""
+
+CONNECTION_CLOSE, CHANNEL_CLOSE = b'\x00\x0a\x00\x32', b'\x00\x14\x00\x28'
+
+LARGEST_FRAME = 1024 * 1024
+"""Bytes of a frame, at most, whatever the broker proposes, and of a header in any case.
+
+RabbitMQ proposes 131,072. It does not hold itself to that for headers, which it does not divide:
+it adds ``x-death`` to those that publishers write.
+"""
+
+SHORTEST_DELIVERY = 12
+SHORTEST_HEADER = 22
+HAS_TYPE, HAS_ENCODING = 0x80, 0x40  # in the first byte of the properties, which are flags
+MORE_FLAGS = 0x01  # in the second: another two bytes of them follow
+TYPE = 2  # where the content type is, behind the flags
+HEADER_START = 12  # bytes of a header before the properties: class, weight, size of the body
+LONGEST_BODY = 2**63 - 1  # bytes; nobody has more, and the field is not made for it in each broker
+CONTENT_CLASS = BASIC << 16  # the class, and the weight, which is 0
+
+_frame = Struct('>BHI').unpack_from  # type, channel, size
+_header = Struct('>IQ').unpack_from  # class and weight, size of the body
+_header_frame = Struct('>BHIIQ').unpack_from  # the frame's beginning, and the same
+_deliver_frame = Struct('>BHI4sB').unpack_from  # the frame's, method, length of the consumer tag
+_tag = Struct('>Q').unpack_from
+_code = Struct('>H').unpack_from
+_method = Struct('>HH').unpack_from  # class and method
+_settle = Struct('>BHIHHQ?B').pack  # a whole frame: 1, channel, 13, 60, method, tag, flag, 0xCE
+
+
+def settlement(channel: int, method: int, delivery_tag: int, flag: bool) -> bytes:
+    """The frame that acknowledges or rejects.
+
+    :param method: :data:`ACK` or :data:`REJECT`.
+    :param flag: whether all messages up to this one are meant, or whether it is put back.
+    """
+    return _settle(METHOD, channel, 13, BASIC, method, delivery_tag, flag, FRAME_END)
+
+
+def close_reason(payload: bytes) -> tuple[int, str, int, int]:
+    """What a peer gives as the reason for closing: code, text, and class and method in question.
+
+    RabbitMQ cuts a long text off in the midst of a character.
+    """
+    text = payload[7 : 7 + payload[6]]
+    return _code(payload, 4)[0], escaped(text), *_method(payload, 7 + len(text))
+
+
+def frame_at(data: bytes, position: int, most: int) -> tuple[int, int, bytes] | None:
+    """The frame that begins there: type, channel and payload; None if it is not complete.
+
+    :param most: bytes that a frame may have, as agreed; a header may have :data:`LARGEST_FRAME`.
+    :raises UnexpectedFrame: it cannot be one.
+    """
+    if len(data) - position < OVERHEAD:
+        return None
+    kind, channel, size = _frame(data, position)
+    end = position + size + OVERHEAD
+    if end - position > (max(most, LARGEST_FRAME) if kind == HEADER else most):
+        raise UnexpectedFrame(f'a frame of {size} bytes')
+    if end > len(data):
+        return None
+    if data[end - 1] != FRAME_END:
+        raise UnexpectedFrame(f'a frame ends with {data[end - 1]:#04x} instead of 0xce')
+    return kind, channel, data[position + 7 : end - 1]
+
+
+class Delivery:
+    """A message that has come, with the attributes of kombu's that a consumer uses.
+
+    :ivar bytes body: the body.
+    :ivar int delivery_tag: its number on its channel; 0 for one that was returned.
+    :ivar bool redelivered: whether it may have been delivered before.
+    :ivar bytes origin: a byte for ``redelivered``, the exchange and the routing key, the latter
+        two with their lengths before them, as they came.
+    :ivar bytes packed: the properties as they came; see :mod:`clihelper.amqp.properties`.
+    """
+
+    __slots__ = (
+        '_channel', '_properties', 'body', 'delivery_tag', 'origin', 'packed', 'redelivered',
+    )  # fmt: skip
+
+    def __init__(
+        self, channel: Any, delivery_tag: int, origin: bytes, packed: bytes, body: bytes
+    ) -> None:
+        self._channel = channel
+        self.delivery_tag = delivery_tag
+        self.origin = origin
+        self.redelivered = origin[0] != 0
+        self.packed = packed
+        self.body = body
+        self._properties: dict[str, Any] | None = None
+
+    @property
+    def announced(self) -> int:
+        """The size of the body in bytes; see :class:`Oversized`."""
+        return len(self.body)
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """AMQP's basic properties.
+
+        :raises InvalidProperties: they cannot be decoded.
+        """
+        if self._properties is None:
+            self._properties = properties.decode(self.packed)
+        return self._properties
+
+    @property
+    def headers(self) -> dict[str, Any] | None:
+        """The application's headers; raises as :attr:`properties` does."""
+        return self.properties.get('application_headers')
+
+    # The first two properties are needed of many a message that is asked for no other.
+
+    @property
+    def content_type(self) -> str | None:
+        """The MIME type.
+
+        :raises InvalidProperties: it cannot be decoded.
+        """
+        packed = self.packed
+        if not packed[0] & HAS_TYPE:
+            return None
+        if packed[1] & MORE_FLAGS:
+            raise InvalidProperties('content_type: not where it should be')
+        try:
+            return _text(packed[TYPE : TYPE + 1 + packed[TYPE]])
+        except IndexError:
+            raise InvalidProperties('content_type: cut short') from None
+
+    @property
+    def content_encoding(self) -> str | None:
+        """The encoding; raises as :attr:`content_type` does."""
+        packed = self.packed
+        flags = packed[0]
+        if not flags & HAS_ENCODING:
+            return None
+        if packed[1] & MORE_FLAGS:
+            raise InvalidProperties('content_encoding: not where it should be')
+        try:
+            place = TYPE + 1 + packed[TYPE] if flags & HAS_TYPE else TYPE
+            return _text(packed[place : place + 1 + packed[place]])
+        except IndexError:
+            raise InvalidProperties('content_encoding: cut short') from None
+
+    @property
+    def exchange(self) -> bytes:
+        """The exchange that it was published to, as it came."""
+        return self.origin[2 : 2 + self.origin[1]]
+
+    @property
+    def routing_key(self) -> bytes:
+        """The routing key that it was published with, as it came."""
+        return self.origin[3 + self.origin[1] :]
+
+    @property
+    def delivery_info(self) -> dict[str, Any]:
+        """Where it comes from.
+
+        :raises InvalidProperties: the exchange or the routing key is not UTF-8.
+        """
+        try:
+            return {
+                'delivery_tag': self.delivery_tag,
+                'redelivered': self.redelivered,
+                'exchange': self.exchange.decode(),
+                'routing_key': self.routing_key.decode(),
+            }
+        except UnicodeDecodeError:
+            raise InvalidProperties('exchange or routing key: not UTF-8') from None
+
+    # May be called in any thread.
+
+    def ack(self) -> None:
+        """Acknowledge it."""
+        self._channel.settle(ACK, self.delivery_tag, False)
+
+    def reject(self) -> None:
+        """Reject it."""
+        self._channel.settle(REJECT, self.delivery_tag, False)
+
+    def requeue(self) -> None:
+        """Put it back in its queue."""
+        self._channel.settle(REJECT, self.delivery_tag, True)
+
+
+class Oversized(Delivery):
+    """A message whose body was too large to be kept: it is empty here."""
+
+    __slots__ = ('_announced',)
+
+    def __init__(self, *of_any: Any, announced: int) -> None:
+        super().__init__(*of_any)
+        self._announced = announced
+
+    @property
+    def announced(self) -> int:
+        """The size that the body had, in bytes."""
+        return self._announced
+
+
+@lru_cache(maxsize=256)
+def _text(data: bytes) -> str:
+    """A short string that many messages have in common, with its length before it."""
+    if data[0] >= len(data):
+        raise InvalidProperties('content type or encoding: cut short')
+    try:
+        return data[1:].decode()
+    except UnicodeDecodeError:
+        raise InvalidProperties('content type or encoding: not UTF-8') from None
+
+
+class Mould:
+    """Takes apart, in one step each, deliveries of the shape of another.
+
+    They are of the same consumer, exchange and routing key, and have properties of the same
+    length. What is the same in all of them is compared and not looked into.
+
+    :param data: has the other one.
+    :param places: where in it the method's frame, the delivery tag, the header's frame and the
+        body's begin.
+    :param consumer: gets the deliveries.
+    """
+
+    __slots__ = (
+        '_channel', '_consumer', '_head', '_middle', '_origin', '_size', '_tail', '_unpack',
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        data: bytes,
+        places: tuple[int, int, int, int],
+        channel: Any,
+        consumer: Callable[[Delivery], None],
+    ) -> None:
+        start, tag, header, body = places
+        length = header + 11  # of the body, behind the class and the weight
+        struct = Struct(f'>{tag - start}sQ{length - tag - 8}sQ{body - length - 9}s4sI')
+        self._channel = channel
+        self._consumer = consumer
+        self._unpack = struct.unpack_from
+        self._size = struct.size
+        self._head, _, self._middle, _, _, self._tail, _ = self._unpack(data, start)
+        self._origin = data[tag + 8 : header - 1]
+
+    def take(self, data: bytes, position: int) -> int:
+        """Hand over the complete deliveries that follow each other; where the last one ends."""
+        channel, consumer, unpack, size = self._channel, self._consumer, self._unpack, self._size
+        head, middle, tail, origin = self._head, self._middle, self._tail, self._origin
+        end = len(data)
+        while position + size < end:
+            its_head, tag, its_middle, length, packed, its_tail, again = unpack(data, position)
+            body = position + size
+            after = body + length
+            if its_middle != middle or its_head != head or its_tail != tail or again != length:
+                break
+            if not length or after >= end or data[after] != FRAME_END:
+                break
+            consumer(Delivery(channel, tag, origin, packed, data[body:after]))
+            position = after + 1
+        return position
+
+
+class Deliveries:
+    """Hands over deliveries whose frames are all there, in one step each.
+
+    :ivar consumers: by the number of a channel and a consumer tag: the channel, and who gets the
+        deliveries. Set it by :meth:`direct`.
+    """
+
+    def __init__(self) -> None:
+        self.consumers: dict[tuple[int, bytes], Consumer] = {}
+        self._shape: tuple[int, int, bytes] | None = None  # of the delivery before
+        self._mould: Mould | None = None
+
+    def direct(self, consumers: Mapping[tuple[int, bytes], Consumer]) -> None:
+        """Hand over to these, too, or instead, from now on."""
+        self.consumers.update(consumers)
+        self._shape = self._mould = None
+
+    def of(self, channel: int) -> dict[tuple[int, bytes], Consumer]:
+        """The consumers of one channel."""
+        return {key: found for key, found in self.consumers.items() if key[0] == channel}
+
+    def forget(self, channel: int) -> None:
+        """The channel is closed."""
+        for key in self.of(channel):
+            del self.consumers[key]
+        self._shape = self._mould = None
+
+    def take(self, data: bytes, position: int) -> int:
+        """Hand over the complete deliveries that follow each other.
+
+        :param position: where in *data* a frame begins.
+        :returns: where the first frame begins that is none of such a delivery.
+        """
+        after = -1
+        while position != after:
+            after = position
+            if self._mould is not None:
+                after = self._mould.take(data, position)
+            position = self._take_one(data, after)
+        return position
+
+    def _take_one(self, data: bytes, position: int) -> int:
+        """Hand over one, if a complete one begins there; returns where it ends.
+
+        What is not as it should be is left to :class:`Contents`, which says so.
+        """
+        end = len(data)
+        if end - position <= SHORTEST_DELIVERY:
+            return position
+        kind, number, size, method, length = _deliver_frame(data, position)
+        header = position + size + OVERHEAD
+        if method != DELIVER or kind != METHOD or end - header < SHORTEST_HEADER:
+            return position
+        tag = position + 12 + length
+        consumer = self.consumers.get((number, data[position + 12 : tag]))
+        kind, header_number, size, its_class, length = _header_frame(data, header)
+        body = header + size + OVERHEAD
+        after: int = body + length + OVERHEAD
+        if kind != HEADER or header_number != number or its_class != CONTENT_CLASS:
+            return position
+        if after > end or not length or size < HEADER_START + 2 or consumer is None:
+            return position
+        if _frame(data, body) != (BODY, number, length):
+            return position
+        if not data[header - 1] == data[body - 1] == data[after - 1] == FRAME_END:
+            return position
+        origin = data[tag + 8 : header - 1]
+        key = 2 + origin[1]
+        if key + 1 + origin[key] != len(origin):
+            return position
+        channel, on_delivery = consumer
+        shape = header - position, body - header, origin
+        # Two in a row that are alike are a rule.
+        if shape != self._shape:
+            self._shape, self._mould = shape, None
+        else:
+            self._mould = Mould(data, (position, tag, header, body), channel, on_delivery)
+        packed = data[header + 19 : body - 1]
+        on_delivery(
+            Delivery(channel, _tag(data, tag)[0], origin, packed, data[body + 7 : after - 1])
+        )
+        return after
+
+
+class Content:
+    """A message whose frames are still coming.
+
+    :ivar bytes method: the payload of its method's frame.
+    :ivar bytes packed: its properties.
+    :ivar int announced: the size of its body, in bytes.
+    """
+
+    __slots__ = ('_body', '_is_kept', '_missing', 'announced', 'method', 'packed')
+
+    def __init__(self, method: bytes) -> None:
+        self.method = method
+        self.packed = b''
+        self.announced = -1  # until the header has come
+        self._missing = 0
+        self._is_kept = True
+        self._body = bytearray()
+
+    def add(self, kind: int, payload: bytes, most: int) -> bool:
+        """Add a frame; returns whether it was the last.
+
+        :param most: bytes of a body that is kept.
+        :raises UnexpectedFrame: it is none of this message's.
+        """
+        if kind == HEADER and self.announced < 0:
+            self._add_header(payload, most)
+        elif kind == BODY and 0 < len(payload) <= self._missing:
+            self._missing -= len(payload)
+            if self._is_kept:
+                self._body += payload
+        else:
+            raise UnexpectedFrame(
+                f'a frame of type {kind} and {len(payload)} bytes in the midst of a message'
+            )
+        return not self._missing
+
+    def _add_header(self, payload: bytes, most: int) -> None:
+        its_class, size = _header(payload)
+        if its_class != CONTENT_CLASS or size > LONGEST_BODY or len(payload) < HEADER_START + 2:
+            raise UnexpectedFrame('a content header that is none of a message')
+        self.packed = payload[HEADER_START:]
+        self.announced = self._missing = size
+        self._is_kept = size <= most
+
+    @property
+    def consumer_tag(self) -> bytes:
+        """Whom it is delivered to, where its method is :data:`DELIVER`."""
+        return self.method[5 : 5 + self.method[4]]
+
+    @property
+    def reply(self) -> tuple[int, bytes]:
+        """Why it has come back, where its method is :data:`RETURN`: a code and a text."""
+        return _code(self.method, 4)[0], self.method[7 : 7 + self.method[6]]
+
+    def delivery(self, channel: Any) -> Delivery:
+        """The message, complete.
+
+        :raises UnexpectedFrame: its method does not say where it comes from.
+        """
+        method, tag = self.method, 0
+        if method.startswith(RETURN):
+            origin = b'\0' + method[7 + method[6] :]
+        else:
+            place, end = (5 + method[4], None) if method.startswith(DELIVER) else (4, -4)
+            tag = _tag(method, place)[0]
+            origin = method[place + 8 : end]
+        if not is_origin(origin):
+            raise UnexpectedFrame('a message that does not say where it comes from')
+        if self._is_kept:
+            return Delivery(channel, tag, origin, self.packed, bytes(self._body))
+        return Oversized(channel, tag, origin, self.packed, b'', announced=self.announced)
+
+
+class Contents:
+    """The messages whose frames are still coming, at most one on each channel.
+
+    :param most: bytes of a body that is kept. Of a larger one nothing is kept, so that memory is
+        bounded whatever is announced, and whatever comes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[int, Content] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, channel: int) -> bool:
+        return channel in self._open
+
+    def begin(self, channel: int, method: bytes) -> None:
+        """A method has come, behind which a header follows."""
+        self._open[channel] = Content(method)
+
+    def add(self, kind: int, channel: int, payload: bytes) -> Content | None:
+        """Add a frame; the message if it was its last.
+
+        :raises UnexpectedFrame: no frame of this type is expected.
+        """
+        content = self._open.get(channel)
+        if content is None:
+            raise UnexpectedFrame(f'a frame of type {kind} that belongs to no message')
+        if not content.add(kind, payload, self._most):
+            return None
+        return self._open.pop(channel)
+
+    def forget(self, channel: int) -> None:
+        """The channel is closed."""
+        self._open.pop(channel, None)
+
+
+def is_origin(data: bytes) -> bool:
+    """Whether it is a byte and two short strings, and nothing else."""
+    exchange = 2 + data[1] if len(data) > 1 else len(data)
+    return exchange < len(data) and exchange + 1 + data[exchange] == len(data)

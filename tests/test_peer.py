@@ -1,0 +1,140 @@
+"""What a peer says that no broker should."""
+
+from __future__ import annotations
+
+import struct
+import sys
+
+import pytest
+
+from clihelper.amqp.connection import Connection, Lost, Unreachable
+from clihelper.amqp.escaping import LONGEST, escaped
+from clihelper.amqp.frames import LARGEST_FRAME
+from clihelper.amqp.wire import Wire
+from clihelper.testing import Program
+from tests.faults import PROGRAM, write
+from tests.frames import delivery, frame, header, short
+from tests.peer import Peer
+
+EVIL = b'bye\r\nCRITICAL root: all is lost \x1b[2J\x07 caf\xe9 \xe2\x80\xae'
+SHOWN = r'bye\r\nCRITICAL root: all is lost \x1b[2J\x07 caf\xe9 \u202e'
+
+
+@pytest.mark.parametrize(
+    ('text', 'shown'),
+    [
+        ('', ''),
+        ('café', 'café'),
+        (EVIL, SHOWN),
+        (b'\x00', r'\x00'),
+        ('\ud800\N{LINE SEPARATOR}\N{NO-BREAK SPACE}', r'\ud800\u2028\xa0'),
+        ('\\', '\\'),
+    ],
+)
+def test_what_is_not_printable_is_escaped(text, shown):
+    assert escaped(text) == shown
+    assert escaped(shown) == shown
+
+
+@pytest.mark.parametrize('character', ['x', '\n', '\N{RIGHT-TO-LEFT OVERRIDE}', '\U000e0001'])
+def test_what_is_said_is_bounded(character):
+    assert len(escaped(character * 10**6)) == LONGEST
+    assert escaped(character * 10**6).endswith('...')
+
+
+def closing(signature, text, code=320):
+    return struct.pack('>HHH', *signature, code) + short(text) + bytes(4)
+
+
+@pytest.mark.parametrize('what', ['connection', 'channel'])
+def test_the_reason_of_a_close_is_escaped(what):
+    def refuse(peer, channel, payload):
+        if payload.startswith(struct.pack('>HH', 50, 10)):
+            signature, number = ((10, 50), 0) if what == 'connection' else ((20, 40), channel)
+            peer.send(frame(1, number, closing(signature, EVIL)))
+            return True
+        return False
+
+    with Peer(on_method=refuse) as peer:
+        connection = Connection([peer.url], 0, 'test')
+        connection.open()
+        channel = connection.channel()
+        with pytest.raises(Lost) as lost, connection.guard():
+            channel.queue_declare('q')
+        assert str(lost.value) == f'320 {SHOWN}'
+        assert lost.value.__cause__.reply_text == SHOWN
+        connection.drop()
+
+
+def test_how_one_may_log_in_is_escaped():
+    with Peer(mechanisms=EVIL.replace(b'\xe9', b'e')) as peer:
+        connection = Connection([peer.url], 0, 'test')
+        with pytest.raises(Unreachable) as unreachable:
+            connection.open()
+        assert 'bye\\r\\nCRITICAL, root' in str(unreachable.value)
+        assert str(unreachable.value).isprintable()
+
+
+def test_what_a_peer_says_is_one_line_of_the_log(tmp_path):
+    with Peer() as peer:
+        config = write(tmp_path, peer.url, 'q', heartbeat=0)
+        with Program([sys.executable, PROGRAM, '-c', config, '-f']) as program:
+            program.wait_ready(30)
+            peer.send(frame(1, 0, closing((10, 50), EVIL)))
+            program.wait_line('lost the broker: 320 bye')
+            program.wait_line('consuming q')
+            assert program.stop() == 0
+            said = [line for line in program.lines if 'all is lost' in line]
+            assert len(said) == 1
+            assert SHOWN in said[0]
+
+
+@pytest.mark.parametrize(
+    ('proposed', 'agreed'),
+    [(2**32 - 1, LARGEST_FRAME), (0, 131_072), (4096, 4096), (1, 4096), (300_000, 300_000)],
+)
+def test_the_size_of_frames_is_bounded(proposed, agreed):
+    with Peer(tune=(0, proposed, 0)) as peer:
+        wire = Wire(peer.url, 0, 5, 'test')
+        wire.connect()
+        assert wire.frame_max == agreed
+        [tune_ok] = [each for each in peer.methods if each.startswith(b'\0\x0a\0\x1f')]
+        assert struct.unpack_from('>HIH', tune_ok, 4)[1] == agreed
+        wire.collect()
+
+
+def test_a_consumer_takes_little_memory_whatever_is_announced(tmp_path):
+    """300 MB of a body of 2**62 bytes; and the next connection is as good as any."""
+    with Peer(tune=(0, 2**32 - 1, 0)) as peer:
+        config = write(tmp_path, peer.url, 'q', heartbeat=0)
+        with Program([sys.executable, PROGRAM, '-c', config, '-f']) as program:
+            program.wait_ready(30)
+            before = resident(program.pid)
+            method, _, _ = delivery(1, b'x', tag=peer.tag.decode())
+            peer.send(method, frame(2, 1, header(2**62, b'\0\0')))
+            piece = frame(3, 1, bytes(LARGEST_FRAME - 8))
+            for _ in range(300):
+                peer.send(piece)
+            grown = resident(program.pid) - before
+            peer.send(frame(2, 1, header(2**63, b'\0\0')))
+            program.wait_line('lost the broker')
+            program.wait_line('consuming q')
+            assert program.stop() == 0
+            assert grown < 16_000_000
+
+
+def resident(pid):
+    """Bytes of memory that a process has."""
+    with open(f'/proc/{pid}/statm') as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_a_body_of_two_to_the_63_is_a_corrupt_frame(tmp_path):
+    with Peer() as peer:
+        config = write(tmp_path, peer.url, 'q', heartbeat=0)
+        with Program([sys.executable, PROGRAM, '-c', config, '-f']) as program:
+            program.wait_ready(30)
+            method, _, _ = delivery(1, b'x', tag=peer.tag.decode())
+            peer.send(method, frame(2, 1, header(2**63, b'\0\0')))
+            program.wait_line('lost the broker: .*a content header that is none')
+            assert program.stop() == 0
