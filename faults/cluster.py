@@ -49,7 +49,7 @@ WORK = 0.005
 FAILING = 50
 """each message of so many is run twice: it waits for its second run in a queue of the cluster"""
 
-AHEAD = 1000
+AHEAD = 500
 """messages that the publisher may be ahead, so that there is something to consume without it"""
 
 INTERRUPTION = 0.25
@@ -189,7 +189,7 @@ class Outages:
         """The index of the node that the consumer says it consumes from, if it does."""
         with open(self._path('consumer.log'), 'a+') as file:
             file.seek(0)
-            lines = [line for line in file if re.search('consuming |lost the broker|no broker', line)]
+            lines = [line for line in file if re.search(r'consuming |(lost the|no) broker', line)]
         found = re.search(r'consuming .*:(\d+)/', lines[-1]) if lines else None
         ports = [proxy.port for proxy in self._proxies]
         return None if found is None else ports.index(int(found[1]))
