@@ -386,7 +386,7 @@ def test_a_quorum_queue_waits_for_as_long_as_a_handler_may_take(
     with kombu.Connection(hasty.url()) as connection, connection.channel() as channel:
         with consuming(path) as program:
             send(channel, queue_name, 'sleep 3')
-            program.wait_line("slept")
+            program.wait_line('slept')
             send(channel, queue_name, 'nothing')
             program.wait_line("run 1 of 'nothing'")
             runs = [line for line in program.lines if "of 'sleep 3'" in line]
