@@ -187,7 +187,7 @@ class Topology:
     def declare_retries(self, declarer: Declarer, queue: str, milliseconds: int) -> bool:
         """Declare, or verify, the queue that keeps messages for so long and gives them back.
 
-        :returns: whether it is known not to have been there before.
+        :returns: whether it was not there before, or may not have been.
         :raises clihelper.errors.UnavailableError: it is not as declared.
         """
         name = self.name_of_retries(queue, milliseconds)
@@ -198,7 +198,8 @@ class Topology:
         if not self._declare:
             declarer.queue('AMQP.retry, with declare: false', name, options, False)
             return False
-        is_new = not declarer.has_queue('AMQP.retry', name)
+        # RabbitMQ 4 fails (541) to say "no queue" where the name is long and not ASCII.
+        is_new = not name.isascii() or not declarer.has_queue('AMQP.retry', name)
         _declare_lasting_retries(declarer, name, options)
         return is_new
 
