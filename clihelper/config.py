@@ -506,8 +506,9 @@ def _check_tls(root: Mapping, tls: dict[str, Any], url: str | list[str], faults:
     }
     if tls['key'] and not tls['certificate']:
         ineffective['key'] = 'a key, but no certificate'
-    if tls['ca'] and tls['verify'] is False:
-        ineffective['ca'] = 'has no effect: verify is false'
+    for name in ('ca', 'strict'):
+        if tls[name] and tls['verify'] is False:
+            ineffective[name] = 'has no effect: verify is false'
     for name, text in ineffective.items():
         keys: Keys = ('AMQP', 'tls', name)
         faults.at(_value(root, keys), keys, text)

@@ -238,9 +238,23 @@ class Address(Text):
 
 
 class BrokerURL(Text):
-    """Where a broker is (https://www.rabbitmq.com/docs/uri-spec). It may hold a password."""
+    """Where a broker is (https://www.rabbitmq.com/docs/uri-spec). It may hold a password.
+
+    Of what stands behind a question mark only ``heartbeat`` has an effect, for AMQP; other
+    parameters that libraries and brokers know are keys here.
+    """
 
     secret = True
+    _INSTEAD = {
+        'tls.ca': ('ca_certs', 'cacertfile', 'cafile', 'ssl_ca_certs'),
+        'tls.certificate': ('certfile', 'ssl_certfile'),
+        'tls.key': ('keyfile', 'ssl_keyfile'),
+        'tls.server_name': ('server_hostname', 'server_name_indication'),
+        'tls.verify': ('no_verify_ssl', 'ssl_cert_reqs', 'verify'),
+        'tls': ('ssl', 'ssl_options'),
+        'prefetch': ('prefetch', 'prefetch_count'),
+    }
+    """The keys of ``AMQP`` that stand for parameters."""
     _AMQP = ('amqp', 'amqps', 'pyamqp')
     _OTHERS = ('memory', 'redis', 'rediss', 'filesystem', 'sqs')
 
@@ -260,10 +274,30 @@ class BrokerURL(Text):
         if not port or (port.group(1) and not 0 < int(port.group(1)) < 65536):
             raise Unfit('a URL whose port is from 1 to 65535 (in a password / is %2F, : is %3A,'
                         ' @ is %40)')
+        self._check_parameters(rest.partition('#')[0].partition('?')[2])
         vhost = re.sub('%[0-9A-Fa-f]{2}', '%', rest.partition('?')[0].partition('/')[2])
         if (utf8_size(vhost) or 0) > LONGEST_NAME:
             raise Unfit(f'a URL whose virtual host has at most {LONGEST_NAME} bytes')
         return url
+
+    def _check_parameters(self, query: str) -> None:
+        seen: set[str] = set()
+        for parameter in filter(None, query.split('&')):
+            name, equals, value = parameter.partition('=')
+            if name != 'heartbeat' or name in seen:
+                hint = self._hint(name) if equals else ''
+                raise Unfit(f'a URL with no parameter but one heartbeat{hint}')
+            if not re.fullmatch(r'[0-9]{1,5}(\.[0-9]{1,9})?', value) or float(value) > 65535:
+                raise Unfit('a URL whose heartbeat is a number from 0 to 65535')
+            seen.add(name)
+
+    def _hint(self, name: str) -> str:
+        if not re.fullmatch('[A-Za-z][A-Za-z0-9_.-]{0,40}', name) or name == 'heartbeat':
+            return ''
+        for key, names in self._INSTEAD.items():
+            if name.lower() in names:
+                return f': use AMQP.{key} instead of {name}'
+        return f': there is no key for {name}'
 
 
 # Types of several values
@@ -557,6 +591,9 @@ TLS = Table(
         'in the file of ``certificate``'),
     Key('verify', BOOLEAN, True,
         "Whether the broker's certificate must be valid and of the host's name."),
+    Key('strict', BOOLEAN, False,
+        'Whether certificates must also have each extension that :rfc:`5280` asks for. Those of an'
+        ' authority made by ``openssl req -x509`` alone do not.'),
     Key('server_name', Either(Nothing(), Text('a host name'), words='a host name or null'), None,
         'The name that the certificate is to be of.', 'the host in ``url``'),
 )
