@@ -15,7 +15,7 @@ from clihelper.amqp.connection import Connection
 from clihelper.amqp.declarer import Declarer
 from clihelper.amqp.retries import Waiting, step
 from clihelper.amqp.settlement import LONGEST_DELAY
-from clihelper.amqp.topology import AT_LEAST_ONCE, UNUSED, Topology
+from clihelper.amqp.topology import AT_LEAST_ONCE, NOT_KEPT, UNUSED, Topology
 from clihelper.amqp.wire import Wire
 from clihelper.testing import Program
 from tests.broker import Broker
@@ -28,9 +28,18 @@ KEPT = {'durable': True, 'auto_delete': False}
 
 @pytest.fixture(scope='module')
 def impatient():
-    """A broker that soon gives back again what a queue had no room for; by default after 3 min."""
-    soon = '[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 1000}]}].'
-    with Broker(advanced_config=soon) as broker:
+    """A broker that waits 1 s for what takes minutes by default.
+
+    That is for an acknowledgement, and until it gives back again what a queue had no room for.
+    """
+    limits = {
+        'consumer_timeout': 1000,
+        'channel_tick_interval': 500,
+        'quorum_tick_interval': 500,
+        'dead_letter_worker_publisher_confirm_timeout': 1000,
+    }
+    terms = ', '.join(f'{{{name}, {value}}}' for name, value in limits.items())
+    with Broker(advanced_config=f'[{{rabbit, [{terms}]}}].') as broker:
         yield broker
 
 
@@ -147,8 +156,7 @@ def test_a_retry_queue_of_an_earlier_version_is_used_as_it_is(configure, channel
         send(channel, queue_name, 'fail 1')
         program.wait_line(
             f"AMQP.retry: x-queue-type is classic instead of quorum in the queue '{name}' that"
-            ' exists, which is used as it is until you delete it: a message is lost if there is'
-            ' no room for it in its queue when it comes back'
+            f' exists, which is used as it is until you delete it: {NOT_KEPT}'
         )
         program.wait_line("run 2 of 'fail 1'")
         assert program.stop() == 0
@@ -366,24 +374,16 @@ def test_a_stream_is_found_out_where_nothing_is_declared(broker, channel, queue_
 # How long a handler may take.
 
 
-@pytest.fixture(scope='module')
-def hasty():
-    """A broker that waits 1 s for an acknowledgement if it is not told otherwise."""
-    limits = '{consumer_timeout, 1000}, {channel_tick_interval, 500}, {quorum_tick_interval, 500}'
-    with Broker(advanced_config=f'[{{rabbit, [{limits}]}}].') as broker:
-        yield broker
-
-
 @pytest.mark.parametrize('more', ['  handler_timeout: 60\n', ''])
 def test_a_quorum_queue_waits_for_as_long_as_a_handler_may_take(
-    configure, hasty, queue_name, more
+    configure, impatient, queue_name, more
 ):
     """From RabbitMQ 4.3 on; before that, only the broker's operator says how long."""
     section = f'  queues: {{NAME: {{arguments: {{x-queue-type: quorum}}}}}}\n{more}'
-    with wire(hasty) as connection:
+    with wire(impatient) as connection:
         is_told = Declarer(connection.channel(), ()).version >= (4, 3) and bool(more)
-    path = configure(section, hasty.url())
-    with kombu.Connection(hasty.url()) as connection, connection.channel() as channel:
+    path = configure(section, impatient.url())
+    with kombu.Connection(impatient.url()) as connection, connection.channel() as channel:
         with consuming(path) as program:
             send(channel, queue_name, 'sleep 3')
             program.wait_line('slept')

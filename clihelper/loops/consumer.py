@@ -15,6 +15,7 @@ import time
 from collections import deque
 from functools import partial
 
+from clihelper.amqp import risks
 from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.connection import (
     CONNECT_TIMEOUT,
@@ -217,6 +218,9 @@ class ConsumerLoop(Loop):
         """The broker has confirmed every consumer: ready."""
         if not self._topology.queues:
             LOGGER.warning('AMQP.queues names no queue: there is nothing to consume')
+        if not self._was_consuming and self._connection.expires:
+            for line in risks.warnings(self._topology):
+                LOGGER.warning('%s', line)
         self._consuming_since = time.monotonic()
         self._pulse = 0.0
         if self._ticks is not None:
