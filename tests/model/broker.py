@@ -13,7 +13,7 @@ from tests.model.plan import QUEUES
 LIMIT = 20
 """deliveries in vain, after which a quorum queue drops a message"""
 
-MOST, MOST_DEAD = 100, 5
+MOST, MOST_DEAD = 100, 2
 """messages that a queue, and a queue of dead letters, takes; what is published then is refused"""
 
 LOST = (OSError, amqp.AMQPError)

@@ -46,7 +46,7 @@ class Trial:
     :param folder: for the programs and their journal.
     :param broker: one that was started with :data:`ADVANCED_CONFIG`.
     :param seed: of the plan and of the faults.
-    :param messages: how many to publish at most.
+    :param messages: how many to publish, or some more.
     :param faults: how many faults to cause at most: the first that is reached ends the trial.
     :param stalled: seconds in which nothing becomes of any message, after which the rest is left
         where it is.
@@ -110,7 +110,7 @@ class Trial:
     def _cause_faults(self) -> None:
         due = 0.0
         while (len(self.faults.done) < self._most
-               and max(self._next.values()) < self._messages):
+               and sum(self._next.values()) // len(QUEUES) < self._messages):
             if time.time() > due:
                 self.faults.cause()
                 due = time.time() + self._chance.uniform(*BETWEEN)
@@ -183,8 +183,6 @@ class Trial:
     def _publish(self, queue: str, count: int) -> None:
         for _ in range(count):
             number = self._next[queue]
-            if number >= self._messages:
-                return
             try:
                 if not self._link.publish(queue, number):
                     return
