@@ -149,7 +149,7 @@ class TornadoLoop(Loop):
 def _current_io_loop() -> IOLoop:
     """The program's IOLoop, which is made if it has none yet."""
     with warnings.catch_warnings():
-        # Python 3.12 and 3.13 warn when Tornado before 6.5 asks asyncio for one that is not there.
+        # Python 3.12 and 3.13 warn when Tornado asks asyncio for one that is not there yet.
         warnings.filterwarnings('ignore', 'There is no current event loop', DeprecationWarning)
         return IOLoop.current()
 
