@@ -295,16 +295,16 @@ class Connection:
         """The seconds to wait, when it has been lost or not been made, before it is opened again.
 
         They grow with each attempt, connected or not, and begin anew when the broker has served
-        for :data:`STABLE` seconds; see :class:`Backoff`. After one that has refused the next
-        address is tried.
+        for :data:`STABLE` seconds; see :class:`Backoff`. While there is an address that has not
+        been tried in this round, it is tried at once.
         """
+        if self.has_untried:
+            return 0.0
         now = time.monotonic()
         if now - self._served > STABLE:
             self._healthy = now
             self._backoff.reset()
         self._served = float('inf')
-        if self._refused:
-            self._next += 1  # perhaps another one does not
         return self._backoff.next(self.since_healthy, refused=self._refused)
 
     @property
