@@ -83,7 +83,7 @@ FRAME_TIMEOUT = 10.0
 """seconds within which a frame has to be there to its end, or two heartbeats if that is longer"""
 
 KEPT_BODIES = 4
-"""times ``AMQP.max_body`` that a body may be large and is kept all the same: as a dead letter"""
+"""how many times ``AMQP.max_body`` a body may have and is still kept, for a dead letter"""
 
 LEAST_KEPT = 128 * 1024 * 1024
 """bytes of a body that are kept in any case: what RabbitMQ before 4.0 takes from publishers, if
@@ -552,18 +552,15 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             return
         if method == RETURN:
             self._on_return(number, content, delivery)
-            return
-        consumer = pending = None
-        if method == DELIVER:
-            consumer = self._deliveries.consumers.get((number, content.consumer_tag))
+        elif method == DELIVER:
+            # One that is for nobody here goes back, as one that was got too late does.
+            key = (number, content.consumer_tag)
+            _, on_delivery = self._deliveries.consumers.get(key, (channel, Delivery.requeue))
+            on_delivery(delivery)
+        elif (answer := channel._pending.pop(spec.Basic.GetOk, None)) is not None:
+            answer(spec.Basic.GetOk, delivery)
         else:
-            pending = channel._pending.pop(spec.Basic.GetOk, None)
-        if consumer is not None:
-            consumer[1](delivery)
-        elif pending is not None:
-            pending(spec.Basic.GetOk, delivery)
-        else:
-            delivery.requeue()  # it is for nobody here
+            delivery.requeue()
 
     def _on_return(self, number: int, content: Content, delivery: Delivery) -> None:
         code, text = content.reply
