@@ -562,6 +562,16 @@ def test_looking_changes_neither_the_letters_nor_their_order(looked_at):
     assert desk.bodies(desk.dead) == ['1', *(f'{number}' for number in range(3, 11))]
 
 
+def test_ctrl_c_changes_neither_the_letters_nor_their_order(looked_at):
+    desk = looked_at
+    for number in (2, 11) * 12:
+        with pytest.raises(KeyboardInterrupt), desk.letters() as letters:
+            for letter in letters.read(desk.dead, desk.queue):
+                if letter.position == number:
+                    raise KeyboardInterrupt
+    assert desk.bodies(desk.dead) == [f'{number}' for number in range(11)]
+
+
 def test_letters_that_come_while_others_are_looked_at_are_behind_them(looked_at):
     desk = looked_at
     with desk.letters() as letters:
