@@ -113,6 +113,11 @@ class Processor:
         self._acknowledger = None
         self.rest()
 
+    @property
+    def lowest_unsettled(self) -> int:
+        """The delivery tag below which all messages are settled."""
+        return 0 if self._acknowledger is None else self._acknowledger.lowest_unsettled
+
     # One message.
 
     def handle(self, message: Message) -> None:
