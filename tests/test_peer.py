@@ -103,6 +103,43 @@ def test_the_size_of_frames_is_bounded(proposed, agreed):
         wire.collect()
 
 
+@pytest.mark.parametrize(
+    ('query', 'key', 'proposed', 'agreed'),
+    [
+        ('', 10, 60, 10),
+        ('?heartbeat=5', 10, 60, 5),
+        ('?heartbeat=20.5', 10, 60, 21),
+        ('?heartbeat=0', 10, 60, 0),
+        ('?heartbeat=5', 0, 60, 5),
+        ('?heartbeat=5', 10, 3, 3),
+        ('?heartbeat=5', None, 60, 0),  # nobody looks after the connection while it is idle
+    ],
+)
+def test_the_heartbeat_of_a_url_wins(query, key, proposed, agreed):
+    with Peer(tune=(0, 131072, proposed)) as peer:
+        connection = Connection(['amqp://127.0.0.1:1', peer.url + query], key, 'test')
+        connection.open_any()
+        [tune_ok] = [each for each in peer.methods if each.startswith(b'\0\x0a\0\x1f')]
+        assert struct.unpack_from('>HIH', tune_ok, 4)[2] == agreed
+        connection.drop()
+
+
+def test_a_broker_that_refuses_what_it_proposes_itself_is_reported():
+    """RabbitMQ 4.1 and later with ``frame_max = 4096`` in its configuration."""
+    def refuse(peer, channel, payload):
+        opening = payload.startswith(b'\0\x0a\0\x28')
+        if opening:
+            peer.hang_up()
+        return opening
+
+    for proposed, said in ((4096, 'after proposing a frame_max of 4096; RabbitMQ 4.1'),
+                           (8192, 'the broker has closed the connection|reset by peer')):
+        with Peer(tune=(0, proposed, 0), on_method=refuse) as peer:
+            connection = Connection([peer.url], 0, 'test')
+            with pytest.raises(Unreachable, match=said):
+                connection.open()
+
+
 def test_a_consumer_takes_little_memory_whatever_is_announced(tmp_path):
     """300 MB of a body of 2**62 bytes; and the next connection is as good as any."""
     with Peer(tune=(0, 2**32 - 1, 0)) as peer:

@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import os
+import re
 import time
 
 from clihelper.amqp import forks
@@ -108,7 +109,8 @@ class Connection:
     """A connection to the first of several brokers that answers.
 
     :param urls: tried in turn.
-    :param heartbeat: seconds; 0 for none.
+    :param heartbeat: seconds, where a URL does not say otherwise (``?heartbeat=5``); 0: none.
+        None: none in any case.
     :param name: of the program, for the broker's operator.
     :param tls: the section ``AMQP.tls``; by default its defaults.
     :param options: ``AMQP.transport_options``.
@@ -129,7 +131,7 @@ class Connection:
         urls = [url] if isinstance(url, str) else url
         return cls(
             urls,
-            section['heartbeat'] if heartbeat else 0,
+            section['heartbeat'] if heartbeat else None,
             name,
             section['tls'],
             section['transport_options'],
@@ -139,7 +141,7 @@ class Connection:
     def __init__(
         self,
         urls: Sequence[str],
-        heartbeat: float,
+        heartbeat: float | None,
         name: str,
         tls: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -150,7 +152,7 @@ class Connection:
         self._blocked = ''
         self._urls = urls
         self._transports = [_transport(url) for url in urls]  # imported while all else is
-        self._heartbeat = math.ceil(heartbeat)  # whole seconds on the wire
+        self._heartbeat = heartbeat
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._tls = tls or TLS.defaults()
         self._options = options
@@ -202,7 +204,7 @@ class Connection:
         self._failed += 1
         link = self._transports[index](
             url,
-            self._heartbeat,
+            self._heartbeat_of(url),
             CONNECT_TIMEOUT,
             self._name,
             self._tls,
@@ -226,6 +228,13 @@ class Connection:
         self._link = link
         self._failed = 0
         self._healthy = time.monotonic()
+
+    def _heartbeat_of(self, url: str) -> int:
+        """The whole seconds that AMQP has; the URL has been validated."""
+        if self._heartbeat is None:
+            return 0
+        found = re.search(r'[?&]heartbeat=([0-9.]+)', url)
+        return math.ceil(float(found[1]) if found else self._heartbeat)
 
     def open_any(self) -> None:
         """Connect to the first address that answers; raises as :meth:`open` does of the last."""

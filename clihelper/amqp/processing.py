@@ -91,7 +91,6 @@ class Processor:
         self._record = Record(host.hand, section) if host.hand is not None else None
         self._postponed = Postponed()
         self._acknowledger: Acknowledger | None = None
-        self._channel: Any = None
         self._round = 0
         # What handlers, or threads of theirs, have settled and handle() has not seen yet.
         self._told: dict[Message, Outcome] = {}
@@ -111,7 +110,7 @@ class Processor:
         self._told.clear()
         self._postponed.clear()
         self._retry_queues.reset()
-        self._acknowledger = self._channel = None
+        self._acknowledger = None
         self.rest()
 
     # One message.
@@ -210,11 +209,19 @@ class Processor:
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
         if outcome is Outcome.REQUEUE:
-            self._settle_by_itself(message, outcome)
+            self._requeue(message)
         elif outcome is Outcome.RETRY:
             self._run_later(message, error, settlement.delay(error, message.attempts, self._retry))
         else:
             self._dead_letter(message, error)
+
+    def _requeue(self, message: Message) -> None:
+        """Return the message to its queue; to a stream it cannot be returned."""
+        if not self._topology.is_stream(message.queue):
+            self._settle_by_itself(message, Outcome.REQUEUE)
+            return
+        queue = self._topology.return_queue(message.queue)
+        self._copy(message, queue, [message.renewal()], partial(self._hold, message, 0.0))
 
     def _run_later(self, message: Message, error: BaseException, seconds: float) -> None:
         """Have the message run again after so long."""
@@ -226,28 +233,28 @@ class Processor:
             seconds,
             exc_info=None if isinstance(error, Retry) else _bounded(error),
         )
-        queue = self._retry_queue(message, seconds)
-        if queue is None:
+        found = self._retry_queue(message, seconds)
+        if found is None:
             self._hold(message, seconds)
             return
+        queue, pause = found
         headers = settlement.run_headers(message.attempts, message.origin)
         hold = partial(self._hold, message, seconds)
-        self._copy(message, queue, [message.copy(headers)], hold)
+        copy = partial(self._copy, message, queue, [message.copy(headers)], hold)
+        if pause > 0:
+            self._keep(message)
+            self._postponed.put(copy, pause)
+        else:
+            copy()
 
-    def _retry_queue(self, message: Message, seconds: float) -> str | None:
-        """The queue in which a copy waits for its run; None: there is none."""
+    def _retry_queue(self, message: Message, seconds: float) -> tuple[str, float] | None:
+        """The queue in which a copy waits for its run, and when to publish it; None: none."""
         if not self._connection.expires:
             return None
         if seconds <= 0:
-            return self._topology.name_of(message.queue)
+            return self._topology.return_queue(message.queue), 0.0
         try:
-            with self._connection.guard():
-                # On a channel of its own: one that is refused something is closed.
-                if self._channel is None or not self._connection.has(self._channel):
-                    self._channel = self._connection.channel()
-                return self._retry_queues.queue(
-                    self._channel, self._connection.refusals, message.queue, seconds
-                )
+            return self._retry_queues.queue(self._connection, message.queue, seconds)
         except UnavailableError as refused:
             LOGGER.error('%s; the message waits in this process', refused)
             return None
@@ -439,7 +446,7 @@ class Processor:
                 deliveries.appendleft(message)
 
         self._forwarder.submit_all([
-            (message.raw, self._topology.name_of(message.queue), message.renewal(),
+            (message.raw, self._topology.return_queue(message.queue), message.renewal(),
              partial(on_settled, message))
             for message in near
         ])  # fmt: skip

@@ -29,7 +29,7 @@ from amqp import spec
 from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
-from clihelper.amqp import forks, publishing
+from clihelper.amqp import forks, names, publishing
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
@@ -53,7 +53,6 @@ from clihelper.amqp.frames import (
     settlement,
 )
 from clihelper.amqp.heartbeat import Heart
-from clihelper.amqp.names import look_up
 from clihelper.amqp.tls import hear_last_words, wrap
 from clihelper.schema import TLS
 
@@ -86,6 +85,10 @@ not told otherwise (``max_message_size``). So with its defaults no dead letter l
 
 PROPOSED_FRAME, SMALLEST_FRAME = 131_072, 4096
 """bytes of a frame: what RabbitMQ proposes, and what each peer has to take (AMQP 0-9-1, 4.2.3)"""
+
+LEAST_AGREED = 8192
+"""bytes of a frame below which RabbitMQ from 4.1 on agrees to nothing. If its configuration says
+so it proposes less all the same, refuses that and all else, and says why in its own log alone."""
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
@@ -180,6 +183,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._contents = Contents(max(KEPT_BODIES * max_body, LEAST_KEPT))
         self._data, self._position = b'', 0  # what was fetched, and where in it a frame begins
         self._returns: dict[int, OnReturn] = {}  # of channels, by number
+        self._proposed = 0  # frame_max
         self._write_lock = threading.Lock()
         self._write_timeout = WRITE_TIMEOUT
         self._deadline = 0.0
@@ -209,7 +213,15 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     def connect(self, callback: Callable[[], object] | None = None) -> None:
         """Connect; from then on the peer's silence is noticed."""
         self.begin_wait(None)
-        super().connect(callback)
+        try:
+            super().connect(callback)
+        except OSError as error:
+            if 0 < self._proposed < LEAST_AGREED:
+                raise ConnectionResetError(
+                    f'the broker has ended the connection after proposing a frame_max of'
+                    f' {self._proposed}; RabbitMQ 4.1 and later take none below {LEAST_AGREED}'
+                ) from error
+            raise
         if self.heartbeat:
             self._heart = Heart(self.sock, self.heartbeat, self._beat, self._on_silence)
 
@@ -220,6 +232,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
 
         The memory that a frame takes is bounded by what is agreed here.
         """
+        self._proposed = frame_max
         frame_max = max(min(frame_max or PROPOSED_FRAME, LARGEST_FRAME), SMALLEST_FRAME)
         super()._on_tune(channel_max, frame_max, server_heartbeat, argsig)
 
@@ -568,19 +581,8 @@ class _Unblocking:
         self.sock.setblocking(False)
 
     def _connect(self, host: bytes | str, port: int, timeout: float) -> None:
-        """Connect to the first address that answers, within *timeout* seconds in all."""
-        deadline = time.monotonic() + timeout
-        fault: OSError = TimeoutError('no address')
-        for family, kind, protocol, _, address in look_up(host, port, timeout):
-            self.sock = socket.socket(family, kind, protocol)
-            try:
-                self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-                self.sock.connect(address)
-                return
-            except OSError as error:
-                self.sock.close()
-                self.sock, fault = None, error
-        raise fault
+        """Connect to the address that answers first, within *timeout* seconds in all."""
+        self.sock = names.connect(host, port, timeout)
 
     def _shutdown_transport(self) -> None:
         """Leave at once: TLS would say goodbye, and wait for an answer."""

@@ -199,23 +199,19 @@ class ConsumerLoop(Loop):
 
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
-        self._channel = channel = self._connection.channel()
+        channel = self._connection.channel()
         delays = steps(self._section['retry'])
         with self._connection.guard():
-            self._topology.establish(
+            self._channel = channel = self._topology.establish(
                 channel, self._connection.refusals, delays, again=self._was_consuming
             )
             channel.basic_qos(0, self._section['prefetch'], False)
             self._processor.begin(
                 self._connection.acknowledger(channel, self._section['prefetch'])
             )
-            for queue in self._topology.queues:
-                self._connection.consume(
-                    channel,
-                    self._topology.name_of(queue),
-                    partial(self._on_delivery, queue),
-                    self._topology.consumer_arguments(queue),
-                )
+            for queue, name, arguments in self._topology.consumers:
+                on_delivery = partial(self._on_delivery, queue)
+                self._connection.consume(channel, name, on_delivery, arguments)
 
     def _begin(self) -> None:
         """The broker has confirmed every consumer: ready."""
