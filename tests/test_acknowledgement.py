@@ -76,7 +76,7 @@ def test_those_below_what_is_kept_go_together_and_those_above_alone():
 
     acknowledger.add_kept(4)
     acknowledger.flush()
-    assert channel.frames == [(4, True)]
+    assert channel.frames == [(4, False)]
     channel.unsettled.remove(6)  # rejected by itself
     acknowledger.release(6)
     acknowledger.add(8)

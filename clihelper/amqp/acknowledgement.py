@@ -106,6 +106,19 @@ class Acknowledger:
             self._alone.append(delivery_tag)
             return self._is_time()
 
+    def forget(self) -> None:
+        """Nothing is kept, and nothing pending: all that was not settled has been given back."""
+        with self._lock:
+            self._last = self._tag
+            self._alone = []
+            self._kept.clear()
+            self._bound = self._highest
+
+    def disown(self) -> None:
+        """In a child of the process: nothing is pending, and nobody holds the lock."""
+        self._lock = threading.Lock()
+        self.forget()
+
     def _release(self, delivery_tag: int) -> None:
         self._kept.discard(delivery_tag)
         if not self._kept:
