@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clihelper.amqp.connection import Lost
-from clihelper.amqp.refusal import FOR_GOOD, RESOURCE_LOCKED, Refused
+from clihelper.amqp.refusal import RESOURCE_LOCKED, Refused, is_for_good
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -211,9 +211,7 @@ class Declarer:
         try:
             return call(**arguments)
         except Exception as error:
-            if not isinstance(error, self._refusals) and (
-                getattr(error, 'reply_code', None) not in FOR_GOOD
-            ):
+            if not isinstance(error, self._refusals) and not is_for_good(error):
                 raise
             self._is_closed = True
             refused = Refused(place, error)
