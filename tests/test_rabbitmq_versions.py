@@ -100,3 +100,14 @@ def test_the_broker_is_asked_whether_it_permits_it(configure, channel, queue_nam
     else:
         with consuming(config) as program:
             program.wait_ready(30)
+
+
+def test_a_consumer_that_the_broker_cancels_is_told_with_what_may_be_the_reason(
+    configure, channel, queue_name
+):
+    """From RabbitMQ 4.3 on that happens at a time-out of a quorum queue, too."""
+    with consuming(configure('{}')) as program:
+        program.wait_ready(30)
+        channel.queue_delete(queue_name)
+        program.wait_line('lost the broker: it has cancelled a consumer: the queue was deleted')
+        program.wait_line(f'consuming {queue_name} ')

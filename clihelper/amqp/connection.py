@@ -45,6 +45,14 @@ class Unreachable(Exception):
     """No address answers as a broker does; the text has a line of why, without passwords."""
 
 
+BASIC_CANCEL = (60, 30)
+"""what the broker sends when it ends a consumer, with no reason"""
+
+CANCELLED = (
+    'it has cancelled a consumer: the queue was deleted, or a message was held for longer than'
+    ' consumer_timeout')
+
+
 class Lost(Exception):
     """The connection, or a channel of it, is of no use any more."""
 
@@ -514,5 +522,7 @@ def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> 
 
 def said(error: BaseException) -> str:
     """What *error* says, for a line of the log: the broker's own words where it has some."""
+    if getattr(error, 'method_sig', None) == BASIC_CANCEL:
+        return CANCELLED
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
     return escaped(f'{code} {text}' if code and text else str(error) or type(error).__name__)

@@ -163,8 +163,14 @@ class Message:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The same two as the headers of a copy, which is published to a queue by name."""
-        return {EXCHANGE: self.exchange, ROUTING_KEY: self.routing_key}
+        """The same two as the headers of a copy, which is published to a queue by name.
+
+        There are none where they cannot be decoded.
+        """
+        try:
+            return {EXCHANGE: self.exchange, ROUTING_KEY: self.routing_key}
+        except InvalidProperties:
+            return {}
 
     @property
     def reply_to(self) -> str | None:
