@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import time
 
 import pytest
 
@@ -63,6 +64,21 @@ def test_the_reason_of_a_close_is_escaped(what):
             channel.queue_declare('q')
         assert str(lost.value) == f'320 {SHOWN}'
         assert lost.value.__cause__.reply_text == SHOWN
+        connection.drop()
+
+
+def test_why_a_broker_takes_no_messages_is_escaped():
+    with Peer() as peer:
+        connection = Connection([peer.url], 0, 'test')
+        reasons = []
+        connection.on_blocked = reasons.append
+        connection.open()
+        peer.send(frame(1, 0, struct.pack('>HH', 10, 60) + short(EVIL)))
+        peer.send(frame(1, 0, struct.pack('>HH', 10, 61)))
+        while len(reasons) < 2:
+            connection.wait(time.monotonic() + 5)
+            connection.drain()
+        assert reasons == [SHOWN, '']
         connection.drop()
 
 

@@ -20,6 +20,7 @@ from clihelper.amqp.wire import Wire
 from clihelper.testing import Program
 from tests.broker import Broker
 from tests.faults import send, take
+from tests.proxy import Proxy
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'stubborn.py')
 
@@ -357,6 +358,28 @@ def test_what_waits_for_its_next_run_survives_the_program_that_reads_a_stream(
         program.wait_line("run 2 of 'later 1'")
         assert program.stop() == 0
         assert not [line for line in program.lines if "'nothing'" in line]
+
+
+def test_after_a_reconnection_a_stream_is_read_on(configure, broker, channel, queue_name):
+    """Not from the beginning, and not behind what has been published meanwhile."""
+    for offset in ('first', 'next'):
+        queue = f'{queue_name}.{offset}'
+        path = configure(STREAM.replace('NAME', queue).replace('first', offset))
+        with Proxy(broker.port) as proxy:
+            text = Path(path).read_text().replace(broker.url(), proxy.url)
+            Path(path).write_text(text + '  prefetch: 1\n')
+            with consuming(path) as program:
+                send(channel, queue, 'nothing 1')
+                send(channel, queue, 'fail 1')  # its copy is not published at once
+                program.wait_line("run 1 of 'fail 1'")
+                proxy.reset()
+                send(channel, queue, 'nothing 2')
+                program.wait_line('lost the broker')
+                program.wait_line("run 1 of 'fail 1'")
+                program.wait_line("run 1 of 'nothing 2'")
+                program.wait_line("run 2 of 'fail 1'")
+                assert program.stop() == 0
+                assert len([line for line in program.lines if "'nothing 1'" in line]) == 1
 
 
 def test_a_stream_is_found_out_where_nothing_is_declared(broker, channel, queue_name):

@@ -77,9 +77,15 @@ class Forwarder(Publisher):
     def submit_all(
         self, messages: Sequence[tuple[bytes, str, dict[str, Any] | bytes, OnSettled]]
     ) -> None:
-        """Publish several, as :meth:`submit` does, and wait for all of them together."""
+        """Publish several, as :meth:`submit` does, and wait for all of them together.
+
+        What cannot be encoded is refused, and the others are published.
+        """
         for message in messages:
-            self._publish(*message)
+            try:
+                self._publish(*message)
+            except (TypeError, ValueError) as error:
+                self._outcomes.append((message[-1], PublishError(str(error), refused=True)))
         self._wait()
         self._tell()
 

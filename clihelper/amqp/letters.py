@@ -320,9 +320,7 @@ class _Reader:
     def _renew_one(self, delivery: Any) -> bool:
         """Publish one letter anew; False: the broker does not take it, and it is held."""
         try:
-            _publish(
-                self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew
-            )
+            _publish(self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew)
         except PublishError as error:
             if error.unknown:
                 raise Lost(str(error)) from error
@@ -380,9 +378,10 @@ class Letters:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         try:
-            if error is None or _is_of_use(error):
+            # After Ctrl-C, too: a queue may count what a connection that ends has not given back.
+            if not isinstance(error, UnavailableError):
                 self._give_back()
-        except UnavailableError:
+        except Exception:
             if error is None:
                 raise
         finally:
@@ -462,11 +461,6 @@ class Letters:
 
     def _lost(self, lost: Lost) -> UnavailableError:
         return UnavailableError(f'AMQP.url: {self._connection.shown()}: {lost}')
-
-
-def _is_of_use(error: BaseException) -> bool:
-    """Whether the connection still is, when that error ends its use."""
-    return isinstance(error, Exception) and not isinstance(error, UnavailableError)
 
 
 def _reply_code(lost: Lost) -> int | None:

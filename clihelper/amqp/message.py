@@ -102,6 +102,12 @@ class Message:
         count = self._header('x-delivery-count')
         return count if isinstance(count, int) else 0
 
+    @property
+    def stream_offset(self) -> int | None:
+        """Where it is in a stream; None: it is of another queue."""
+        offset = self._header('x-stream-offset')
+        return offset if isinstance(offset, int) else None
+
     def _header(self, name: str) -> Any:
         """One header, whatever the others are; None where it is not there or not to be found."""
         packed = getattr(self.delivery, 'packed', None)
@@ -157,8 +163,14 @@ class Message:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The same two as the headers of a copy, which is published to a queue by name."""
-        return {EXCHANGE: self.exchange, ROUTING_KEY: self.routing_key}
+        """The same two as the headers of a copy, which is published to a queue by name.
+
+        There are none where they cannot be decoded.
+        """
+        try:
+            return {EXCHANGE: self.exchange, ROUTING_KEY: self.routing_key}
+        except InvalidProperties:
+            return {}
 
     @property
     def reply_to(self) -> str | None:

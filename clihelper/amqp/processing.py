@@ -113,6 +113,11 @@ class Processor:
         self._acknowledger = None
         self.rest()
 
+    @property
+    def lowest_unsettled(self) -> int:
+        """The delivery tag below which all messages are settled."""
+        return 0 if self._acknowledger is None else self._acknowledger.lowest_unsettled
+
     # One message.
 
     def handle(self, message: Message) -> None:
@@ -149,7 +154,7 @@ class Processor:
         if outcome is None:
             message.outcome = ACK
         if self._told:
-            outcome = self._pop_told(message)
+            outcome = self._pop_told(message) or outcome
         if outcome is None and error is None and reply is None:
             self._acknowledge(message)
         else:
@@ -187,11 +192,15 @@ class Processor:
         self, message: Message, error: BaseException | None, reply: _Reply | None
     ) -> None:
         """Settle one that has failed, or that has a reply."""
+        if error is not None:
+            self._attempt(message, self._fail, message, error)
+        elif reply is not None:
+            self._attempt(message, self._send_reply, message, reply)
+
+    def _attempt(self, message: Message, settle: Callable[..., None], *arguments: Any) -> None:
+        """Settle a message in some way. What that raises is a fault of this message, too."""
         try:
-            if error is not None:
-                self._fail(message, error)
-            elif reply is not None:
-                self._send_reply(message, reply)
+            settle(*arguments)
         except (Lost, StopNow, Interrupted):
             raise
         except BaseException as failure:
@@ -240,12 +249,13 @@ class Processor:
         queue, pause = found
         headers = settlement.run_headers(message.attempts, message.origin)
         hold = partial(self._hold, message, seconds)
-        copy = partial(self._copy, message, queue, [message.copy(headers)], hold)
+        copies = [message.copy(headers)]
         if pause > 0:
             self._keep(message)
-            self._postponed.put(copy, pause)
+            publish = partial(self._attempt, message, self._copy, message, queue, copies, hold)
+            self._postponed.put(publish, pause)
         else:
-            copy()
+            self._copy(message, queue, copies, hold)
 
     def _retry_queue(self, message: Message, seconds: float) -> tuple[str, float] | None:
         """The queue in which a copy waits for its run, and when to publish it; None: none."""
@@ -291,7 +301,7 @@ class Processor:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
         name = self._topology.lasting_name(message.queue)
-        ran = settlement.run_headers(runs, _origin(message))
+        ran = settlement.run_headers(runs, message.origin)
         full = settlement.dead_letter_headers(error, name, self._host.appname)
         short = settlement.shortest_dead_letter_headers(error, name)
         copies = [
@@ -331,7 +341,7 @@ class Processor:
             LOGGER.warning('the reply has nowhere to go: %s', failure)
             self._acknowledge(message)
 
-        refused = partial(self._fail, message)
+        refused = partial(self._attempt, message, self._fail, message)
         self._publish(_Copy(message, body, reply_to, [properties], refused, no_queue))
 
     # Copies
@@ -391,7 +401,8 @@ class Processor:
             if not copy.pause:
                 LOGGER.warning('not taken for now, and published again later: %s', failure)
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
-            self._postponed.put(partial(self._publish, copy), copy.pause)
+            publish = partial(self._attempt, message, self._publish, copy)
+            self._postponed.put(publish, copy.pause)
 
     def forget(self) -> None:
         """Everything that is not settled is delivered again, the message in hand too."""
@@ -577,14 +588,6 @@ def _reply(message: Message, answer: Any) -> _Reply:
     if message.correlation_id:
         properties['correlation_id'] = message.correlation_id
     return body, message.reply_to or '', properties
-
-
-def _origin(message: Message) -> dict[str, Any]:
-    """What a message was published to, as headers; nothing where that is not to be read."""
-    try:
-        return message.origin
-    except InvalidProperties:
-        return {}
 
 
 class LongText(Exception):

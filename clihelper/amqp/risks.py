@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clihelper.amqp.declarer import TYPE
 from clihelper.amqp.settlement import DELIVERY_LIMIT, renewal_threshold
-from clihelper.amqp.topology import NOT_KEPT, STREAM
+from clihelper.amqp.topology import NOT_KEPT, STREAM, STREAM_OFFSET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def risks_of(options: Options, own: bool) -> Iterator[Risk]:
 
 
 def _of_stream(options: Options) -> Iterator[Risk]:
-    if 'x-stream-offset' not in options['consumer_arguments']:
+    if STREAM_OFFSET not in options['consumer_arguments']:
         yield Risk(
-            'what is published while the program does not run is not read; x-stream-offset in'
-            ' consumer_arguments says where reading begins'
+            'what is published while the program does not run is not read;'
+            f' {STREAM_OFFSET} in consumer_arguments says where reading begins'
         )
 
 

@@ -57,6 +57,8 @@ NOT_KEPT = (
 )
 """what may happen without :data:`AT_LEAST_ONCE`"""
 
+STREAM_OFFSET = 'x-stream-offset'
+
 CONSUMER_TIMEOUT = 'x-consumer-timeout'
 
 KNOWS_CONSUMER_TIMEOUT = (4, 3)
@@ -103,6 +105,7 @@ class Topology:
         self._types = {label: type_of(options) for label, options in self._queues.items()}
         self._consumer_timeout = _consumer_timeout(section)
         self._version: tuple[int, ...] = ()
+        self._offsets: dict[str, int] = {}
 
     @property
     def entities(self) -> Entities:
@@ -123,7 +126,8 @@ class Topology:
         found: list[tuple[str, str, Options]] = []
         for label, options in self._queues.items():
             timeout = self._timeout_of(self._types[label])
-            arguments = {**timeout, **options['consumer_arguments']}
+            position = {STREAM_OFFSET: self._offsets[label]} if label in self._offsets else {}
+            arguments = {**timeout, **options['consumer_arguments'], **position}
             found.append((label, self._names[label], arguments))
             if self.is_stream(label):
                 found.append((label, self.return_queue(label), self._timeout_of(QUORUM)))
@@ -136,6 +140,10 @@ class Topology:
     def is_stream(self, queue: str) -> bool:
         """Whether the queue of that label is a stream: nothing can be returned to it."""
         return self._types[queue] == STREAM
+
+    def read_on(self, queue: str, offset: int) -> None:
+        """Consume the stream of that label from an offset on, from the next connection on."""
+        self._offsets[queue] = offset
 
     def return_queue(self, queue: str) -> str:
         """The name of the queue to which a message of that label's is published to be run again.

@@ -28,6 +28,7 @@ from clihelper.amqp.patience import POLL, Patience
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.retries import steps
 from clihelper.amqp.settlement import Outcome
+from clihelper.amqp.streams import Positions
 from clihelper.amqp.topology import Topology
 from clihelper.errors import Error, UnavailableError
 from clihelper.loops import Loop
@@ -63,6 +64,7 @@ class ConsumerLoop(Loop):
         self._section = section = host.config.amqp
         self._topology = Topology(section, *host.own_topology)
         self._deliveries: deque[Message] = deque()
+        self._positions = Positions()
         self._returned: list[Message] = []  # those that were delivered before, as they arrive
         self._ticks: Ticks | None = None
         self._pulse = 0.0
@@ -134,6 +136,8 @@ class ConsumerLoop(Loop):
 
     def _drop(self) -> None:
         # What came over the old connection can be settled no more: it will be delivered again.
+        for queue, offset in self._positions.lost(self._processor.lowest_unsettled):
+            self._topology.read_on(queue, offset)
         self._forget_deliveries()
         self._processor.reset()
         self._connection.drop()
@@ -191,7 +195,9 @@ class ConsumerLoop(Loop):
                 self._connection.acknowledger(channel, self._section['prefetch'])
             )
             for queue, name, arguments in self._topology.consumers:
-                on_delivery = partial(self._on_delivery, queue)
+                is_stream = self._topology.is_stream(queue)
+                on_arrival = self._on_stream_delivery if is_stream else self._on_delivery
+                on_delivery = partial(on_arrival, queue)
                 self._connection.consume(channel, name, on_delivery, arguments)
 
     def _begin(self) -> None:
@@ -314,6 +320,10 @@ class ConsumerLoop(Loop):
         self._deliveries.append(message)
         if message.redelivered:
             self._returned.append(message)
+
+    def _on_stream_delivery(self, queue: str, delivery: Any) -> None:
+        self._on_delivery(queue, delivery)
+        self._positions.note(self._deliveries[-1], self._processor.lowest_unsettled)
 
     def deliver(self, queue: str, delivery: Any) -> Message:
         """Handle one delivery and settle it, in a loop that does not run."""
