@@ -503,9 +503,8 @@ class Processor:
                 message.delivery.ack()
             return
         tag = message.delivery.delivery_tag
-        if message.kept:
-            self._acknowledger.release(tag)
-        if self._acknowledger.add(tag):
+        add = self._acknowledger.add_kept if message.kept else self._acknowledger.add
+        if add(tag):
             self.flush()
 
     def _settle_by_itself(self, message: Message, outcome: Outcome) -> None:
