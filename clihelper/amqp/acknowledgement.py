@@ -40,7 +40,8 @@ class Acknowledger:
     acknowledged that is settled already ("unknown delivery tag"), so the tag of a frame is always
     one that is not.
 
-    One thread calls :meth:`add`, :meth:`keep` and :meth:`release`; any calls :meth:`flush`.
+    One thread calls :meth:`add`, :meth:`keep`, :meth:`add_kept` and :meth:`release`; any calls
+    :meth:`flush`.
 
     :param send: sends acknowledgements.
     :param prefetch: messages that the broker sends ahead.
@@ -87,9 +88,24 @@ class Acknowledger:
     def release(self, delivery_tag: int) -> None:
         """The message is kept no longer: it has been settled by itself, or is added next."""
         with self._lock:
-            self._kept.discard(delivery_tag)
-            if not self._kept:
-                self._bound = self._highest
+            self._release(delivery_tag)
+
+    def add_kept(self, delivery_tag: int) -> bool:
+        """Acknowledge a message that is kept, soon, and no other with it.
+
+        It may have been kept before its turn: then those before it are not handled yet.
+
+        :returns: whether it is time to :meth:`flush`.
+        """
+        with self._lock:
+            self._release(delivery_tag)
+            self._alone.append(delivery_tag)
+            return self._is_time(self._tag - self._last + len(self._alone))
+
+    def _release(self, delivery_tag: int) -> None:
+        self._kept.discard(delivery_tag)
+        if not self._kept:
+            self._bound = self._highest
 
     def forget(self) -> None:
         """Nothing is kept, and nothing pending: all that was not settled has been given back."""
@@ -113,7 +129,9 @@ class Acknowledger:
                     self._tag = delivery_tag
                 else:
                     self._alone.append(delivery_tag)
-            pending = self._tag - self._last + len(self._alone)
+            return self._is_time(self._tag - self._last + len(self._alone))
+
+    def _is_time(self, pending: int) -> bool:
         return pending >= self._most or time.monotonic() - self._sent >= LONGEST_WAIT
 
     def flush(self) -> None:

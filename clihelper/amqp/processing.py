@@ -486,8 +486,11 @@ class Processor:
             return
         tag = message.delivery.delivery_tag
         if message.kept:
-            self._acknowledger.release(tag)
-        if self._acknowledger.add(tag):
+            message.kept = False
+            is_time = self._acknowledger.add_kept(tag)
+        else:
+            is_time = self._acknowledger.add(tag)
+        if is_time:
             self.flush()
 
     def _settle_by_itself(self, message: Message, outcome: Outcome) -> None:
