@@ -292,7 +292,7 @@ class Publisher:
         )
 
 
-HARD_ERRORS = (501, 502, 503, 504, 505, 530, 540)
+HARD_ERRORS = (501, 502, 503, 504, 505, 530, 540, 541)
 """Reply codes with which a broker ends a connection for what the client has sent."""
 
 
