@@ -311,9 +311,10 @@ def encode(body: Any) -> tuple[bytes, str]:
     :raises ValueError: it has a number that JSON has not (NaN, infinity), or contains itself.
     """
     if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body), 'application/octet-stream'
+        # Past the methods of a class derived from it.
+        return bytes(memoryview(body)), 'application/octet-stream'
     if isinstance(body, str):
-        return body.encode(), 'text/plain'
+        return str.encode(body), 'text/plain'
     import json
 
     try:
