@@ -46,6 +46,13 @@ OWN = b'x-clihelper-'
 PROPERTIES = 'x-clihelper-properties'
 """the header with the properties of a message that cannot even be told from each other"""
 
+NO_CHARSETS = frozenset(('idna', 'punycode', 'raw-unicode-escape', 'unicode-escape'))
+"""encodings of Python that are no character sets: to decode some megabytes from ``punycode``
+takes hours (https://docs.python.org/3/library/codecs.html#python-specific-encodings)"""
+
+LONGEST_NAME = 255
+"""characters that the name of an exchange, or a routing key, can have; what is longer is none"""
+
 CARBON_COPIES = (b'CC', b'BCC')
 """headers that have RabbitMQ route a message to further queues, which the first copy has done"""
 
@@ -286,6 +293,8 @@ def _packed_again(
             headers=headers,
             defaults={'delivery_mode': PERSISTENT},
         )
+    if charset and not _is_charset(charset):
+        raise Undecodable(f'not {content_type}: there is no such charset')
     except InvalidProperties:
         # They cannot even be told from each other.
         whole = {**headers, PROPERTIES: bytearray(packed)}
@@ -345,3 +354,14 @@ def _bounded(error: Exception) -> str:
         return f'invalid {error.encoding} at byte {error.start}'
     position = getattr(error, 'pos', None)
     return f'{type(error).__name__}' + ('' if position is None else f' at character {position}')
+@lru_cache(maxsize=256)
+def _is_charset(name: str) -> bool:
+    """Whether it is the name of a character set, and of nothing else that Python decodes from."""
+    import codecs
+
+    try:
+        return codecs.lookup(name).name not in NO_CHARSETS
+    except (LookupError, ValueError):
+        return False
+
+
