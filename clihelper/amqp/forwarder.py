@@ -77,9 +77,15 @@ class Forwarder(Publisher):
     def submit_all(
         self, messages: Sequence[tuple[bytes, str, dict[str, Any] | bytes, OnSettled]]
     ) -> None:
-        """Publish several, as :meth:`submit` does, and wait for all of them together."""
-        for message in messages:
-            self._publish(*message)
+        """Publish several, as :meth:`submit` does, and wait for all of them together.
+
+        One that cannot be encoded is refused.
+        """
+        for body, queue, properties, on_settled in messages:
+            try:
+                self._publish(body, queue, properties, on_settled)
+            except (TypeError, ValueError) as error:
+                self._outcomes.append((on_settled, PublishError(str(error), refused=True)))
         self._wait()
         self._tell()
 

@@ -284,7 +284,7 @@ class Processor:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
         name = self._topology.lasting_name(message.queue)
-        ran = settlement.run_headers(runs, _origin(message))
+        ran = settlement.run_headers(runs, message.origin)
         full = settlement.dead_letter_headers(error, name, self._host.appname)
         short = settlement.shortest_dead_letter_headers(error, name)
         copies = [
@@ -573,31 +573,6 @@ def _reply(message: Message, answer: Any) -> _Reply:
     if message.correlation_id:
         properties['correlation_id'] = message.correlation_id
     return body, message.reply_to or '', properties
-
-
-def _origin(message: Message) -> dict[str, Any]:
-    """What a message was published to, as headers; nothing where that is not to be read."""
-    try:
-        return message.origin
-    except InvalidProperties:
-        return {}
-
-
-class LongText(Exception):
-    """Stands in a traceback for an exception whose text is too long for a log."""
-
-
-def _bounded(error: BaseException) -> BaseException:
-    """What to log of an exception."""
-    text = settlement.error_text(error)
-    name = type(error).__qualname__
-    if len(name) + len(text) <= LONGEST_TEXT:
-        return error
-    start = text[: settlement.LONGEST_TEXT]
-    short = LongText(
-        f'{name[: settlement.LONGEST_NAME]}, whose text has {len(text)} characters: {start}...'
-    )
-    return short.with_traceback(error.__traceback__)
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
