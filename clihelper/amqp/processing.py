@@ -21,7 +21,7 @@ import threading
 from functools import partial
 from zlib import crc32
 
-from clihelper.amqp import settlement
+from clihelper.amqp import raised, settlement
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
 from clihelper.amqp.properties import InvalidProperties
@@ -29,7 +29,7 @@ from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.publishing import HeadersTooLarge
 from clihelper.amqp.record import Record
 from clihelper.amqp.retries import Postponed, Waiting
-from clihelper.amqp.settlement import Crashed, Outcome, Retry
+from clihelper.amqp.settlement import Outcome, Retry
 from clihelper.errors import StopNow, UnavailableError
 from clihelper.signals import Interrupted
 
@@ -51,9 +51,6 @@ ACK = Outcome.ACK  # needed twice a message; a member is found slowly by way of 
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """seconds until a copy that the broker has not taken is published again; doubled each time"""
-
-LONGEST_TEXT = 64 * 1024
-"""characters of an exception's text that are logged"""
 
 _forks = 0
 
@@ -138,8 +135,8 @@ class Processor:
             self._end_if_forked(stop)
             self.rest()
             raise
-        except BaseException as raised:
-            error = raised
+        except BaseException as failure:
+            error = failure
         finally:
             self.in_hand = None
         if _forks != self._forks:
@@ -173,10 +170,15 @@ class Processor:
         :param told: what the handler itself has made of it.
         """
         if told is None:
-            self._settle(message, error, reply)
+            if error is not None:
+                self._fenced(message, partial(self._fail, message, error))
+            elif reply is not None:
+                self._fenced(message, partial(self._send_reply, message, reply))
         elif error is not None:
             LOGGER.error(
-                'on_message failed after the message was %s', told.value, exc_info=_bounded(error)
+                'on_message failed after the message was %s',
+                told.value,
+                exc_info=raised.loggable(error),
             )
 
     def _end_if_forked(self, error: BaseException | None) -> None:
@@ -184,15 +186,13 @@ class Processor:
         if _forks != self._forks:
             _end_child(error)
 
-    def _settle(
-        self, message: Message, error: BaseException | None, reply: _Reply | None
-    ) -> None:
-        """Settle one that has failed, or that has a reply."""
+    def _fenced(self, message: Message, settle: Callable[[], None]) -> None:
+        """Do what is to settle a message; what that raises is a failure of the message alone.
+
+        :raises Lost: the connection is.
+        """
         try:
-            if error is not None:
-                self._fail(message, error)
-            elif reply is not None:
-                self._send_reply(message, reply)
+            settle()
         except (Lost, StopNow, Interrupted):
             raise
         except BaseException as failure:
@@ -205,8 +205,8 @@ class Processor:
             try:
                 message.check()
             except InvalidProperties as invalid:
-                if error is not invalid:
-                    LOGGER.warning('on_message failed', exc_info=_bounded(error))
+                if settlement.reason(error) == 'exception':
+                    LOGGER.warning('on_message failed', exc_info=raised.loggable(error))
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
         if outcome is Outcome.REQUEUE:
@@ -224,7 +224,7 @@ class Processor:
             message.attempts,
             self._retry['attempts'],
             seconds,
-            exc_info=None if isinstance(error, Retry) else _bounded(error),
+            exc_info=None if raised.is_a(error, Retry) else raised.loggable(error),
         )
         queue = self._retry_queue(message, seconds)
         if queue is None:
@@ -272,14 +272,12 @@ class Processor:
             message.queue,
             word,
             '' if queue else ' and dropped: AMQP.dead_letter is false',
-            exc_info=_bounded(error) if word == 'exception' else None,
+            exc_info=raised.loggable(error) if word == 'exception' else None,
         )
         if queue is None:
             self._settle_by_itself(message, Outcome.DEAD_LETTER)
             return
-        runs = message.attempts - isinstance(error, settlement.UNRUN)
-        if isinstance(error, Crashed):
-            runs = error.runs
+        runs = message.attempts - raised.is_a(error, settlement.UNRUN)
         if message.is_cut:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
@@ -312,8 +310,8 @@ class Processor:
             'a message of %s can be neither handled nor dead-lettered, and stays in its queue,'
             ' unacknowledged: %s',
             message.queue,
-            settlement.error_text(failure)[:LONGEST_TEXT],
-            exc_info=None if isinstance(failure, PublishError) else _bounded(failure),
+            raised.text(failure)[: raised.SHOWN],
+            exc_info=None if raised.is_a(failure, PublishError) else raised.loggable(failure),
         )
 
     def _send_reply(self, message: Message, reply: _Reply) -> None:
@@ -379,12 +377,13 @@ class Processor:
             copy.on_unroutable(failure)
         elif failure.refused:
             copy.done = True
-            copy.on_refused(failure)
+            self._fenced(message, partial(copy.on_refused, failure))
         else:
             if not copy.pause:
                 LOGGER.warning('not taken for now, and published again later: %s', failure)
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
-            self._postponed.put(partial(self._publish, copy), copy.pause)
+            again = partial(self._fenced, message, partial(self._publish, copy))
+            self._postponed.put(again, copy.pause)
 
     def forget(self) -> None:
         """Everything that is not settled is delivered again, the message in hand too."""
@@ -458,7 +457,7 @@ class Processor:
         if error is None:
             return False
         message.outcome = Outcome.DEAD_LETTER
-        self._settle(message, error, None)
+        self._fenced(message, partial(self._fail, message, error))
         self._look_after(message, record)
         return True
 
@@ -579,17 +578,27 @@ def _end_child(error: BaseException | None) -> NoReturn:
     """End this process, which a handler has forked, as the interpreter would."""
     import sys
 
-    status = 0
-    if isinstance(error, SystemExit):
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-    elif error is not None:
-        status = 1
-        LOGGER.error('a process that on_message has forked failed', exc_info=_bounded(error))
-    for stream in (sys.stdout, sys.stderr):
-        try:
+    status = 1
+    try:
+        if error is None or raised.is_a(error, SystemExit):
+            status = _exit_status(error)
+        else:
+            LOGGER.error(
+                'a process that on_message has forked failed', exc_info=raised.loggable(error)
+            )
+        for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
-    os._exit(status & 0xFF)
+    finally:
+        os._exit(status)
+
+
+def _exit_status(error: Any) -> int:
+    """The status of a process that ends with that, as the interpreter has it."""
+    code = None if error is None else error.code
+    if isinstance(code, int):
+        return int(code) & 0xFF
+    if code is not None:
+        import sys
+
+        print(code, file=sys.stderr)
+    return int(code is not None)
