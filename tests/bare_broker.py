@@ -26,6 +26,7 @@ from tests.raw import (
     CONNECTION_CLOSE,
     DELIVER,
     FRAME_MAX,
+    HEARTBEAT,
     METHOD,
     PUBLISH,
     REJECT,
@@ -33,6 +34,7 @@ from tests.raw import (
     Closed,
     Frames,
     content,
+    frame,
     method,
     read_short,
     short,
@@ -156,7 +158,9 @@ class BareBroker:
             self._shake_hands(connection)
             while True:
                 kind, channel, payload = connection.next()
-                if kind == METHOD:
+                if kind == HEARTBEAT:
+                    connection.send(frame(HEARTBEAT, 0, b''))
+                elif kind == METHOD:
                     name = struct.unpack_from('>HH', payload)
                     self._act(connection, channel, name, payload)
         except (Closed, OSError):

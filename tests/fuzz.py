@@ -128,7 +128,8 @@ CHARSETS = (
     'utf-8', 'UTF8', 'latin-1', 'utf-16', 'utf-16le', 'ascii', 'utf-7', 'utf-32', 'cp037',
     'no-such', 'rot13', 'hex', 'base64', 'zlib', 'bz2', 'uu', 'quopri', 'idna', 'punycode',
     'undefined', 'unicode_escape', 'raw_unicode_escape', 'mbcs', 'oem', 'aliases', '../etc',
-    'a' * 200, '', '"', 'utf-8"', '\0', 'é', '%s', 'utf-8; charset=latin-1', 'charmap', 'utf_8_sig',
+    'a' * 200, '', '"', 'utf-8"', '\0', 'é', '%s', 'utf-8; charset=latin-1', 'charmap',
+    'utf_8_sig',
 )  # fmt: skip
 
 
@@ -466,10 +467,13 @@ EXTENTS = dict(zip(NAMES, (1, 1, 4, -1, -1, 1, 1, 1, 1, -8, 1, 1, 1, 1), strict=
 
 
 def is_taken(packed: bytes) -> bool:
-    """Whether RabbitMQ takes properties, as far as one can tell: else it closes the channel."""
+    """Whether RabbitMQ takes properties, as far as one can tell, and bears them.
+
+    Else it closes the channel or the connection.
+    """
     try:
         fields = dict(_fields_of(packed))
-        headers = dict(_entries_of(fields.get('headers', b''), b'F'))
+        headers = set(_entries_of(fields.get('headers', b''), b'F'))
     except (ValueError, IndexError, struct.error):
         return False
     expiration = fields.get('expiration', b'0')
@@ -480,7 +484,9 @@ def is_taken(packed: bytes) -> bool:
         and fields.get('user_id', b'guest') == b'guest'
         and fields.get('delivery_mode') in (None, b'\x01', b'\x02')
         and fields.get('reply_to') != b'amq.rabbitmq.reply-to'
-        and {headers.get(name, b'A') for name in (b'CC', b'BCC')} == {b'A'}
+        and not any(name in (b'CC', b'BCC') and kind != b'A' for name, kind in headers)
+        # Where that is no array of tables as it writes them, dead-lettering ends its queue.
+        and (b'x-death', b'A') not in headers
     )
 
 
