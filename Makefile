@@ -7,7 +7,8 @@
 #   make docs    build the documentation: build/docs/index.html
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
 #   make faults  kill, stop and silence what a consumer needs, and print tables (ARGS, too)
-#   make soak    a million messages and a hundred faults; takes some minutes
+#   make soak    a million messages and a hundred faults, and the model test: 10 seeds of 10,000
+#                messages; takes about an hour
 #   make test-on RELEASE=trixie   run the tests on another release of Debian, or on sid, as root:
 #                in a root below build/, with the PYTHON and ARGS that are given; the libraries
 #                are PyPI's, or with PACKAGES=debian the release's own; TARGET=faults, soak ...
@@ -76,7 +77,7 @@ faults: $(VENV)/installed-bench $(RABBITMQ_SERVER)
 	python -m faults $(ARGS)
 
 soak: $(VENV)/installed-bench $(RABBITMQ_SERVER)
-	python -m faults soak
+	python -m faults soak model
 
 deb: $(VENV)/installed $(DEBOOTSTRAP)
 	python -m packages.build

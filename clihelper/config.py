@@ -426,6 +426,7 @@ def _check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
         keys = ('AMQP', 'retry', 'delay')
         faults.at(_value(root, keys), keys, f'{delay} is above max_delay, {limit}')
     _check_queue_names(root, amqp, faults)
+    _check_lengths(root, amqp, faults)
     if amqp['tls'] and amqp['url']:
         _check_tls(root, amqp['tls'], amqp['url'], faults)
 
@@ -467,6 +468,34 @@ def _check_queue_names(root: Mapping, amqp: dict[str, Any], faults: Faults) -> N
         seen[name] = label
 
 
+def _check_lengths(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
+    """What names are made of leaves room for what they are followed by."""
+    for label, queue in (amqp['queues'] or {}).items():
+        if queue is None or queue.get('name', label) is None:
+            continue
+        name = queue.get('name', label)
+        retries = schema.is_retried(amqp, queue)
+        fault = schema.name_fault(name, label, amqp['dead_letter'], retries)
+        if fault:
+            keys: Keys = ('AMQP', 'queues', label)
+            named = bool(name) and 'name' in queue
+            node = _value(root, (*keys, 'name')) if named else _key(root, keys)
+            faults.at(node, (*keys, 'name') if named else keys, fault)
+    for kind in ('exchanges', 'queues'):
+        for label, options in (amqp[kind] or {}).items():
+            _check_naming_arguments(root, ('AMQP', kind, label), options or {}, faults)
+
+
+def _check_naming_arguments(root: Mapping, keys: Keys, options: dict[str, Any],
+                            faults: Faults) -> None:
+    for name in schema.NAMING_ARGUMENTS:
+        value = (options.get('arguments') or {}).get(name)
+        if isinstance(value, str) and (schema.utf8_size(value) or 0) > schema.LONGEST_NAME:
+            keys = (*keys, 'arguments', name)
+            faults.at(_value(root, keys), keys,
+                      f'expected a name of at most {schema.LONGEST_NAME} bytes')
+
+
 def _check_tls(root: Mapping, tls: dict[str, Any], url: str | list[str], faults: Faults) -> None:
     """No key is given that would have no effect: it would be taken for safety."""
     urls = [url] if isinstance(url, str) else [each for each in url if each]
@@ -477,8 +506,9 @@ def _check_tls(root: Mapping, tls: dict[str, Any], url: str | list[str], faults:
     }
     if tls['key'] and not tls['certificate']:
         ineffective['key'] = 'a key, but no certificate'
-    if tls['ca'] and tls['verify'] is False:
-        ineffective['ca'] = 'has no effect: verify is false'
+    for name in ('ca', 'strict'):
+        if tls[name] and tls['verify'] is False:
+            ineffective[name] = 'has no effect: verify is false'
     for name, text in ineffective.items():
         keys: Keys = ('AMQP', 'tls', name)
         faults.at(_value(root, keys), keys, text)
@@ -502,6 +532,11 @@ def _steps(root: Node | None, keys: Iterable[object]) -> Iterator[tuple[Node, No
 def _value(root: Mapping, keys: Keys) -> Node:
     """The node of a value; of what is nearest, if the value is a default."""
     return [root, *(value for _, value in _steps(root, keys))][-1]
+
+
+def _key(root: Mapping, keys: Keys) -> Node:
+    """The node of a key; of what is nearest, if it is not there."""
+    return [root, *(key for key, _ in _steps(root, keys))][-1]
 
 
 def _hashable(key: object) -> bool:

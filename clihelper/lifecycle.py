@@ -144,7 +144,7 @@ class LifeCycle:
         self._untold = 0.0
         self._looping = False
         self._stop_noted = False
-        self._retrying = False
+        self._retrying: object | None = None
         self._serving = False
         self._waiting: deque[int] = deque()
         # Threads may wait on it, so it lives as long as this.
@@ -510,11 +510,11 @@ class LifeCycle:
             self._retry_later()
 
     def _retry_later(self) -> None:
-        self._retrying = True
-        signal_later(RETRY, POSTPONED)
+        self._retrying = token = object()
+        signal_later(RETRY, POSTPONED, lambda: self._retrying is token)
 
     def _retry(self) -> None:
-        self._retrying = False
+        self._retrying = None
         if self._controller.state not in RUNNING:
             self._end_loop(again=True)
 

@@ -11,8 +11,21 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+LONGEST_NAME = 255
+"""bytes of a short string of AMQP 0-9-1 (section 4.2.5.3): names, routing keys, a virtual host"""
+
+DEAD_LETTERS = '.dead'
+"""what the name of a queue is followed by in that of the queue of its dead letters"""
+
+RETRIES = '.retry.2.6e+06s'
+"""the longest of what it is followed by in those of its retry queues"""
+
+NAMING_ARGUMENTS = ('alternate-exchange', 'x-dead-letter-exchange', 'x-dead-letter-routing-key')
+"""arguments that are names: RabbitMQ (3.10 to 4.3) takes one that is too long, and then fails
+(541) each time it delivers a message with it"""
 
 #: The default of a key that is left out of the result where the file does not have it.
 ABSENT: Any = object()
@@ -114,9 +127,19 @@ class Text(Scalar):
             raise Unfit(f'{self.noun} that is not empty')
         if '\0' in value:
             raise Unfit(f'{self.noun} without a NUL')
-        if self._most and len(value.encode('utf-8', 'surrogateescape')) > self._most:
+        if self._most and utf8_size(value) is None:
+            raise Unfit(f'{self.noun} in UTF-8')
+        if self._most and (utf8_size(value) or 0) > self._most:
             raise Unfit(f'{self.noun} of at most {self._most} bytes')
         return value
+
+
+def utf8_size(text: str) -> int | None:
+    """The bytes of a text in UTF-8; None: it cannot be encoded, as bytes of the environment's."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return None
 
 
 class Choice(Text):
@@ -215,9 +238,23 @@ class Address(Text):
 
 
 class BrokerURL(Text):
-    """Where a broker is (https://www.rabbitmq.com/docs/uri-spec). It may hold a password."""
+    """Where a broker is (https://www.rabbitmq.com/docs/uri-spec). It may hold a password.
+
+    Of what stands behind a question mark only ``heartbeat`` has an effect, for AMQP; other
+    parameters that libraries and brokers know are keys here.
+    """
 
     secret = True
+    _INSTEAD = {
+        'tls.ca': ('ca_certs', 'cacertfile', 'cafile', 'ssl_ca_certs'),
+        'tls.certificate': ('certfile', 'ssl_certfile'),
+        'tls.key': ('keyfile', 'ssl_keyfile'),
+        'tls.server_name': ('server_hostname', 'server_name_indication'),
+        'tls.verify': ('no_verify_ssl', 'ssl_cert_reqs', 'verify'),
+        'tls': ('ssl', 'ssl_options'),
+        'prefetch': ('prefetch', 'prefetch_count'),
+    }
+    """The keys of ``AMQP`` that stand for parameters."""
     _AMQP = ('amqp', 'amqps', 'pyamqp')
     _OTHERS = ('memory', 'redis', 'rediss', 'filesystem', 'sqs')
 
@@ -237,7 +274,30 @@ class BrokerURL(Text):
         if not port or (port.group(1) and not 0 < int(port.group(1)) < 65536):
             raise Unfit('a URL whose port is from 1 to 65535 (in a password / is %2F, : is %3A,'
                         ' @ is %40)')
+        self._check_parameters(rest.partition('#')[0].partition('?')[2])
+        vhost = re.sub('%[0-9A-Fa-f]{2}', '%', rest.partition('?')[0].partition('/')[2])
+        if (utf8_size(vhost) or 0) > LONGEST_NAME:
+            raise Unfit(f'a URL whose virtual host has at most {LONGEST_NAME} bytes')
         return url
+
+    def _check_parameters(self, query: str) -> None:
+        seen: set[str] = set()
+        for parameter in filter(None, query.split('&')):
+            name, equals, value = parameter.partition('=')
+            if name != 'heartbeat' or name in seen:
+                hint = self._hint(name) if equals else ''
+                raise Unfit(f'a URL with no parameter but one heartbeat{hint}')
+            if not re.fullmatch(r'[0-9]{1,5}(\.[0-9]{1,9})?', value) or float(value) > 65535:
+                raise Unfit('a URL whose heartbeat is a number from 0 to 65535')
+            seen.add(name)
+
+    def _hint(self, name: str) -> str:
+        if not re.fullmatch('[A-Za-z][A-Za-z0-9_.-]{0,40}', name) or name == 'heartbeat':
+            return ''
+        for key, names in self._INSTEAD.items():
+            if name.lower() in names:
+                return f': use AMQP.{key} instead of {name}'
+        return f': there is no key for {name}'
 
 
 # Types of several values
@@ -286,7 +346,7 @@ class Arguments:
     fit = 'text, a number of at most 64 bits, true or false, null, or a list or mapping of such'
 
     def __init__(self) -> None:
-        self.key = Text('a string as a key', most=255)
+        self.key = Text('a string as a key', most=LONGEST_NAME)
 
     def takes(self, value: object) -> bool:
         """Whether there is a type for *value*."""
@@ -294,12 +354,17 @@ class Arguments:
             return all(self.takes(each) for each in value)
         if isinstance(value, dict):
             return all(
-                isinstance(key, str) and len(key.encode()) < 256 and self.takes(each)
+                isinstance(key, str)
+                and (utf8_size(key) or 0) <= LONGEST_NAME
+                and self.takes(key)
+                and self.takes(each)
                 for key, each in value.items()
             )
         if isinstance(value, int):
             return -(2**63) <= value < 2**63
-        return value is None or isinstance(value, (str, bytes, float))
+        if isinstance(value, str):
+            return utf8_size(value) is not None
+        return value is None or isinstance(value, (bytes, float))
 
 
 class Table:
@@ -402,9 +467,9 @@ SECONDS = Number(above=0, most=_YEAR)
 DELAY = Number(0, _MONTH)
 ACCOUNT = Either(Nothing(), Number(0, 2**32 - 2, whole=True), Text('a name'),
                  words='a name or a numeric id')
-AMQP_NAME = Text('a name', most=255)  # a short string of AMQP 0-9-1, section 4.2.5.3
-OPTIONAL_NAME = Text('a name', empty=True, most=255)
-ROUTING_KEY = Text('a routing key', empty=True, most=255)
+AMQP_NAME = Text('a name', most=LONGEST_NAME)
+OPTIONAL_NAME = Text('a name', empty=True, most=LONGEST_NAME)
+ROUTING_KEY = Text('a routing key', empty=True, most=LONGEST_NAME)
 LOG_LEVEL = Choice('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 EXCHANGE_TYPE = Choice('direct', 'fanout', 'topic', 'headers',
                        pattern='x-[a-z0-9-]+', besides=", or a plugin's x-...")
@@ -526,6 +591,9 @@ TLS = Table(
         'in the file of ``certificate``'),
     Key('verify', BOOLEAN, True,
         "Whether the broker's certificate must be valid and of the host's name."),
+    Key('strict', BOOLEAN, False,
+        'Whether certificates must also have each extension that :rfc:`5280` asks for. Those of an'
+        ' authority made by ``openssl req -x509`` alone do not.'),
     Key('server_name', Either(Nothing(), Text('a host name'), words='a host name or null'), None,
         'The name that the certificate is to be of.', 'the host in ``url``'),
 )
@@ -559,6 +627,36 @@ AMQP = Table(
     Key('wait_for_broker', BOOLEAN, True,
         'Whether an absent broker is waited for; if not, the program ends with status 69.'),
 )
+
+
+def name_fault(name: str, label: str, dead_letter: object, retries: bool) -> str:
+    """Why the name of a queue is too long for the names that are made of it; empty: it is not.
+
+    :param name: as the broker knows it; empty: the broker names it.
+    :param label: the key that it stands under.
+    :param dead_letter: ``AMQP.dead_letter``.
+    :param retries: whether its messages may be run again.
+    """
+    derived = []
+    if name and retries:
+        derived.append((name, RETRIES, 'its retry queues are called <queue>.retry.<delay>'))
+    if dead_letter is True:
+        derived.append((name or label, DEAD_LETTERS, 'its dead letters are in <queue>.dead'))
+    for text, suffix, why in derived:
+        most, size = LONGEST_NAME - len(suffix), utf8_size(text) or 0
+        if most < size <= LONGEST_NAME:
+            return f'expected a name of at most {most} bytes, got {size}: {why}'
+    return ''
+
+
+def is_retried(section: Mapping[str, Any], queue: Mapping[str, Any]) -> bool:
+    """Whether messages of a queue may be run again: they are in further queues then.
+
+    :param section: ``AMQP``; what has a fault is None.
+    """
+    attempts = (section['retry'] or {}).get('attempts') or 1
+    return attempts > 1 or (queue['arguments'] or {}).get('x-queue-type') == 'stream'
+
 
 #: The sections of clihelper. All others are the application's own.
 SECTIONS = Table(

@@ -276,12 +276,25 @@ def kill_main_thread(signum: int) -> None:
         signal.pthread_kill(ident, signum)
 
 
-def signal_later(signum: int, seconds: float) -> None:
-    """Send *signum* to the main thread after *seconds*. May be called in a signal handler."""
+def signal_later(
+    signum: int, seconds: float, is_due: Callable[[], bool] | None = None
+) -> None:
+    """Send *signum* to the main thread after *seconds*. May be called in a signal handler.
+
+    :param is_due: whether it is still to be sent; it is sent again, after twice as long each
+        time, until this is false. Once is not always enough: a signal that comes when the main
+        thread is just about to wait in a system call does not end that wait. By default, once.
+    """
 
     def wait_and_send() -> None:
-        time.sleep(seconds)
-        kill_main_thread(signum)
+        pause = seconds
+        time.sleep(pause)
+        while is_due is None or is_due():
+            kill_main_thread(signum)
+            if is_due is None:
+                return
+            pause *= 2
+            time.sleep(pause)
 
     start_thread(wait_and_send)
 

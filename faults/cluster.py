@@ -46,7 +46,10 @@ HEARTBEAT = 2
 WORK = 0.005
 """seconds that the handler takes"""
 
-AHEAD = 1000
+FAILING = 50
+"""each message of so many is run twice: it waits for its second run in a queue of the cluster"""
+
+AHEAD = 500
 """messages that the publisher may be ahead, so that there is something to consume without it"""
 
 INTERRUPTION = 0.25
@@ -134,7 +137,8 @@ class Outages:
         arguments = ', '.join(f'{key}: {value}' for key, value in QUORUM.items())
         configuration = self._configuration('consumer', f'{QUEUE}: {{arguments: {{{arguments}}}}}')
         return self._workshop.run(
-            f'clihelper_runs -f -c {configuration}', ledgers=self._ledgers, work=WORK)
+            f'clihelper_runs -f -c {configuration}', ledgers=self._ledgers, work=WORK,
+            failing=FAILING)
 
     def _publisher(self) -> Program:
         configuration = self._configuration('publisher', '')
@@ -185,7 +189,7 @@ class Outages:
         """The index of the node that the consumer says it consumes from, if it does."""
         with open(self._path('consumer.log'), 'a+') as file:
             file.seek(0)
-            lines = [line for line in file if re.search('consuming|the broker', line)]
+            lines = [line for line in file if re.search(r'consuming |(lost the|no) broker', line)]
         found = re.search(r'consuming .*:(\d+)/', lines[-1]) if lines else None
         ports = [proxy.port for proxy in self._proxies]
         return None if found is None else ports.index(int(found[1]))

@@ -116,9 +116,10 @@ class Limit:
             time.sleep(0.002)
 
     def _finish(self) -> None:
-        """Wait until all are handled, or no more are, and stop the consumer."""
+        """Wait until all are handled and no copy is left, or no more are; stop the consumer."""
         before, since = -1, time.monotonic()
-        while len(self.handled()) < MESSAGES and time.monotonic() < since + STALLED:
+        while ((len(self.handled()) < MESSAGES or self._workshop.count(self._name))
+               and time.monotonic() < since + STALLED):
             if self._begun() != before:
                 before, since = self._begun(), time.monotonic()
             time.sleep(0.1)

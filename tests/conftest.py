@@ -24,7 +24,16 @@ CI = os.environ.get('CI') == 'true'
 #: daemons of other sessions and parents included (proc_pid_environ(5)).
 MARK = f'CLIHELPER_TESTS={uuid.uuid4()}'
 
-
+#: What Python warns of is an error in the programs that the tests start, too.
+WARNINGS = [
+    'error',
+    # What a program leaves open at its end is for the system to close.
+    'ignore::ResourceWarning',
+    # A program of 1.x is warned of each name of that time, and goes on.
+    'default::DeprecationWarning:__main__',
+    # What Python 3.12 and 3.13 say to Tornado's IOLoop.current(), where a program calls that.
+    'ignore:There is no current event loop:DeprecationWarning',
+]
 
 
 @pytest.fixture
@@ -63,6 +72,13 @@ def broker() -> Iterator[Broker]:
 def queue_name() -> str:
     """A name that no other test uses, for a queue, an exchange or whatever the broker holds."""
     return f'test-{uuid.uuid4()}'
+
+
+@pytest.fixture(scope='session', autouse=True)
+def programs_end_by_warnings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTHONWARNINGS', ','.join(WARNINGS))
+        yield
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -81,6 +81,11 @@ class Peer:
         assert self._client is not None
         self._client.sendall(b''.join(frames))
 
+    def hang_up(self) -> None:
+        """End the connection of the moment, without a word."""
+        assert self._client is not None
+        self._client.shutdown(socket.SHUT_RDWR)
+
     def _serve(self) -> None:
         while True:
             try:

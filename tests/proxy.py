@@ -30,19 +30,20 @@ class Proxy:
     """Listens on a port of its own and passes on what comes, until told otherwise.
 
     :param port: of the broker, on 127.0.0.1.
+    :param host: the address to listen at.
     :ivar int connects: connections that have been accepted.
     :ivar client_gone: set when a client has closed its end, or was closed.
     :ivar alter: what each piece from the broker is turned into before it is passed on.
     :ivar see: called with each piece from a client before it is passed on.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = '127.0.0.1') -> None:
         self.connects = 0
         self.alter: Callable[[bytes], bytes] = lambda data: data
         self.see: Callable[[bytes], None] = lambda data: None
         self.client_gone = threading.Event()
         self._broker = port
-        self._server = socket.create_server(('127.0.0.1', 0))
+        self._server = socket.create_server((host, 0))
         self.port: int = self._server.getsockname()[1]
         self._passing = threading.Event()
         self._passing.set()

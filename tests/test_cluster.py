@@ -25,11 +25,17 @@ from faults.cluster import (
 )
 from tests.broker import _free_ports
 from tests.cluster import Cluster
-from tests.faults import PROGRAM, goes_on, logged, write
+from tests.faults import PROGRAM, goes_on, logged, take, write
 from tests.proxy import Proxy
 
 SOON = 1.5
 """seconds that connecting to another node, declaring and consuming may take"""
+
+CONFIRMATION = b'\0\x3c\0\x50'
+"""class and method of basic.ack"""
+
+CLOSE = b'\1\0\0\0\0\0\x0b' + b'\0\x0a\0\x32' + b'\x01\x40\0' + b'\0\0\0\0' + b'\xce'
+"""connection.close with the code 320: AMQP 0-9-1, section 1.4.2.8"""
 
 
 @pytest.fixture(scope='module')
@@ -116,6 +122,25 @@ def test_a_pipeline_without_a_broker_says_that_the_first_message_was_not_taken()
     assert number == 0
     assert 'refused' in why
     assert not caught.value.unknown
+
+
+def test_what_is_confirmed_just_before_the_connection_ends_is_not_unknown(
+    cluster, channel, queue_name
+):
+    """A node that is stopped closes connections, and the confirmation is in the same packet."""
+    channel.queue_declare(queue_name, durable=True, auto_delete=False)
+
+    def close_behind_confirmation(data):
+        return data + CLOSE if CONFIRMATION in data else data
+
+    with Proxy(cluster.nodes[0].port) as proxy:
+        connection = Connection([proxy.url], 0, 'test')
+        client = Client(connection, contextlib.nullcontext, lambda: connection)
+        proxy.alter = close_behind_confirmation
+        client.publish('a', '', queue_name, {})
+        assert not connection.is_open
+        client.close()
+    assert [message.payload for message in take(channel, queue_name)] == ['a']
 
 
 # Nodes that fail.

@@ -73,7 +73,7 @@ def test_absent_sections_have_their_defaults(load):
         'AMQP': {
             'url': 'amqp://guest:guest@localhost:5672//', 'transport_options': {},
                 'heartbeat': 10, 'prefetch': 100,
-            'tls': {'ca': None, 'certificate': None, 'key': None, 'verify': True,
+            'tls': {'ca': None, 'certificate': None, 'key': None, 'verify': True, 'strict': False,
                     'server_name': None},
             'declare': True, 'exchanges': {}, 'queues': {},
             'retry': {'attempts': 5, 'delay': 1, 'factor': 2, 'max_delay': 300},
@@ -117,6 +117,7 @@ def test_files_of_tls_are_relative_to_the_working_directory(load):
                 'Daemon: {working_directory: /srv}\n')
     assert read.amqp['tls'] == {
         'ca': '/srv/a.pem', 'certificate': '/b.pem', 'key': '/srv/c/d.pem', 'verify': True,
+        'strict': False,
         'server_name': None}
     assert load('AMQP: {tls: {ca: a}, url: memory://}').amqp['tls']['ca'] == '/a'
 
@@ -124,7 +125,7 @@ def test_files_of_tls_are_relative_to_the_working_directory(load):
 def test_the_topology_is_filled_in(load):
     read = load('''
         AMQP:
-          url: [amqp://a, "amqps://u:p%40@[::1]:5671/v?x=y", memory://]
+          url: [amqp://a, "amqps://u:p%40@[::1]:5671/v?heartbeat=2.5", memory://]
           exchanges: {shop: {type: topic}, late: {type: x-delayed-message, arguments: {a: 1}}, e: }
           queues:
             orders:
@@ -409,11 +410,54 @@ def test_an_ordinary_users_defaults_are_not_roots():
      '1:39: AMQP.tls.verify: has no effect: no AMQP.url begins with amqps://'),
     ('AMQP: {url: [amqp://a, amqps://b], tls: {key: x}}',
      '1:47: AMQP.tls.key: a key, but no certificate'),
+    ('AMQP: {url: amqps://a, tls: {strict: true, verify: false}}',
+     '1:38: AMQP.tls.strict: has no effect: verify is false'),
     ('AMQP: {url: amqps://a, tls: {ca: x, verify: false}}',
      '1:34: AMQP.tls.ca: has no effect: verify is false'),
+    (f'AMQP: {{queues: {{{"q" * 251}: }}}}',
+     f"1:17: AMQP.queues.'{'q' * 57}...': expected a name of at most 240 bytes, got 251: its"
+     ' retry queues are called <queue>.retry.<delay>'),
+    (f'AMQP: {{queues: {{q: {{name: {"q" * 248}}}}}}}',
+     '1:27: AMQP.queues.q.name: expected a name of at most 240 bytes, got 248: its retry queues'
+     ' are called <queue>.retry.<delay>'),
+    (f'AMQP: {{retry: {{attempts: 1}}, queues: {{{"q" * 251}: }}}}',
+     f"1:39: AMQP.queues.'{'q' * 57}...': expected a name of at most 250 bytes, got 251: its dead"
+     ' letters are in <queue>.dead'),
+    (f"AMQP: {{queues: {{{'q' * 251}: {{name: ''}}}}}}",
+     f"1:17: AMQP.queues.'{'q' * 57}...': expected a name of at most 250 bytes, got 251: its dead"
+     ' letters are in <queue>.dead'),
+    (f'AMQP: {{queues: {{q: {{arguments: {{x-queue-type: stream}}, name: {"q" * 250}}}}},'
+     ' dead_letter: false, retry: {attempts: 1}}',
+     '1:62: AMQP.queues.q.name: expected a name of at most 240 bytes, got 250: its retry queues'
+     ' are called <queue>.retry.<delay>'),
+    (f'AMQP: {{exchanges: {{{"é" * 128}: }}}}',
+     f"1:20: AMQP.exchanges: expected a name of at most 255 bytes, got '{'é' * 57}...'"),
+    (f'AMQP: {{dead_letter: {"d" * 256}}}',
+     f"1:21: AMQP.dead_letter: expected a name of at most 255 bytes, got '{'d' * 57}...'"),
+    (f'AMQP: {{queues: {{q: {{exchange: amq.topic, routing_keys: [{"k" * 256}]}}}}}}',
+     '1:57: AMQP.queues.q.routing_keys[0]: expected a routing key of at most 255 bytes,'
+     f" got '{'k' * 57}...'"),
+    (f'AMQP: {{queues: {{q: {{arguments: {{x-dead-letter-routing-key: {"k" * 256}}}}}}}}}',
+     '1:60: AMQP.queues.q.arguments.x-dead-letter-routing-key: expected a name of at most 255'
+     ' bytes'),
+    (f'AMQP: {{exchanges: {{e: {{arguments: {{alternate-exchange: {"k" * 256}}}}}}}}}',
+     '1:56: AMQP.exchanges.e.arguments.alternate-exchange: expected a name of at most 255 bytes'),
+    (f'AMQP: {{url: amqp://host/{"v" * 256}}}',
+     '1:13: AMQP.url: expected a URL whose virtual host has at most 255 bytes'),
     ('AMQP: {dead_letter: q, queues: {q: }}',
      '1:21: AMQP.dead_letter: is consumed by AMQP.queues: what fails there would come back for'
      ' ever'),
+    ('AMQP: {url: "amqp://a/?heartbeat=5&channel_max=9"}',
+     '1:13: AMQP.url: expected a URL with no parameter but one heartbeat: there is no key for'
+     ' channel_max'),
+    ('AMQP: {url: [amqp://a, "amqps://b//?cacertfile=/x.pem"]}',
+     '1:24: AMQP.url[1]: expected a URL with no parameter but one heartbeat: use AMQP.tls.ca'
+     ' instead of cacertfile'),
+    ('AMQP: {url: "amqp://a?heartbeat=5&heartbeat=6"}',
+     '1:13: AMQP.url: expected a URL with no parameter but one heartbeat'),
+    *[(f'AMQP: {{url: "amqp://a/?heartbeat={value}"}}',
+       '1:13: AMQP.url: expected a URL whose heartbeat is a number from 0 to 65535')
+      for value in ('', 'x', '-1', '65536', '1e3', '70000.5')],
 ])
 def test_a_fault_is_one_line_with_its_place_and_name(faults, text, fault):
     assert faults(text) == [f'example.yml:{fault}']
@@ -425,6 +469,9 @@ def test_a_fault_is_one_line_with_its_place_and_name(faults, text, fault):
     ('AMQP: {url: "user:hunter2@host"}', 'a URL that begins with amqp://'),
     ('AMQP: {url: amqp://u:hunter2/x@h}', 'a URL whose port is from 1 to 65535'),
     ('AMQP: {url: amqp://u:hunter2@h:65536}', 'a URL whose port is from 1 to 65535'),
+    ('AMQP: {url: "amqp://h/?password=hunter2"}', 'there is no key for password'),
+    ('AMQP: {url: "amqp://h/?hunter2"}', 'a URL with no parameter but one heartbeat'),
+    ('AMQP: {url: "amqp://h/?heartbeat=hunter2"}', 'a URL whose heartbeat is a number'),
     ('AMQP: amqp://u:hunter2@h', 'expected a mapping, got a string with an address in it'),
     ('AMQP: u:hunter2@h', 'expected a mapping, got a string with an address in it'),
     ('AMQP: {prefetch: !env SECRET}', 'expected an integer, got what the environment variable'),
@@ -672,3 +719,11 @@ def test_the_reference_has_every_key():
     assert len(every) > 40
     for name in every[4:]:
         assert f'``{name}``' in page.stdout or f'\n{name}\n---' in page.stdout, name
+
+
+def test_a_name_from_the_environment_is_utf_8(faults, monkeypatch):
+    monkeypatch.setenv('QUEUE', 'a\udcff')
+    assert faults('AMQP: {queues: {q: {name: !env QUEUE}}}') == [
+        'example.yml:1:27: AMQP.queues.q.name: expected a name in UTF-8, got what the environment'
+        ' variable QUEUE holds'
+    ]

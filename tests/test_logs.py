@@ -702,6 +702,7 @@ def logged(code):
 def test_a_line_that_is_printed_is_a_record():
     assert logged('''
     import warnings
+    warnings.simplefilter('default')
     logs.redirect_output()
     print('x', 'y')
     print('two\\nlines\\n\\n', end='')
@@ -721,6 +722,7 @@ def test_a_line_that_is_printed_is_a_record():
 def test_logger_and_level_of_what_is_printed_can_be_chosen_and_changed():
     assert logged('''
     import warnings
+    warnings.simplefilter('default')
     logs.redirect_output('out', 'DEBUG')
     print('one')
     logs.redirect_output('other', 30)
@@ -868,7 +870,7 @@ def test_a_bad_logging_call_is_told_once_for_each_place_and_its_record_is_kept()
     assert done.returncode == 0
     assert done.stderr.count('bad logging call at <string>:') == 1
     assert ', in bad\n' in done.stderr
-    assert done.stderr.count("INFO:root:'%d apples' with ('x',): TypeError: %d format") == 3
+    assert done.stderr.count("INFO:root:'%d apples' with ('x',): TypeError: ") == 3
     assert 'records' not in done.stderr
     assert done.stderr.endswith('INFO:root:good\n')
 

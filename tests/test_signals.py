@@ -16,7 +16,7 @@ import pytest
 
 from clihelper.errors import StoppedEarly
 from clihelper.pidfile import probe
-from clihelper.signals import Deadline, Interrupted, Signals
+from clihelper.signals import Deadline, Interrupted, Signals, signal_later
 from tests.life import LOGGING, Life
 
 CONFIG = """\
@@ -491,3 +491,16 @@ def test_a_deadline_that_passes_interrupts_the_main_thread(pipe: Signals) -> Non
 def test_what_stops_a_program_early_is_no_exception_that_an_import_may_swallow() -> None:
     assert not issubclass(StoppedEarly, Exception)
     assert StoppedEarly().code == StoppedEarly.status == 75
+
+
+def test_a_signal_that_is_due_is_sent_until_it_has_come():
+    came = []
+    previous = signal.signal(signal.SIGUSR2, lambda *_: came.append(time.monotonic()))
+    try:
+        signal_later(signal.SIGUSR2, 0.005, lambda: len(came) < 3)
+        while len(came) < 3:
+            time.sleep(0.001)
+        time.sleep(0.1)  # in which none is sent any more
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
+    assert len(came) == 3

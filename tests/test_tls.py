@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -59,6 +61,7 @@ def secure(tmp_path_factory):
                 'certificate': f'{folder}/client.pem',
                 'key': f'{folder}/client.key',
                 'verify': True,
+                'strict': False,
                 'server_name': None,
             },
         )
@@ -402,3 +405,36 @@ def test_a_child_leaves_the_connection_without_a_goodbye(secure, queue_name):
         assert channel.queue_declare(queue_name).queue == queue_name
     finally:
         connection.collect()
+
+
+def test_an_authority_without_key_usage_is_good_enough(secure, monkeypatch):
+    """``openssl req -x509`` makes such ones, and Python 3.13 and later refuse them by default."""
+    made = ssl.create_default_context
+
+    def strict(**options):
+        context = made(**options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, 'create_default_context', strict)
+    connection = Wire(secure.url, 0, 5, 'test', secure.options)
+    connection.connect()
+    connection.collect()
+
+
+def test_with_strict_the_extension_that_is_missing_is_named(configure):
+    line = fails(configure('strict: true'))
+    assert re.search(
+        r"the broker's certificate is not accepted: (CA cert does not include key usage extension"
+        r'|Missing Authority Key Identifier); AMQP.tls.strict is true$',
+        line,
+    )
+
+
+def test_with_strict_a_complete_certificate_is_accepted(secure, configure, queue_name):
+    strict = Authority(secure.folder, 'strict', usage='critical,keyCertSign,cRLSign')
+    strict.certify('complete', 'IP:127.0.0.1', more='authorityKeyIdentifier=keyid\n')
+    with serving(secure, 'complete'), consuming(configure('strict: true', ca='strict')) as program:
+        send(secure, queue_name, 'hello')
+        program.wait_line("got 'hello'")
+        assert program.stop() == 0

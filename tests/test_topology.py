@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -245,9 +246,9 @@ def test_a_queue_of_dead_letters_may_be_consumed_itself(configure, channel, queu
         ('{arguments: {}}', {'arguments': {'x-max-length': 7}},
          "x-max-length is not set here, but 7 in the queue 'NAME' that exists"),
         ('{arguments: {x-queue-type: quorum}}', {},
-         "x-queue-type is quorum here, but not set in the queue 'NAME' that exists"),
-        ('{}', {'arguments': {'x-queue-type': 'quorum'}},
-         "x-queue-type is not set here, but quorum in the queue 'NAME' that exists"),
+         "x-queue-type is quorum here, but classic in the queue 'NAME' that exists"),
+        ('{arguments: {x-queue-type: classic}}', {'arguments': {'x-queue-type': 'quorum'}},
+         "x-queue-type is classic here, but quorum in the queue 'NAME' that exists"),
         ('{exclusive: true}', {},
          "cannot obtain exclusive access to locked queue 'NAME' in vhost '/': it belongs to"
          ' another connection, or is not exclusive there as it is here'),
@@ -459,7 +460,7 @@ def test_what_section_and_program_both_declare_is_an_error_of_the_user(
     assert fails(path, 78, DECLARING, NAME=queue_name) == said.replace('NAME', queue_name)
 
 
-SECTION = {'exchanges': {}, 'queues': {}}
+SECTION = {'exchanges': {}, 'queues': {}, 'dead_letter': True, 'retry': {'attempts': 5}}
 
 
 def test_an_exchange_that_several_queues_share_is_declared_once():
@@ -494,6 +495,24 @@ def test_a_queue_of_kombu_that_cannot_be_consumed_so_is_an_error():
         Entities(SECTION, [kombu.Queue(exclusive=True)], owner='Shop')
     with pytest.raises(ConfigurationError, match='Shop.queues: a: no_ack'):
         Entities(SECTION, [kombu.Queue('a', no_ack=True)], owner='Shop')
+
+
+@pytest.mark.parametrize(
+    ('declared', 'said'),
+    [
+        ({'queues': [kombu.Queue('q' * 251)]},
+         'expected a name of at most 240 bytes, got 251: its retry queues are called'
+         ' <queue>.retry.<delay>'),
+        ({'queues': [kombu.Queue('q', kombu.Exchange('e'), routing_key='\u00e9' * 128)]},
+         'expected names and routing keys of at most 255 bytes of UTF-8'),
+        ({'queues': [kombu.Queue('q', queue_arguments={'x-dead-letter-exchange': 'x' * 256})]},
+         'expected names and routing keys'),
+        ({'exchanges': [kombu.Exchange('e' * 256)]}, 'expected names and routing keys'),
+    ],
+)  # fmt: skip
+def test_names_that_are_too_long_for_the_broker_are_errors_of_the_user(declared, said):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        Entities(SECTION, **declared, owner='Shop')
 
 
 def test_who_declares_in_the_section_alone_does_not_load_kombu(broker, queue_name):

@@ -12,6 +12,7 @@ import clihelper
 
 FATAL = int(os.environ.get('BENCHMARK_FATAL', -1))
 WORK = float(os.environ.get('BENCHMARK_WORK', 0))
+FAILING = int(os.environ.get('BENCHMARK_FAILING', 0))
 
 
 class Clerk(clihelper.ConsumerController):
@@ -26,6 +27,8 @@ class Clerk(clihelper.ConsumerController):
             ctypes.string_at(0)
         if WORK:
             time.sleep(WORK)
+        if FAILING and number % FAILING == 0 and message.attempts == 1:
+            raise clihelper.Retry('the first run')
         self.note(number, True)
 
     def note(self, number, ended):

@@ -85,6 +85,11 @@ class Acknowledger:
             self._highest = max(self._highest, delivery_tag)
             self._bound = sys.maxsize
 
+    @property
+    def lowest_unsettled(self) -> int:
+        """The delivery tag below which all are acknowledged, or will be soon."""
+        return min(self._kept, default=self._tag + 1)
+
     def release(self, delivery_tag: int) -> None:
         """The message is kept no longer: it has been settled by itself, or is added next."""
         with self._lock:

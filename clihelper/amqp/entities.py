@@ -6,7 +6,16 @@ a program that has already done so.
 
 from __future__ import annotations
 
+from itertools import chain
+
 from clihelper.errors import ConfigurationError
+from clihelper.schema import (
+    LONGEST_NAME,
+    NAMING_ARGUMENTS,
+    is_retried,
+    name_fault,
+    utf8_size,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +51,7 @@ class Entities:
         self.places = {label: f'AMQP.queues.{label}' for label in self.queues}
         self._exchange_places = {name: f'AMQP.exchanges.{name}' for name in self.exchanges}
         self._owner = owner
+        self._section = section
         for exchange in exchanges:
             self._add_exchange(exchange)
         for queue in queues:
@@ -55,8 +65,9 @@ class Entities:
         place = f'{self._owner}.exchanges: {exchange.name}'
         if exchange.name in self.exchanges:
             raise ConfigurationError(f'{place}: is there twice: {self.place_of(exchange.name)}')
-        self.exchanges[exchange.name] = _exchange_options(exchange)
+        self.exchanges[exchange.name] = options = _exchange_options(exchange)
         self._exchange_places[exchange.name] = place
+        _check_names(place, [exchange.name], options)
 
     def _add_queue(self, queue: Any) -> None:
         label = queue.name or queue.alias
@@ -73,8 +84,17 @@ class Entities:
             raise ConfigurationError(f'{place}: is there twice: {there}')
         for exchange in _exchanges_of(queue):
             self._add_exchange_of(exchange, place)
-        self.queues[label] = _queue_options(queue)
+        self.queues[label] = options = _queue_options(queue)
         self.places[label] = place
+        self._check_queue_names(place, label, options)
+
+    def _check_queue_names(self, place: str, label: str, options: Options) -> None:
+        bound = [(each['exchange'], each['routing_key']) for each in options['bindings']]
+        _check_names(place, [label, *chain.from_iterable(bound)], options)
+        retries = is_retried(self._section, options)
+        fault = name_fault(options['name'], label, self._section['dead_letter'], retries)
+        if fault:
+            raise ConfigurationError(f'{place}: {fault}')
 
     def _add_exchange_of(self, exchange: Any, place: str) -> None:
         """An exchange that a queue is bound to is declared with it, but for the broker's own."""
@@ -92,6 +112,21 @@ class Entities:
                     f'{place}: exchange {name}: {key} is {options[key]} here, but {value} in'
                     f' {self.place_of(name)} (no_declare=True refers to that one)'
                 )
+
+
+def _check_names(place: str, names: Iterable[str], options: Options) -> None:
+    """See that names and routing keys are short strings of AMQP.
+
+    :raises ConfigurationError: one is none.
+    """
+    arguments = [options['arguments'].get(each) for each in NAMING_ARGUMENTS]
+    for name in (*names, *(each for each in arguments if isinstance(each, str))):
+        size = utf8_size(name)
+        if size is None or size > LONGEST_NAME:
+            raise ConfigurationError(
+                f'{place}: expected names and routing keys of at most {LONGEST_NAME} bytes of'
+                f' UTF-8, got {name[:40]!r}...'
+            )
 
 
 def _exchanges_of(queue: Any) -> list[Any]:

@@ -79,13 +79,13 @@ class Forwarder(Publisher):
     ) -> None:
         """Publish several, as :meth:`submit` does, and wait for all of them together.
 
-        One that cannot be encoded is refused.
+        What cannot be encoded is refused, and the others are published.
         """
-        for body, queue, properties, on_settled in messages:
+        for message in messages:
             try:
-                self._publish(body, queue, properties, on_settled)
+                self._publish(*message)
             except (TypeError, ValueError) as error:
-                self._outcomes.append((on_settled, PublishError(str(error), refused=True)))
+                self._outcomes.append((message[-1], PublishError(str(error), refused=True)))
         self._wait()
         self._tell()
 

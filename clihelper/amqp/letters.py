@@ -16,6 +16,8 @@ What has been read is given back. A classic queue puts it where it was. A quorum
 
 from __future__ import annotations
 
+import time
+
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.message import CARBON_COPIES, NOT_RENEWED, OWN
 from clihelper.amqp.properties import (
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 
 PREFIX = OWN.decode()
 
-DELIVERIES = 'x-delivery-count'
-"""The header in which a quorum queue says how many deliveries of a message count."""
+DELIVERIES, ACQUIRED = 'x-delivery-count', 'x-acquired-count'
+"""Headers of a quorum queue's: how many deliveries of a message count, and how many there were."""
 
 RENEWED_AT = 3
 """Deliveries from which on letters are renewed.
@@ -48,6 +50,9 @@ The limit may come from a policy, and then it cannot be read; some set it to 3.
 
 LONGEST_REST = 10_000
 """letters that are read for the sake of the order, at most"""
+
+RETURN_TIMEOUT, RETURN_INTERVAL = 2.0, 0.01
+"""seconds to wait for the next letter to come back, and from one question for it to the next"""
 
 ROUNDS = 5
 """how often letters that arrive during a renewal are put behind the renewed ones, at most"""
@@ -193,11 +198,22 @@ def _is_counted_anew(name: bytes) -> bool:
 
 def _deliveries(delivery: Any) -> int:
     """How many deliveries of it count, where its queue counts."""
+    return _counted(delivery, DELIVERIES) or 0
+
+
+def _is_in_its_place(delivery: Any) -> bool:
+    """Whether it has come back to a queue that does not count that: a classic one, then."""
+    return delivery.redelivered and all(
+        _counted(delivery, name) is None for name in (DELIVERIES, ACQUIRED)
+    )
+
+
+def _counted(delivery: Any, name: str) -> int | None:
     try:
-        value = header(delivery.packed, DELIVERIES)
+        value = header(delivery.packed, name)
     except InvalidProperties:
-        return 0
-    return value if isinstance(value, int) else 0
+        return None
+    return value if isinstance(value, int) else None
 
 
 class _Reader:
@@ -223,6 +239,7 @@ class _Reader:
         self._held: dict[int, None] = {}
         self._is_near_limit = False
         self._is_renewed = False
+        self._keeps_places = False
 
     def first(self) -> Any:
         """The first letter; None: there is none. If it is near the limit, all are renewed."""
@@ -241,6 +258,7 @@ class _Reader:
         if delivery is not None:
             self._held[delivery.delivery_tag] = None
             self._is_near_limit = self._is_near_limit or _deliveries(delivery) >= RENEWED_AT
+            self._keeps_places = self._keeps_places or _is_in_its_place(delivery)
         return delivery
 
     def count(self) -> int:
@@ -261,20 +279,27 @@ class _Reader:
 
     def give_back(self) -> None:
         """Give back what is held, in the order of the queue, and renew what is near the limit."""
-        if self._held:
+        if self._held and not self._keeps_places:
             while len(self._held) < LONGEST_REST and self.get() is not None:
                 pass
         self._return_held()
         if self._is_near_limit and not self._is_renewed:
             self._renew(self.get())
             self._return_held()
-        self.flush()
 
     def _return_held(self) -> None:
-        with self._connection.guard():
-            for delivery_tag in self._held:
-                self._channel.basic_reject(delivery_tag, requeue=True)
+        """Give back what is held, and wait until it is there for whoever looks next."""
+        if not self._held:
+            return
+        there = self.count() + len(self._held)
+        self._connection.recover(self._channel)
         self._held.clear()
+        # The answer says that the queue has been told, not that it has done so.
+        progress, most = time.monotonic(), 0
+        while (count := self.count()) < there and time.monotonic() - progress < RETURN_TIMEOUT:
+            if count > most:
+                progress, most = time.monotonic(), count
+            time.sleep(RETURN_INTERVAL)
 
     def _renew(self, delivery: Any) -> None:
         """Publish every letter anew, so that all are counted from 0, in the order that they have.
@@ -295,9 +320,7 @@ class _Reader:
     def _renew_one(self, delivery: Any) -> bool:
         """Publish one letter anew; False: the broker does not take it, and it is held."""
         try:
-            _publish(
-                self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew
-            )
+            _publish(self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew)
         except PublishError as error:
             if error.unknown:
                 raise Lost(str(error)) from error
@@ -355,9 +378,10 @@ class Letters:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         try:
-            if error is None or _is_of_use(error):
+            # After Ctrl-C, too: a queue may count what a connection that ends has not given back.
+            if not isinstance(error, UnavailableError):
                 self._give_back()
-        except UnavailableError:
+        except Exception:
             if error is None:
                 raise
         finally:
@@ -437,11 +461,6 @@ class Letters:
 
     def _lost(self, lost: Lost) -> UnavailableError:
         return UnavailableError(f'AMQP.url: {self._connection.shown()}: {lost}')
-
-
-def _is_of_use(error: BaseException) -> bool:
-    """Whether the connection still is, when that error ends its use."""
-    return isinstance(error, Exception) and not isinstance(error, UnavailableError)
 
 
 def _reply_code(lost: Lost) -> int | None:

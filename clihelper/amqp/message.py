@@ -109,6 +109,12 @@ class Message:
         count = self._header('x-delivery-count')
         return count if isinstance(count, int) else 0
 
+    @property
+    def stream_offset(self) -> int | None:
+        """Where it is in a stream; None: it is of another queue."""
+        offset = self._header('x-stream-offset')
+        return offset if isinstance(offset, int) else None
+
     def _header(self, name: str) -> Any:
         """One header, whatever the others are; None where it is not there or not to be found."""
         packed = getattr(self.delivery, 'packed', None)

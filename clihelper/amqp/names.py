@@ -1,15 +1,24 @@
-"""Looking up a broker's name, which may take long, and which no signal interrupts."""
+"""Looking up a broker's name, and connecting to the first of its addresses that answers."""
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
+import select
 import socket
 import threading
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     Address = tuple[Any, Any, int, str, tuple[Any, ...]]
+
+STAGGER = 0.25
+"""seconds from one attempt to connect to the next, at most (:rfc:`8305`, section 5)"""
 
 
 def look_up(host: str | bytes, port: int, seconds: float) -> list[Address]:
@@ -45,3 +54,108 @@ def look_up(host: str | bytes, port: int, seconds: float) -> list[Address]:
     if faults:
         raise faults[0]
     return found
+
+
+def connect(host: str | bytes, port: int, seconds: float) -> socket.socket:
+    """Connect to the address of a host that answers first, as :rfc:`8305` has it.
+
+    Attempts begin one after the other, each a moment after the last and at once when that has
+    failed; those that have begun go on. So an address that is silent costs a moment only.
+
+    :param seconds: for the looking up and all attempts.
+    :returns: a socket that does not block.
+    :raises OSError: none answers in time, or why the last attempt has failed.
+    """
+    deadline = time.monotonic() + seconds
+    addresses = alternating(look_up(host, port, seconds))
+    # Half of the time, at least, is left when the last attempt has begun.
+    left = deadline - time.monotonic()
+    race = _Race(addresses, min(STAGGER, left / 2 / (len(addresses) or 1)))
+    try:
+        while (winner := race.run(deadline)) is None:
+            pass
+        return winner
+    finally:
+        race.end()
+
+
+def alternating(addresses: Iterable[Address]) -> list[Address]:
+    """Addresses of each family in turn, so that one that leads nowhere does not keep the others
+    waiting (:rfc:`8305`, section 4). The first stays the first.
+    """
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    rows = itertools.zip_longest(*families.values())
+    return [address for row in rows for address in row if address is not None]
+
+
+class _Race:
+    """Attempts to connect to several addresses, the first to succeed wins.
+
+    :param stagger: seconds from one attempt to the next.
+    """
+
+    def __init__(self, addresses: list[Address], stagger: float) -> None:
+        self._waiting = iter(addresses)
+        self._left = len(addresses)
+        self._stagger = stagger
+        self._next = 0.0  # when the next attempt is due
+        self._attempts: dict[int, socket.socket] = {}
+        self._poll = select.poll()
+        self._fault: OSError = TimeoutError('no address')
+
+    def run(self, deadline: float) -> socket.socket | None:
+        """Begin an attempt if one is due, and wait for what comes next.
+
+        :returns: what is connected, as soon as something is.
+        :raises OSError: the time is over, or nothing is left to try.
+        """
+        now = time.monotonic()
+        if now >= deadline:
+            raise TimeoutError('timed out')
+        if self._left and now >= self._next:
+            self._next = now + self._stagger
+            self._begin()
+        if not self._attempts and not self._left:
+            raise self._fault
+        until = min(deadline, self._next) if self._left else deadline
+        for descriptor, _ in self._poll.poll(max(until - now, 0.0) * 1000):
+            if self._has_connected(descriptor):
+                return self._attempts.pop(descriptor)
+        return None
+
+    def end(self) -> None:
+        """Give up the attempts that are still going on."""
+        for attempt in self._attempts.values():
+            attempt.close()
+
+    def _begin(self) -> None:
+        self._left -= 1
+        family, kind, protocol, _, address = next(self._waiting)
+        try:
+            attempt = socket.socket(family, kind, protocol)
+        except OSError as error:
+            self._fail(error)
+            return
+        attempt.setblocking(False)
+        self._attempts[attempt.fileno()] = attempt
+        self._poll.register(attempt, select.POLLOUT)
+        code = attempt.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            self._give_up(attempt.fileno(), code)
+
+    def _has_connected(self, descriptor: int) -> bool:
+        code = self._attempts[descriptor].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._give_up(descriptor, code)
+        return not code
+
+    def _give_up(self, descriptor: int, code: int) -> None:
+        self._poll.unregister(descriptor)
+        self._attempts.pop(descriptor).close()
+        self._fail(OSError(code, os.strerror(code)))
+
+    def _fail(self, error: OSError) -> None:
+        """Have the next attempt begin at once."""
+        self._fault, self._next = error, 0.0

@@ -88,7 +88,6 @@ class Processor:
         self._record = Record(host.hand, section) if host.hand is not None else None
         self._postponed = Postponed()
         self._acknowledger: Acknowledger | None = None
-        self._channel: Any = None
         self._round = 0
         # What handlers, or threads of theirs, have settled and handle() has not seen yet.
         self._told: dict[Message, Outcome] = {}
@@ -108,8 +107,13 @@ class Processor:
         self._told.clear()
         self._postponed.clear()
         self._retry_queues.reset()
-        self._acknowledger = self._channel = None
+        self._acknowledger = None
         self.rest()
+
+    @property
+    def lowest_unsettled(self) -> int:
+        """The delivery tag below which all messages are settled."""
+        return 0 if self._acknowledger is None else self._acknowledger.lowest_unsettled
 
     # One message.
 
@@ -147,7 +151,7 @@ class Processor:
         if outcome is None:
             message.outcome = ACK
         if self._told:
-            outcome = self._pop_told(message)
+            outcome = self._pop_told(message) or outcome
         if outcome is None and error is None and reply is None:
             self._acknowledge(message)
         else:
@@ -170,10 +174,7 @@ class Processor:
         :param told: what the handler itself has made of it.
         """
         if told is None:
-            if error is not None:
-                self._fenced(message, partial(self._fail, message, error))
-            elif reply is not None:
-                self._fenced(message, partial(self._send_reply, message, reply))
+            self._settle(message, error, reply)
         elif error is not None:
             LOGGER.error(
                 'on_message failed after the message was %s',
@@ -186,13 +187,19 @@ class Processor:
         if _forks != self._forks:
             _end_child(error)
 
-    def _fenced(self, message: Message, settle: Callable[[], None]) -> None:
-        """Do what is to settle a message; what that raises is a failure of the message alone.
+    def _settle(
+        self, message: Message, error: BaseException | None, reply: _Reply | None
+    ) -> None:
+        """Settle one that has failed, or that has a reply."""
+        if error is not None:
+            self._attempt(message, self._fail, message, error)
+        elif reply is not None:
+            self._attempt(message, self._send_reply, message, reply)
 
-        :raises Lost: the connection is.
-        """
+    def _attempt(self, message: Message, settle: Callable[..., None], *arguments: Any) -> None:
+        """Settle a message in some way. What that raises is a fault of this message, too."""
         try:
-            settle()
+            settle(*arguments)
         except (Lost, StopNow, Interrupted):
             raise
         except BaseException as failure:
@@ -210,11 +217,19 @@ class Processor:
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
         if outcome is Outcome.REQUEUE:
-            self._settle_by_itself(message, outcome)
+            self._requeue(message)
         elif outcome is Outcome.RETRY:
             self._run_later(message, error, settlement.delay(error, message.attempts, self._retry))
         else:
             self._dead_letter(message, error)
+
+    def _requeue(self, message: Message) -> None:
+        """Return the message to its queue; to a stream it cannot be returned."""
+        if not self._topology.is_stream(message.queue):
+            self._settle_by_itself(message, Outcome.REQUEUE)
+            return
+        queue = self._topology.return_queue(message.queue)
+        self._copy(message, queue, [message.renewal()], partial(self._hold, message, 0.0))
 
     def _run_later(self, message: Message, error: BaseException, seconds: float) -> None:
         """Have the message run again after so long."""
@@ -226,28 +241,29 @@ class Processor:
             seconds,
             exc_info=None if raised.is_a(error, Retry) else raised.loggable(error),
         )
-        queue = self._retry_queue(message, seconds)
-        if queue is None:
+        found = self._retry_queue(message, seconds)
+        if found is None:
             self._hold(message, seconds)
             return
+        queue, pause = found
         headers = settlement.run_headers(message.attempts, message.origin)
         hold = partial(self._hold, message, seconds)
-        self._copy(message, queue, [message.copy(headers)], hold)
+        copies = [message.copy(headers)]
+        if pause > 0:
+            self._keep(message)
+            publish = partial(self._attempt, message, self._copy, message, queue, copies, hold)
+            self._postponed.put(publish, pause)
+        else:
+            self._copy(message, queue, copies, hold)
 
-    def _retry_queue(self, message: Message, seconds: float) -> str | None:
-        """The queue in which a copy waits for its run; None: there is none."""
+    def _retry_queue(self, message: Message, seconds: float) -> tuple[str, float] | None:
+        """The queue in which a copy waits for its run, and when to publish it; None: none."""
         if not self._connection.expires:
             return None
         if seconds <= 0:
-            return self._topology.name_of(message.queue)
+            return self._topology.return_queue(message.queue), 0.0
         try:
-            with self._connection.guard():
-                # On a channel of its own: one that is refused something is closed.
-                if self._channel is None or not self._connection.has(self._channel):
-                    self._channel = self._connection.channel()
-                return self._retry_queues.queue(
-                    self._channel, self._connection.refusals, message.queue, seconds
-                )
+            return self._retry_queues.queue(self._connection, message.queue, seconds)
         except UnavailableError as refused:
             LOGGER.error('%s; the message waits in this process', refused)
             return None
@@ -377,13 +393,13 @@ class Processor:
             copy.on_unroutable(failure)
         elif failure.refused:
             copy.done = True
-            self._fenced(message, partial(copy.on_refused, failure))
+            self._attempt(message, copy.on_refused, failure)
         else:
             if not copy.pause:
                 LOGGER.warning('not taken for now, and published again later: %s', failure)
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
-            again = partial(self._fenced, message, partial(self._publish, copy))
-            self._postponed.put(again, copy.pause)
+            publish = partial(self._attempt, message, self._publish, copy)
+            self._postponed.put(publish, copy.pause)
 
     def forget(self) -> None:
         """Everything that is not settled is delivered again, the message in hand too."""
@@ -438,7 +454,7 @@ class Processor:
                 deliveries.appendleft(message)
 
         self._forwarder.submit_all([
-            (message.raw, self._topology.name_of(message.queue), message.renewal(),
+            (message.raw, self._topology.return_queue(message.queue), message.renewal(),
              partial(on_settled, message))
             for message in near
         ])  # fmt: skip
@@ -457,7 +473,7 @@ class Processor:
         if error is None:
             return False
         message.outcome = Outcome.DEAD_LETTER
-        self._fenced(message, partial(self._fail, message, error))
+        self._settle(message, error, None)
         self._look_after(message, record)
         return True
 

@@ -181,7 +181,9 @@ class Publisher:
                 if not self._connection.drain():
                     self._connection.wait(deadline)
         except Lost as lost:
-            raise self._lost(lost, unknown=True) from lost
+            if self._unconfirmed:
+                raise self._lost(lost, unknown=True) from lost
+            self._connection.drop_unless_refused(lost)  # lost behind the last confirmation
 
     def _write(self) -> None:
         if self._unsent:

@@ -12,14 +12,24 @@ import math
 import time
 
 from clihelper.amqp import settlement
-from clihelper.amqp.topology import UNUSED
+from clihelper.amqp.declarer import Declarer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
 
+    from clihelper.amqp.connection import Connection
     from clihelper.amqp.topology import Topology
+
+DECLARED = 1800.0
+"""seconds after which a queue in use is declared again, so that it is not deleted as unused"""
+
+YOUNG = 2.0
+"""seconds for which nothing is published to a new queue
+
+RabbitMQ (3.10 to 4.3) forgets a quorum queue that was made up to 1.5 s before it crashed, and what
+was confirmed for it, too.
+"""
 
 DIGITS = 2
 """significant digits of a delay in milliseconds: so few queues are enough, and none is exact"""
@@ -59,27 +69,36 @@ class Waiting:
         self._topology = topology
         self._schedule = schedule
         self._declared: dict[str, float] = {}
+        self._ready: dict[str, float] = {}
 
     def reset(self) -> None:
         """Nothing is known to be declared: the connection is another one now."""
         self._declared.clear()
 
-    def queue(
-        self, channel: Any, refusals: tuple[type[BaseException], ...], queue: str, seconds: float
-    ) -> str:
+    def queue(self, connection: Connection, queue: str, seconds: float) -> tuple[str, float]:
         """The queue from which a message is back in *queue* after so long; it exists then.
 
-        :param channel: declares it.
-        :param refusals: what *channel* raises when the broker refuses.
+        :param connection: declares it.
+        :returns: its name, and for how many seconds nothing is to be published to it yet.
+        :raises clihelper.errors.UnavailableError: it is not as declared.
+        :raises Lost: the connection is.
         """
         milliseconds = self._step(seconds)
         name = self._topology.name_of_retries(queue, milliseconds)
         now = time.monotonic()
-        # Declaring it again keeps the broker from taking it for unused.
-        if now - self._declared.get(name, -math.inf) > UNUSED / 2000:
-            self._topology.declare_retries(channel, refusals, queue, milliseconds)
+        if now - self._declared.get(name, -math.inf) > DECLARED:
+            if self._declare(connection, queue, milliseconds):
+                self._ready[name] = time.monotonic() + YOUNG
             self._declared[name] = now
-        return name
+        return name, max(self._ready.get(name, now) - time.monotonic(), 0.0)
+
+    def _declare(self, connection: Connection, queue: str, milliseconds: int) -> bool:
+        """Declare a queue, on a channel of its own; whether it was not there before."""
+        declarer = Declarer(connection.channel(), connection.refusals)
+        with connection.guard():
+            is_new = self._topology.declare_retries(declarer, queue, milliseconds)
+            declarer.channel.close()
+        return is_new
 
     def _step(self, seconds: float) -> int:
         wanted = step(seconds)

@@ -74,6 +74,10 @@ def context(
         made = ssl.create_default_context(cafile=options['ca'])
     except ssl.SSLError as error:
         raise fault('ca', f'{options["ca"]}: {_reason(error)}') from error
+    # Python sets this flag from 3.13 on; each version is to accept the same certificates.
+    made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if options['strict']:
+        made.verify_flags |= ssl.VERIFY_X509_STRICT
     if not options['verify']:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
@@ -111,7 +115,8 @@ def refusal(error: BaseException, options: Mapping[str, Any]) -> str | None:
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = escaped(error.verify_message).rstrip('.')
-        return f"the broker's certificate is not accepted: {reason}"
+        strictness = '; AMQP.tls.strict is true' if options['strict'] else ''
+        return f"the broker's certificate is not accepted: {reason}{strictness}"
     if not isinstance(error, ssl.SSLError) or not error.reason:
         return None
     reason = error.reason.upper()

@@ -7,23 +7,71 @@ but one that the broker names has another name on each connection.
 from __future__ import annotations
 
 import itertools
+import logging
 
-from clihelper.amqp.connection import Lost
+from clihelper.amqp.declarer import TYPE, Declarer, type_of
 from clihelper.amqp.entities import Entities
-from clihelper.amqp.refusal import FOR_GOOD, RESOURCE_LOCKED, Refused
+from clihelper.amqp.refusal import PRECONDITION_FAILED, Refused
 from clihelper.amqp.settlement import renewal_threshold
+from clihelper.schema import DEAD_LETTERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from clihelper.amqp.declarer import Refusals
     from clihelper.amqp.entities import Options
 
-UNUSED = 3600 * 1000
-"""milliseconds after which a queue for retries goes when nobody has declared it again"""
+LOGGER = logging.getLogger('clihelper')
 
-Refusals = tuple[type[BaseException], ...]
+QUORUM, STREAM = 'quorum', 'stream'
+
+UNUSED = 14 * 24 * 3600 * 1000
+"""milliseconds after which a retry queue that nobody has declared again is deleted
+
+What is in it then is lost: a message perhaps for which its queue has had no room all that time.
+With the longest delay it is below 2**32, which is the most that RabbitMQ takes.
+"""
+
+UNUSED_EXCLUSIVE = 3600 * 1000
+"""the same for a retry queue that is deleted with the connection in any case"""
+
+AT_LEAST_ONCE = {
+    TYPE: QUORUM,
+    'x-dead-letter-strategy': 'at-least-once',
+    'x-overflow': 'reject-publish',
+}
+"""With these arguments a message is kept until the queue that it goes to has confirmed it.
+
+Only quorum queues can do that, and only if they reject what is published beyond their own limit
+(https://www.rabbitmq.com/docs/quorum-queues#dead-lettering).
+"""
+
+INESSENTIAL = (*AT_LEAST_ONCE, 'x-expires')
+"""arguments in which a retry queue that exists may differ: it gives back what is in it all the
+same"""
+
+NOT_KEPT = (
+    'a message that comes back for its next run is lost if there is no room for it in its queue'
+)
+"""what may happen without :data:`AT_LEAST_ONCE`"""
+
+STREAM_OFFSET = 'x-stream-offset'
+
+CONSUMER_TIMEOUT = 'x-consumer-timeout'
+
+KNOWS_CONSUMER_TIMEOUT = (4, 3)
+"""RabbitMQ's version from which on that is an argument of consuming, for quorum queues only
+
+Earlier versions ignore it, and this one refuses it for queues of other types.
+"""
+
+LEAST_CONSUMER_TIMEOUT = 30 * 60
+"""seconds, RabbitMQ's default"""
+
+MOST_CONSUMER_TIMEOUT = 2**32 - 1
+"""milliseconds"""
 
 
 class Topology:
@@ -54,20 +102,57 @@ class Topology:
             label: renewal_threshold(options['arguments'].get('x-delivery-limit'))
             for label, options in self._queues.items()
         }
+        self._types = {label: type_of(options) for label, options in self._queues.items()}
+        self._consumer_timeout = _consumer_timeout(section)
+        self._version: tuple[int, ...] = ()
+        self._offsets: dict[str, int] = {}
+
+    @property
+    def entities(self) -> Entities:
+        """The exchanges and queues, and where each is from."""
+        return self._entities
 
     @property
     def queues(self) -> list[str]:
         """The labels of the queues to consume."""
         return list(self._queues)
 
+    @property
+    def consumers(self) -> list[tuple[str, str, Options]]:
+        """What is consumed: label and name of each queue, and the arguments of consuming it.
+
+        Messages of a stream that are run again are in a queue beside it, with the same label.
+        """
+        found: list[tuple[str, str, Options]] = []
+        for label, options in self._queues.items():
+            timeout = self._timeout_of(self._types[label])
+            position = {STREAM_OFFSET: self._offsets[label]} if label in self._offsets else {}
+            arguments = {**timeout, **options['consumer_arguments'], **position}
+            found.append((label, self._names[label], arguments))
+            if self.is_stream(label):
+                found.append((label, self.return_queue(label), self._timeout_of(QUORUM)))
+        return found
+
     def name_of(self, queue: str) -> str:
         """The name by which the broker knows the queue of that label, on this connection."""
         return self._names[queue]
 
-    def consumer_arguments(self, queue: str) -> Options:
-        """The arguments with which to consume the queue of that label."""
-        arguments: Options = self._queues[queue]['consumer_arguments']
-        return arguments
+    def is_stream(self, queue: str) -> bool:
+        """Whether the queue of that label is a stream: nothing can be returned to it."""
+        return self._types[queue] == STREAM
+
+    def read_on(self, queue: str, offset: int) -> None:
+        """Consume the stream of that label from an offset on, from the next connection on."""
+        self._offsets[queue] = offset
+
+    def return_queue(self, queue: str) -> str:
+        """The name of the queue to which a message of that label's is published to be run again.
+
+        For a stream that is another one: in the stream itself all its readers would see the
+        message again.
+        """
+        name = self._names[queue]
+        return f'{name}.retry' if self.is_stream(queue) else name
 
     def dead_letters_of(self, queue: str) -> str | None:
         """The name of the queue that takes the dead letters of that label's, if there is one."""
@@ -86,6 +171,16 @@ class Topology:
         """Whether what is missing is declared."""
         return self._declare
 
+    def declares_queue(self, queue: str) -> bool:
+        """Whether the queue of that label is declared if it is missing."""
+        options = self._queues[queue]
+        return self.is_own(queue) or (self._declare and options.get('declare', True))
+
+    def is_own(self, queue: str) -> bool:
+        """Whether the queue of that label belongs to the connection, and goes with it."""
+        options = self._queues[queue]
+        return options['exclusive'] or not options['name']
+
     def lasting_name(self, queue: str) -> str:
         """The name of the queue of that label; of one that the broker names, the label."""
         return self._queues[queue]['name'] or queue
@@ -94,46 +189,42 @@ class Topology:
         """The name of the queue that keeps messages of that label's for so long."""
         name = self._names[queue]
         # A name that the broker has given ("amq.") is not for others to begin with.
-        form = 'retry.{1:g}s.{0}' if self._is_own(queue) else '{0}.retry.{1:g}s'
+        form = 'retry.{1:g}s.{0}' if self.is_own(queue) else '{0}.retry.{1:g}s'
         return form.format(name, milliseconds / 1000)
 
-    def declare_retries(
-        self, channel: Any, refusals: Refusals, queue: str, milliseconds: int
-    ) -> None:
+    def declare_retries(self, declarer: Declarer, queue: str, milliseconds: int) -> bool:
         """Declare, or verify, the queue that keeps messages for so long and gives them back.
 
+        :returns: whether it was not there before, or may not have been.
         :raises clihelper.errors.UnavailableError: it is not as declared.
         """
-        options = self._as_safe_as(queue)
-        arguments = {
+        name = self.name_of_retries(queue, milliseconds)
+        options = self.retry_options(queue, milliseconds)
+        if self.is_own(queue):
+            declarer.queue('AMQP.retry', name, options)
+            return False
+        if not self._declare:
+            declarer.queue('AMQP.retry, with declare: false', name, options, False)
+            return False
+        # RabbitMQ 4 fails (541) to say "no queue" where the name is long and not ASCII.
+        is_new = not name.isascii() or not declarer.has_queue('AMQP.retry', name)
+        _declare_lasting_retries(declarer, name, options)
+        return is_new
+
+    def retry_options(self, queue: str, milliseconds: int) -> Options:
+        """The options of the queue that keeps messages of that label's for so long."""
+        own = self.is_own(queue)
+        options = _durable({
             'x-message-ttl': milliseconds,
             'x-dead-letter-exchange': '',
-            'x-dead-letter-routing-key': self._names[queue],
-            'x-expires': milliseconds + UNUSED,
-        }
-        if options['arguments'].get('x-queue-type') == 'quorum':
-            # Only then is a message kept until the other queue has it.
-            arguments['x-dead-letter-strategy'] = 'at-least-once'
-            arguments['x-overflow'] = 'reject-publish'
-        own = self._is_own(queue)
-        options = {
-            **options,
-            'exclusive': own,
-            'arguments': {**options['arguments'], **arguments},
-        }
-        declare = own or self._declare
-        place = 'AMQP.retry' if declare else 'AMQP.retry, with declare: false'
-        name = self.name_of_retries(queue, milliseconds)
-        _Asking(channel, refusals, False).queue(place, name, options, declare)
-
-    def _is_own(self, queue: str) -> bool:
-        """Whether the queue of that label belongs to the connection, and goes with it."""
-        options = self._queues[queue]
-        return options['exclusive'] or not options['name']
+            'x-dead-letter-routing-key': self.return_queue(queue),
+            'x-expires': milliseconds + (UNUSED_EXCLUSIVE if own else UNUSED),
+        })
+        return {**options, 'exclusive': own}
 
     def establish(
         self, channel: Any, refusals: Refusals, delays: Iterable[int] = (), again: bool = False
-    ) -> None:
+    ) -> Any:
         """Declare everything, or with ``declare: false`` verify that it is there.
 
         What belongs to the connection alone, exclusive queues and those that the broker names,
@@ -144,112 +235,146 @@ class Topology:
         :param refusals: what *channel* raises when the broker refuses.
         :param again: whether it was done on an earlier connection, which the broker may still
             take for alive, and for the owner of exclusive queues.
+        :returns: a channel that is open: *channel*, or another if the broker has closed that.
         :raises clihelper.errors.UnavailableError: something is not as declared.
         :raises Lost: it may succeed later.
         """
-        asking = _Asking(channel, refusals, again)
+        declarer = Declarer(channel, refusals, again=again)
+        self._version = declarer.version
         for name, options in self._entities.exchanges.items():
-            self._declare_exchange(asking, name, options)
+            declarer.exchange(self._entities.place_of(name), name, options, self._declare)
         for label, options in self._queues.items():
-            self._declare_queue(asking, label, options)
+            self._declare_queue(declarer, label, options)
+        for place, name, options in self.further_queues():
+            if self._declare:
+                declarer.adopt(place, name, options, (TYPE,))
+            else:
+                declarer.queue(place, name, options, False)
+        if not self._declare:
+            shared = [queue for queue in self._queues if not self.is_own(queue)]
+            for queue, delay in itertools.product(shared, delays):
+                self.declare_retries(declarer, queue, delay)
+        return declarer.channel
+
+    def further_queues(self) -> Iterator[tuple[str, str, Options]]:
+        """The queues beside those that are consumed by name: where from, name, and options."""
         for dead, queue in {dead: queue for queue, dead in self._dead.items()}.items():
             if dead not in self._names.values():
-                asking.queue('AMQP.dead_letter', dead, self._as_safe_as(queue), self._declare)
-        if not self._declare:
-            shared = [queue for queue in self._queues if not self._is_own(queue)]
-            for queue, delay in itertools.product(shared, delays):
-                self.declare_retries(channel, refusals, queue, delay)
+                yield 'AMQP.dead_letter', dead, self._as_safe_as(queue)
+        for queue in self._queues:
+            if self.is_stream(queue):
+                yield 'AMQP.retry', self.return_queue(queue), self._as_safe_as(queue)
 
-    def _declare_exchange(self, asking: _Asking, name: str, options: Options) -> None:
-        asking(
-            self._entities.place_of(name),
-            'exchange_declare',
-            exchange=name,
-            type=options['type'],
-            passive=not self._declare,
-            durable=options['durable'],
-            auto_delete=options['auto_delete'],
-            arguments=options['arguments'] or None,
+    def _declare_queue(self, declarer: Declarer, label: str, options: Options) -> None:
+        place = self._entities.places[label]
+        declare = self.declares_queue(label)
+        bindings = bindings_of(options) if declare else ()
+        on_declared = options.get('on_declared')
+        if declare and type_of(options) is None:
+            # Which type is the default depends on the virtual host; it may have been another.
+            found, options = declarer.adopt(place, options['name'], options, (TYPE,))
+        else:
+            found = declarer.queue(place, options['name'], options, declare)
+        name = self._names[label] = found[0]
+        self.find_type(declarer, label, options)
+        if on_declared:
+            on_declared(*found)
+        for binding in bindings:
+            declarer.bind(place, name, binding)
+
+    def find_type(self, declarer: Declarer, label: str, options: Options) -> None:
+        """Know of what type a queue is that exists, where that makes a difference.
+
+        :param options: with the type, if it is known already.
+        """
+        known = type_of(options)
+        if known is None and self._needs_type(label):
+            known = self._types[label]
+            if known is None:
+                place = self._entities.places[label]
+                known = declarer.type_of(place, self._names[label], options)
+        self._types[label] = known
+
+    def _needs_type(self, label: str) -> bool:
+        if self.is_own(label) or not self._version:
+            return False
+        # What was created just now, or is as declared, is a stream only if it is said to be one.
+        return not self.declares_queue(label) or (
+            self._consumer_timeout is not None and self._version >= KNOWS_CONSUMER_TIMEOUT
         )
 
-    def _declare_queue(self, asking: _Asking, label: str, options: Options) -> None:
-        place = self._entities.places[label]
-        declare = self._is_own(label) or (self._declare and options.get('declare', True))
-        found = asking.queue(place, options['name'], options, declare)
-        name = self._names[label] = found[0]
-        if options.get('on_declared'):
-            options['on_declared'](*found)
-        for binding in _bindings(options) if declare else ():
-            asking(
-                place,
-                'queue_bind',
-                queue=name,
-                exchange=binding['exchange'],
-                routing_key=binding['routing_key'],
-                arguments=binding['arguments'] or None,
-            )
+    def _timeout_of(self, kind: str | None) -> Options:
+        """The argument of consuming a queue of that type that says how long a handler may take."""
+        if (
+            kind != QUORUM
+            or self._consumer_timeout is None
+            or self._version < KNOWS_CONSUMER_TIMEOUT
+        ):
+            return {}
+        return {CONSUMER_TIMEOUT: self._consumer_timeout}
 
     def _dead_letter_queues(self, setting: bool | str) -> dict[str, str]:
         """For each label the name of the queue of its dead letters."""
         if setting is False:
             return {}
         return {
-            label: setting if isinstance(setting, str) else f'{self.lasting_name(label)}.dead'
+            label: (
+                setting if isinstance(setting, str) else self.lasting_name(label) + DEAD_LETTERS
+            )
             for label in self._queues
         }
 
     def _as_safe_as(self, queue: str) -> Options:
         """The options of a queue that keeps dead letters as well as *queue* keeps messages."""
-        kind = self._queues[queue]['arguments'].get('x-queue-type')
-        return {
-            'durable': True,
-            'exclusive': False,
-            'auto_delete': False,
-            'arguments': {'x-queue-type': kind} if kind else {},
-        }
+        kind = QUORUM if self.is_stream(queue) else self._types[queue]
+        return _durable({TYPE: kind} if kind else {})
 
 
-class _Asking:
-    """Asks a broker for one thing after the other, and explains what it refuses."""
-
-    def __init__(self, channel: Any, refusals: Refusals, again: bool) -> None:
-        self._channel = channel
-        self._refusals = refusals
-        self._again = again
-
-    def __call__(self, place: str, method: str, **arguments: Any) -> Any:
-        call: Callable[..., Any] = getattr(self._channel, method)
-        try:
-            return call(**arguments)
-        except Exception as error:
-            if not isinstance(error, self._refusals) and (
-                getattr(error, 'reply_code', None) not in FOR_GOOD
-            ):
-                raise
-            refused = Refused(place, error)
-            if refused.transient or (self._again and refused.code == RESOURCE_LOCKED):
-                raise Lost(str(refused)) from error
-            raise refused from error
-
-    def queue(self, place: str, name: str, options: Options, declare: bool) -> Any:
-        """Declare a queue, or verify that it is there.
-
-        :returns: its name, the messages in it, and its consumers.
-        """
-        return self(
-            place,
-            'queue_declare',
-            queue=name,
-            passive=not declare,
-            durable=options['durable'],
-            exclusive=options['exclusive'],
-            auto_delete=options['auto_delete'],
-            arguments=options['arguments'] or None,
-        )
+def _declare_lasting_retries(declarer: Declarer, name: str, options: Options) -> None:
+    """Declare a retry queue that loses nothing; or else one that gives back what is in it."""
+    wanted = {**options, 'arguments': {**options['arguments'], **AT_LEAST_ONCE}}
+    try:
+        _, there = declarer.adopt('AMQP.retry', name, wanted, INESSENTIAL)
+    except Refused as refused:
+        if refused.code != PRECONDITION_FAILED or refused.difference is not None:
+            raise
+        LOGGER.warning('%s; %s is a classic queue: %s', refused, name, NOT_KEPT)
+        declarer.queue('AMQP.retry', name, options)
+        return
+    for argument, value in AT_LEAST_ONCE.items():
+        if (other := there['arguments'].get(argument)) != value:
+            LOGGER.warning(
+                'AMQP.retry: %s is %s instead of %s in the queue %r that exists, which is used'
+                ' as it is until you delete it: %s',
+                argument, 'not set' if other is None else other, value, name, NOT_KEPT,
+            )  # fmt: skip
+            return
 
 
-def _bindings(options: Options) -> list[Options]:
-    """The simple form and the long one, in the long one."""
+def _consumer_timeout(section: Options) -> int | None:
+    """Milliseconds after which a message of the prefetch is acknowledged at the latest.
+
+    It may be behind all others, and each handler take as long as it may.
+    """
+    if section['handler_timeout'] is None:
+        return None
+    seconds = section['prefetch'] * section['handler_timeout'] + 60
+    milliseconds = int(1000 * max(seconds, LEAST_CONSUMER_TIMEOUT))
+    return min(milliseconds, MOST_CONSUMER_TIMEOUT)
+
+
+def _durable(arguments: Mapping[str, Any]) -> Options:
+    """The options of a durable queue."""
+    return {
+        'durable': True,
+        'exclusive': False,
+        'auto_delete': False,
+        'arguments': arguments,
+    }
+
+
+def bindings_of(options: Options) -> list[Options]:
+    """The bindings of a queue: the simple form and the long one, in the long one."""
     exchange = options.get('exchange')
     simple = [
         {'exchange': exchange, 'routing_key': key, 'arguments': {}}

@@ -15,6 +15,7 @@ whatever comes first.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import select
@@ -29,11 +30,12 @@ from amqp import spec
 from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
-from clihelper.amqp import forks, publishing
+from clihelper.amqp import forks, names, publishing
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
     ACK,
+    BLOCKED,
     CHANNEL_CLOSE,
     CONNECTION_CLOSE,
     DELIVER,
@@ -48,12 +50,13 @@ from clihelper.amqp.frames import (
     Contents,
     Deliveries,
     Delivery,
+    block_reason,
     close_reason,
     frame_at,
     settlement,
 )
 from clihelper.amqp.heartbeat import Heart
-from clihelper.amqp.names import look_up
+from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.tls import hear_last_words, wrap
 from clihelper.schema import TLS
 
@@ -63,6 +66,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.link import OnReturn, WaitFor
+
+LOGGER = logging.getLogger('clihelper')
 
 PORT, TLS_PORT = 5672, 5671
 
@@ -78,7 +83,7 @@ FRAME_TIMEOUT = 10.0
 """seconds within which a frame has to be there to its end, or two heartbeats if that is longer"""
 
 KEPT_BODIES = 4
-"""times ``AMQP.max_body`` that a body may be large and is kept all the same: as a dead letter"""
+"""how many times ``AMQP.max_body`` a body may have and is still kept, for a dead letter"""
 
 LEAST_KEPT = 128 * 1024 * 1024
 """bytes of a body that are kept in any case: what RabbitMQ before 4.0 takes from publishers, if
@@ -86,6 +91,10 @@ not told otherwise (``max_message_size``). So with its defaults no dead letter l
 
 PROPOSED_FRAME, SMALLEST_FRAME = 131_072, 4096
 """bytes of a frame: what RabbitMQ proposes, and what each peer has to take (AMQP 0-9-1, 4.2.3)"""
+
+LEAST_AGREED = 8192
+"""bytes of a frame below which RabbitMQ from 4.1 on agrees to nothing. If its configuration says
+so it proposes less all the same, refuses that and all else, and says why in its own log alone."""
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
@@ -171,7 +180,6 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             heartbeat=heartbeat,
             connect_timeout=timeout,
             client_properties={'connection_name': name},
-            on_blocked=lambda reason: self.on_blocked(reason or 'no reason given'),
             on_unblocked=lambda: self.on_blocked(''),
             # py-amqp's second is shorter than many a hiccup of a network.
             socket_settings={socket.TCP_USER_TIMEOUT: 2000 * heartbeat},
@@ -180,6 +188,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._contents = Contents(max(KEPT_BODIES * max_body, LEAST_KEPT))
         self._data, self._position = b'', 0  # what was fetched, and where in it a frame begins
         self._returns: dict[int, OnReturn] = {}  # of channels, by number
+        self._proposed = 0  # frame_max
         self._write_lock = threading.Lock()
         self._write_timeout = WRITE_TIMEOUT
         self._deadline = 0.0
@@ -209,7 +218,15 @@ class Wire(amqp.Connection):  # type: ignore[misc]
     def connect(self, callback: Callable[[], object] | None = None) -> None:
         """Connect; from then on the peer's silence is noticed."""
         self.begin_wait(None)
-        super().connect(callback)
+        try:
+            super().connect(callback)
+        except OSError as error:
+            if 0 < self._proposed < LEAST_AGREED:
+                raise ConnectionResetError(
+                    f'the broker has ended the connection after proposing a frame_max of'
+                    f' {self._proposed}; RabbitMQ 4.1 and later take none below {LEAST_AGREED}'
+                ) from error
+            raise
         if self.heartbeat:
             self._heart = Heart(self.sock, self.heartbeat, self._beat, self._on_silence)
 
@@ -220,6 +237,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
 
         The memory that a frame takes is bounded by what is agreed here.
         """
+        self._proposed = frame_max
         frame_max = max(min(frame_max or PROPOSED_FRAME, LARGEST_FRAME), SMALLEST_FRAME)
         super()._on_tune(channel_max, frame_max, server_heartbeat, argsig)
 
@@ -268,7 +286,14 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self, channel: Any, name: str, on_delivery: Callable[[Delivery], None]
     ) -> str:
         """Consume the replies to what *channel* publishes; returns what to say as ``reply_to``."""
-        self._expect(channel, name, on_delivery)
+
+        def on_reply(delivery: Delivery) -> None:
+            try:
+                on_delivery(delivery)
+            except InvalidProperties as fault:
+                LOGGER.debug("a reply is nobody's: %s", fault)
+
+        self._expect(channel, name, on_reply)
         channel.basic_consume(REPLIES, consumer_tag=name, no_ack=True)
         return REPLIES
 
@@ -509,10 +534,12 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         if method in (DELIVER, GET_OK, RETURN):
             self._contents.begin(number, payload)
             return
-        if method in (CONNECTION_CLOSE, CHANNEL_CLOSE) and (number == 0) == (
-            method == CONNECTION_CLOSE
-        ):
+        # What a peer says in its own words, py-amqp would decode.
+        if method == (CHANNEL_CLOSE if number else CONNECTION_CLOSE):
             self.channels[number]._on_close(*close_reason(payload))
+            return
+        if method == BLOCKED and not number:
+            self.on_blocked(block_reason(payload) or 'no reason given')
             return
         signature = int.from_bytes(method[:2], 'big'), int.from_bytes(method[2:], 'big')
         self.on_inbound_method(number, signature, payload, None)
@@ -525,18 +552,15 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             return
         if method == RETURN:
             self._on_return(number, content, delivery)
-            return
-        consumer = pending = None
-        if method == DELIVER:
-            consumer = self._deliveries.consumers.get((number, content.consumer_tag))
+        elif method == DELIVER:
+            # One that is for nobody here goes back, as one that was got too late does.
+            key = (number, content.consumer_tag)
+            _, on_delivery = self._deliveries.consumers.get(key, (channel, Delivery.requeue))
+            on_delivery(delivery)
+        elif (answer := channel._pending.pop(spec.Basic.GetOk, None)) is not None:
+            answer(spec.Basic.GetOk, delivery)
         else:
-            pending = channel._pending.pop(spec.Basic.GetOk, None)
-        if consumer is not None:
-            consumer[1](delivery)
-        elif pending is not None:
-            pending(spec.Basic.GetOk, delivery)
-        else:
-            delivery.requeue()  # it is for nobody here
+            delivery.requeue()
 
     def _on_return(self, number: int, content: Content, delivery: Delivery) -> None:
         code, text = content.reply
@@ -568,19 +592,8 @@ class _Unblocking:
         self.sock.setblocking(False)
 
     def _connect(self, host: bytes | str, port: int, timeout: float) -> None:
-        """Connect to the first address that answers, within *timeout* seconds in all."""
-        deadline = time.monotonic() + timeout
-        fault: OSError = TimeoutError('no address')
-        for family, kind, protocol, _, address in look_up(host, port, timeout):
-            self.sock = socket.socket(family, kind, protocol)
-            try:
-                self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-                self.sock.connect(address)
-                return
-            except OSError as error:
-                self.sock.close()
-                self.sock, fault = None, error
-        raise fault
+        """Connect to the address that answers first, within *timeout* seconds in all."""
+        self.sock = names.connect(host, port, timeout)
 
     def _shutdown_transport(self) -> None:
         """Leave at once: TLS would say goodbye, and wait for an answer."""

@@ -63,7 +63,7 @@ class Driver(Controller):
         self._in_loop_of_clihelper = False
         self._kept: list[int] = []
         self._works = False
-        self._looks_again = False
+        self._looks_again: object | None = None
         for name in WATCHED:
             if name in self._defined:
                 vars(program)[name] = self._watched(name, getattr(program, name))
@@ -387,7 +387,7 @@ class Driver(Controller):
 
     def _deliver(self, signum: int, frame: FrameType | None) -> None:
         if signum == RETRY and self._looks_again:
-            self._looks_again = False
+            self._looks_again = None
         elif signum not in self._kept:
             self._kept.append(signum)
         event_loop = running_event_loop()
@@ -395,8 +395,8 @@ class Driver(Controller):
             event_loop.call_soon_threadsafe(self._serve_kept)
         elif self._works and 'asyncio' in sys.modules and not self._looks_again:
             # An event loop may be about to run.
-            self._looks_again = True
-            signal_later(RETRY, AGAIN)
+            self._looks_again = token = object()
+            signal_later(RETRY, AGAIN, lambda: self._looks_again is token)
 
     def _serve_kept(self) -> None:
         kept, self._kept = self._kept, []

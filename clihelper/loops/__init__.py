@@ -6,6 +6,8 @@ names, and nothing else.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,10 +69,18 @@ class Loop:
         self._host = host
         self._stopping = False
         self._client: Client | None = None
+        self._pid = os.getpid()
 
     @property
     def client(self) -> Client:
-        """What the controller publishes with; made when it is first used."""
+        """What the controller publishes with; made when it is first used.
+
+        :raises RuntimeError: this is a child of the process that runs the loop.
+        """
+        if os.getpid() != self._pid:
+            from clihelper.amqp import forks
+
+            raise RuntimeError(forks.fault(self._pid))
         if self._client is None:
             from clihelper.amqp.client import Client
 

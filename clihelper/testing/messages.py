@@ -348,6 +348,9 @@ class _Channel:
     def queue_declare(self, queue: str, **options: Any) -> tuple[str, int, int]:
         return queue, 0, 0
 
+    def close(self) -> None:
+        pass
+
 
 def _delivery(
     raw: bytes,

@@ -19,13 +19,13 @@ QUIET = 1.0
 may forget what was acknowledged just then"""
 
 STOPPED = (0, os.EX_TEMPFAIL, -signal.SIGTERM)
-"""Statuses of a program that was asked to stop, also before it was ready or could be asked"""
+"""Statuses of a program that was asked to stop, perhaps before it was ready or had a handler"""
 
 KINDS: dict[str, int] = {
-    'reset': 3, 'cut': 1, 'half-close': 2, 'silence': 2,
-    'kill worker': 2, 'kill program': 2, 'stop': 3, 'reload': 3,
+    'reset': 4, 'cut': 1, 'half-close': 3, 'silence': 3,
+    'kill worker': 3, 'kill program': 2, 'stop': 4, 'reload': 4,
     'freeze broker': 1, 'kill broker': 1, 'stop broker': 1,
-    'full queues': 2, 'full dead letters': 2,
+    'full queues': 2, 'full dead letters': 3,
 }
 """How often each is caused, in proportion"""
 
@@ -152,7 +152,7 @@ class Faults:
 
     def _reload(self, service: Service, kind: str) -> None:
         if not service.has_ended():
-            service.signal(signal.SIGHUP)
+            service.signal(signal.SIGHUP, -signal.SIGHUP)  # that was too early for a handler
             self._note(kind, service, orderly=True)
 
     # The broker.

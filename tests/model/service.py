@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import sys
 import time
@@ -29,6 +30,13 @@ DAEMON = {
 
 PLANNED = (-signal.SIGKILL, EXIT_STATUS)
 """Statuses of a process that its plan has ended"""
+
+LATENCY = 0.01
+"""seconds, at most, that what a program sends is on its way: so what it sends over two connections
+may arrive in another order, or one without the other"""
+
+LAST_LINES = 20
+"""of what a program has logged, that tell why it has ended"""
 
 MOST_ENDS = 5
 """ends for no reason, after which it is not started again"""
@@ -65,6 +73,7 @@ class Service:
     def __init__(self, name: str, folder: str, port: int, seed: int) -> None:
         self.name = name
         self.proxy = Proxy(port)
+        self.proxy.see = lambda data: time.sleep(random.uniform(0, LATENCY))
         self.proxy.__enter__()
         self._configuration = os.path.join(folder, f'{name}.yml')
         queues = {f'{name}-{kind}': {'arguments': arguments_of(f'{name}-{kind}')}
@@ -130,11 +139,21 @@ class Service:
         except WaitError:
             return False
         if status not in self._accepted:
-            self.ends.append(f'{self.name} ended with status {status} at {time.time():.3f}')
+            self.ends.append('\n  '.join([
+                f'{self.name} ended with status {status} at {time.time():.3f}',
+                *self._program.lines[-LAST_LINES:]]))
         self._log += self._program.lines
         self._program.__exit__()
         self._program = None
         return True
+
+    def kill(self) -> None:
+        """Kill it, if it has not ended though it was to."""
+        if not self.has_ended():
+            self.ends.append(f'{self.name} did not stop until {time.time():.3f}')
+            self.signal(signal.SIGKILL, -signal.SIGKILL)
+            while not self.has_ended():
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Kill what runs still."""

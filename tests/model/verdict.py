@@ -32,6 +32,15 @@ from tests.model.trial import Trial
 REACH = 0.6
 """seconds from the outcome of a run until the broker surely has what came of it"""
 
+RESTARTED = 5.0
+"""seconds from the end of a process until the next one has looked at what ended it"""
+
+AFTERWARDS = 20.0
+"""seconds after the last run of a message of which its history tells"""
+
+WAITED = 1.0
+"""seconds that a message waits in the broker for its next run, at most"""
+
 BACKOFF = 4.0
 """seconds more if the queue that it goes to is full"""
 
@@ -122,9 +131,9 @@ class Verdict:
                 yield Finding(kind, number, f'it is in {found.queue}: {found.reason}')
             elif not self._did(number, REJECTED_BY_HAND):
                 yield Finding(CAUSELESS, number, 'it was never rejected by hand')
-        if len(dead) + len(rejected) > copies:
-            yield Finding(TWICE, number, f'{len(dead) + len(rejected)} times, with at most '
-                                         f'{copies} copies')
+        letters = len(dead) + sum(not self._is_cut(found) for found in rejected)
+        if letters > copies:
+            yield Finding(TWICE, number, f'{letters} times, with at most {copies} copies')
         ends = self._did(number, HANDLED + REJECTED + REJECTED_BY_HAND)
         if ends > copies:
             yield Finding(AGAIN, number, f'{ends} runs have ended it, with at most {copies} '
@@ -178,12 +187,12 @@ class Verdict:
 
     def _is_interrupted(self, run: Run) -> bool:
         """Whether the outcome of the run may not have reached the broker."""
-        if run.ended is None or run.what in KILLED:
+        if run.ended is None or (run.what in KILLED and program_of(run.number) == 'bare'):
             return False
         full = any(self._is_of(fault, run) and fault.kind in HINDRANCES
                    and fault.began < run.ended + REACH and run.ended < fault.ended + BACKOFF
                    for fault in self._faults)
-        latest = run.ended + REACH + self._wait(run)
+        latest = run.ended + self._reach(run)
         for fault in self._faults:
             if not self._is_of(fault, run) or fault.kind in HINDRANCES:
                 continue
@@ -192,7 +201,8 @@ class Verdict:
             reach = BACKOFF if full else FLUSHED if fault.kind in CRASHES else 0.0
             if run.began <= fault.ended and fault.began <= latest + reach:
                 return True
-        return any(run.began <= when <= latest + BACKOFF * full for when in self._kills[run.pid])
+        return any(run.began <= when <= latest + BACKOFF * full and run.what not in KILLED
+                   for when in self._kills[run.pid])
 
     def _is_undone(self, number: int) -> bool:
         """Whether a classic queue may have given it away, and that was lost in a crash."""
@@ -201,18 +211,23 @@ class Verdict:
             return False
         if last.what not in FAILED + REJECTED_BY_HAND:
             return False
-        latest = last.ended + self._wait(last) + FLUSHED
-        return any(fault.kind in CRASHES and last.ended <= fault.ended and fault.began <= latest
-                   for fault in self._faults)
+        latest = last.ended + WAITED + FLUSHED
+        return any(fault.kind == CRASHES[0] and last.ended <= fault.ended
+                   and fault.began <= latest for fault in self._faults)
 
     def _is_cut(self, found: Found) -> bool:
         """Whether the broker may have dropped it as it started."""
         return found.reason == 'maxlen' and found.queue.endswith('classic.rejected') and any(
             fault.kind in CRASHES for fault in self._faults)
 
-    def _wait(self, run: Run) -> float:
-        """The most that a message waits in the broker after a run."""
-        return 1.0 if run.what in FAILED else 0.0
+    def _reach(self, run: Run) -> float:
+        """Seconds after the run in which the broker surely has what comes of it.
+
+        One that has ended its process is dead-lettered by the next one.
+        """
+        if run.what in KILLED:
+            return RESTARTED
+        return REACH + WAITED if run.what in FAILED else REACH
 
     def _is_of(self, fault: Fault, run: Run) -> bool:
         """Whether the fault comes upon the process of the run."""
@@ -241,9 +256,11 @@ class Verdict:
         """All that is known of a message."""
         first, last = script(self._trial.seed, number)
         plan = [step.what for step in first] + [f'{last.what} from then on']
+        span = [run.began for run in self.runs[number]] or [float('inf')]
         events = [(fault.began, f'{fault.kind} until {fault.ended:.3f}'
                    + (f', pid {fault.pid}' if fault.pid else '')) for fault in self._faults
-                  if fault.program in ('', program_of(number))]
+                  if fault.program in ('', program_of(number))
+                  and span[0] - RESTARTED < fault.ended and fault.began < span[-1] + AFTERWARDS]
         for run in self.runs[number]:
             events.append((run.began, f'pid {run.pid} RUNS IT: {run.facts}'))
             events.append((run.ended or run.began, f'pid {run.pid} DOES {run.what or "nothing"}'))
@@ -254,6 +271,10 @@ class Verdict:
         lines = [f'{when:.6f} {text}' for when, text in sorted(events)]
         return '\n  '.join([f'message {number} in {queue_of(number)}, planned: {", ".join(plan)}',
                             *lines])
+
+    def _by_queue(self, kind: str) -> str:
+        counts = Counter(queue_of(each.number) for each in self.findings if each.kind == kind)
+        return ', '.join(f'{queue} {count}' for queue, count in sorted(counts.items()))
 
     def _logged(self, runs: list[Run], program: str) -> Iterator[tuple[float, str]]:
         """What the program has logged about the time of the runs."""
@@ -272,11 +293,14 @@ class Verdict:
         lines = [f'seed {self._trial.seed}: {len(self._numbers)} messages, '
                  f'{len(self._faults)} faults, {self.duplicates} duplicates of at most '
                  f'{self.allowed}, {len(self.queued)} left in queues']
-        lines += [f'{kind}: {self.counts[kind]}' for kind in (*WRONG, UNDONE) if self.counts[kind]]
+        lines += [f'{kind}: {self.counts[kind]} ({self._by_queue(kind)})'
+                  for kind in (*WRONG, UNDONE) if self.counts[kind]]
         lines += self.ends
         for kind in WRONG:
             lines += [f'{finding.kind}: {finding.text}\n  {self.history(finding.number)}'
                       for finding in self.findings if finding.kind == kind][:1]
+        lines += [self._trial.counted] * bool(self._trial.counted)
+        lines += [f'left: {self.history(number)}' for number in self.queued[:1]]
         return '\n'.join(lines)
 
 

@@ -77,6 +77,7 @@ class Dies(clihelper.Controller):
 class Prints(clihelper.Controller):
     def _process(self):
         print('printed')
+        warnings.simplefilter('default')
         warnings.warn('warned', stacklevel=1)
         self.stop()
 

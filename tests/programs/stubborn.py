@@ -29,8 +29,17 @@ class Stubborn(clihelper.ConsumerController):
     def do_die(self, argument, message):
         os._exit(9)
 
+    def do_sleep(self, argument, message):
+        time.sleep(float(argument))
+        self.logger.info('slept')
+
     def do_requeue(self, argument, message):
         if not message.redelivered:
+            raise clihelper.Requeue
+
+    def do_requeue_once(self, argument, message):
+        self.requeued = not getattr(self, 'requeued', False)
+        if self.requeued:
             raise clihelper.Requeue
 
     def do_publish(self, argument, message):

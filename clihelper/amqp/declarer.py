@@ -1,0 +1,254 @@
+"""Asks a broker for exchanges and queues, one after the other, and explains what it refuses."""
+
+from __future__ import annotations
+
+from clihelper.amqp.connection import Lost
+from clihelper.amqp.refusal import RESOURCE_LOCKED, Refused, is_for_good
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from typing import Any
+
+    Options = Mapping[str, Any]
+
+TYPE = 'x-queue-type'
+TYPES = ('quorum', 'classic', 'stream')
+
+PROPERTIES = ('durable', 'exclusive', 'auto_delete')
+
+LEADER = 'x-queue-leader-locator'
+"""the argument of a quorum queue that is compared last"""
+
+INVALID = 'none'
+"""neither a type of queue, nor a way to choose a leader"""
+
+MOST_DIFFERENCES = 20
+"""differences between a declaration and a queue that are looked at"""
+
+Refusals = tuple[type[BaseException], ...]
+
+
+class Declarer:
+    """Declares exchanges and queues, or verifies that they are there.
+
+    RabbitMQ closes the channel on which it refuses something. The next question is asked on
+    another.
+
+    :param channel: an open channel.
+    :param refusals: what a channel raises when the broker refuses.
+    :param again: whether all this was done on an earlier connection, which the broker may still
+        take for alive, and for the owner of exclusive queues.
+    """
+
+    def __init__(self, channel: Any, refusals: Refusals, *, again: bool = False) -> None:
+        self._open = channel
+        self._is_closed = False
+        self._connection: Any = getattr(channel, 'connection', None)
+        self._refusals = refusals
+        self._again = again
+
+    @property
+    def channel(self) -> Any:
+        """An open channel: that of the beginning, as long as nothing was refused on it."""
+        if self._is_closed:
+            self._open = self._connection.channel()
+            self._is_closed = False
+        return self._open
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """RabbitMQ's version, as ``(4, 0)``; empty for another broker."""
+        properties = getattr(self._connection, 'server_properties', None) or {}
+        if properties.get('product') != 'RabbitMQ':
+            return ()
+        parts = str(properties.get('version', '')).split('.')[:2]
+        return tuple(map(int, parts)) if all(map(str.isdecimal, parts)) else ()
+
+    def exchange(self, place: str, name: str, options: Options, declare: bool) -> None:
+        """Declare an exchange, or verify that it is there.
+
+        :param place: where it is from, for errors.
+        :param options: as in ``AMQP.exchanges``.
+        :raises Refused: it is not there, or not as declared.
+        """
+        self._ask(
+            place,
+            'exchange_declare',
+            exchange=name,
+            type=options['type'],
+            passive=not declare,
+            durable=options['durable'],
+            auto_delete=options['auto_delete'],
+            arguments=options['arguments'] or None,
+        )
+
+    def queue(self, place: str, name: str, options: Options, declare: bool = True) -> Any:
+        """Declare a queue, or verify that it is there.
+
+        :param options: as in ``AMQP.queues``.
+        :returns: its name, the messages in it, and its consumers.
+        :raises Refused: it is not there, or not as declared.
+        """
+        return self._ask(
+            place,
+            'queue_declare',
+            queue=name,
+            passive=not declare,
+            durable=options['durable'],
+            exclusive=options['exclusive'],
+            auto_delete=options['auto_delete'],
+            arguments=options['arguments'] or None,
+        )
+
+    def adopt(
+        self, place: str, name: str, options: Options, differing: Collection[str]
+    ) -> tuple[Any, Options]:
+        """Declare a queue; one that exists may differ in some arguments.
+
+        :param differing: their names.
+        :returns: as :meth:`queue`, and the options with those arguments as they are there.
+        :raises Refused: it differs in something else.
+        """
+        for _ in range(MOST_DIFFERENCES):
+            try:
+                return self.queue(place, name, options), options
+            except Refused as refused:
+                difference = refused.difference
+                if difference is None or difference.argument not in differing:
+                    raise
+                if not difference.known and difference.argument == TYPE:
+                    return self._of_some_type(place, name, options, refused)
+                options = _adapted(options, refused)
+        return self.queue(place, name, options), options
+
+    def _of_some_type(
+        self, place: str, name: str, options: Options, refused: Refused
+    ) -> tuple[Any, Options]:
+        """Declare a queue that is of another type; of which one, the reply has no room to say."""
+        for kind in TYPES:
+            typed = _with_argument(options, TYPE, kind)
+            try:
+                return self.queue(place, name, typed), typed
+            except Refused as again:
+                refused = again
+                if again.difference is None or again.difference.argument != TYPE:
+                    raise
+        raise refused
+
+    def bind(self, place: str, queue: str, binding: Options) -> None:
+        """Bind a queue; raises :class:`Refused`."""
+        self._ask(
+            place,
+            'queue_bind',
+            queue=queue,
+            exchange=binding['exchange'],
+            routing_key=binding['routing_key'],
+            arguments=binding['arguments'] or None,
+        )
+
+    def has_queue(self, place: str, name: str) -> bool:
+        """Whether there is a queue of that name; raises :class:`Refused`."""
+        return self._has(place, 'queue_declare', queue=name, passive=True)
+
+    def has_exchange(self, place: str, name: str) -> bool:
+        """Whether there is an exchange of that name; raises :class:`Refused`."""
+        return self._has(
+            place, 'exchange_declare', exchange=name, type='direct', passive=True
+        )  # fmt: skip
+
+    def _has(self, place: str, method: str, **arguments: Any) -> bool:
+        try:
+            self._ask(place, method, **arguments)
+        except Refused as refused:
+            if not refused.missing:
+                raise
+            return False
+        return True
+
+    def type_of(self, place: str, name: str, options: Options) -> str | None:
+        """The type of a queue that exists; None: it cannot be found out.
+
+        :param options: the queue's, as far as they are known.
+        """
+        found = self._learn(place, name, options, TYPE)
+        return None if found is None else type_of(found)
+
+    def arguments_of(self, place: str, name: str, options: Options) -> Options | None:
+        """The arguments of a queue that exists; None: they cannot be found out.
+
+        :param options: the queue's, as far as they are known.
+        """
+        found = self._learn(place, name, options, TYPE)
+        if found is not None and type_of(found) == 'quorum':
+            # Some of a quorum queue's arguments are compared after the type.
+            found = self._learn(place, name, found, LEADER)
+        return None if found is None else found['arguments']
+
+    def _learn(self, place: str, name: str, options: Options, until: str) -> Options | None:
+        """The options of a queue that exists, up to the argument *until*.
+
+        RabbitMQ has no method for that. But it says in what a declaration differs from a queue,
+        one argument at a time. The declarations that ask for it can never create a queue: one
+        argument has a value that is not valid.
+        """
+        options = _with_argument(options, until, INVALID)
+        try:
+            for _ in range(MOST_DIFFERENCES):
+                try:
+                    self.queue(place, name, options)
+                    return None  # a broker that does not compare
+                except Refused as refused:
+                    options = _adapted(options, refused)
+                    if refused.difference is not None and refused.difference.argument == until:
+                        return options
+        except Refused:
+            pass
+        return None
+
+    def _ask(self, place: str, method: str, **arguments: Any) -> Any:
+        call: Callable[..., Any] = getattr(self.channel, method)
+        try:
+            return call(**arguments)
+        except Exception as error:
+            if not isinstance(error, self._refusals) and not is_for_good(error):
+                raise
+            self._is_closed = True
+            refused = Refused(place, error)
+            if refused.transient or (self._again and refused.code == RESOURCE_LOCKED):
+                raise Lost(str(refused)) from error
+            raise refused from error
+
+
+def type_of(options: Options) -> str | None:
+    """The type that a queue's arguments name."""
+    kind: str | None = options['arguments'].get(TYPE)
+    return kind
+
+
+def _with_argument(options: Options, name: str, value: Any) -> Options:
+    """The options with another argument; None: without it."""
+    arguments = {**options['arguments'], name: value}
+    if value is None:
+        del arguments[name]
+    return {**options, 'arguments': arguments}
+
+
+def _adapted(options: Options, refused: Refused) -> Options:
+    """The options with what a refusal says of the queue that exists.
+
+    :raises Refused: it does not say it.
+    """
+    difference = refused.difference
+    if difference is None or not difference.known:
+        raise refused
+    name = difference.argument
+    try:
+        if name in PROPERTIES:
+            return {**options, name: difference.value(options[name])}
+        value = difference.value(options['arguments'].get(name))
+    except ValueError:
+        raise refused from None
+    if name == TYPE and value is None:
+        value = 'classic'  # before RabbitMQ 4.0 it has no such argument
+    return _with_argument(options, name, value)
