@@ -293,6 +293,19 @@ def test_an_outcome_is_kept_under_a_memory_alarm(
             assert logged(program, f'run 1 of {word}') == 1
 
 
+def test_an_outcome_is_kept_while_there_is_no_descriptor(configure, channel, queue_name):
+    with consuming(configure(ONCE)) as program:
+        send(channel, queue_name, 'exhaust')
+        program.wait_line('is a dead letter')
+        program.wait_line('published again later: .*Too many open files')
+        program.signal('USR2')
+        found = []
+        while not found:
+            found = take(channel, f'{queue_name}.dead')
+        ends_well(program, channel, queue_name)
+        assert logged(program, 'run 1 of exhaust') == 1
+
+
 def test_threads_and_the_return_of_a_handler_acknowledge_a_message_once(
     configure, channel, queue_name
 ):

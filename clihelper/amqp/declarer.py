@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     Options = Mapping[str, Any]
 
+EXCHANGE, QUEUE = 40, 50
+"""The numbers of these classes in AMQP 0-9-1."""
+
 TYPE = 'x-queue-type'
 TYPES = ('quorum', 'classic', 'stream')
 
@@ -213,11 +216,19 @@ class Declarer:
         except Exception as error:
             if not isinstance(error, self._refusals) and not is_for_good(error):
                 raise
+            if not _is_of_declaring(error):
+                raise  # another channel was closed while the answer was awaited
             self._is_closed = True
             refused = Refused(place, error)
             if refused.transient or (self._again and refused.code == RESOURCE_LOCKED):
                 raise Lost(str(refused)) from error
             raise refused from error
+
+
+def _is_of_declaring(error: Any) -> bool:
+    """Whether the broker names a method of the classes exchange or queue, or none."""
+    method = getattr(error, 'method_sig', None)
+    return not method or method[0] in (0, EXCHANGE, QUEUE)
 
 
 def type_of(options: Options) -> str | None:

@@ -1,6 +1,7 @@
 """A consumer that does what the message says, where a handler does what handlers should not."""
 
 import os
+import resource
 import sys
 import threading
 import time
@@ -77,6 +78,14 @@ class Outcomes(clihelper.ConsumerController):
 
     def do_answer(self, argument, message):
         return {'empty': b'', 'nan': float('nan'), 'large': b'x' * 3_000_000}[argument]
+
+    def do_exhaust(self, argument, message):
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, self.limits[1]))
+        raise ValueError('there is no descriptor left')
+
+    def on_sigusr2(self):
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
 
     def do_ack_in_thread(self, argument, message):
         threads = [threading.Thread(target=message.ack) for _ in range(3)]
