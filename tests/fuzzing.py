@@ -35,7 +35,7 @@ PROGRAM = str(Path(__file__).parent / 'programs' / 'fuzz.py')
 
 CONFIGURATION = """
 Application: {{notes: {folder}/notes, seed: {seed}}}
-Daemon: {{stop_timeout: 20}}
+Daemon: {{stop_timeout: 20, {daemon}}}
 AMQP:
   url: {url}
   max_body: {max_body}
@@ -45,7 +45,10 @@ AMQP:
     {queue}:
       exchange: {queue}.in
       durable: true
-      arguments: {{x-dead-letter-exchange: '', x-dead-letter-routing-key: {queue}.rejected}}
+      arguments:
+        x-queue-type: {kind}
+        x-dead-letter-exchange: ''
+        x-dead-letter-routing-key: {queue}.rejected
 Logging:
   version: 1
   formatters:
@@ -56,6 +59,9 @@ Logging:
     json: {{class: logging.FileHandler, filename: {folder}/log.json, formatter: json}}
   root: {{handlers: [plain, json], level: INFO}}
 """
+
+HANDLED, DEAD, REJECTED, EMPTY = 'handled', 'dead-lettered', 'rejected', 'empty'
+"""how a delivery ends; those without a body are not told from each other"""
 
 Fault = tuple[int | None, str]
 """the number of a delivery, where one is known, and what is wrong with it"""
@@ -120,6 +126,12 @@ class Account:
         runs = self.runs.get(number)
         return runs is not None and is_end(*runs[-1])
 
+    def end_of(self, number: int) -> str:
+        """How one has ended."""
+        if self.dead[number]:
+            return DEAD
+        return REJECTED if self.rejected[number] else HANDLED
+
     def verdict(self) -> list[Fault]:
         """What is wrong, now that all is over."""
         found = list(self.faults)
@@ -156,17 +168,22 @@ class Consumer:
     """The program, what it is told and what it notes; a context manager.
 
     :param url: of its broker.
+    :param options: further words of its configuration.
     """
 
-    def __init__(self, folder: str, url: str, queue: str, seed: int) -> None:
+    def __init__(
+        self, folder: str, url: str, queue: str, seed: int, options: dict[str, str]
+    ) -> None:
         self.account = Account()
         self._folder = folder
         os.makedirs(folder)
         os.mkfifo(os.path.join(folder, 'notes'))
         path = os.path.join(folder, 'fuzz.yml')
+        options = {**options, 'daemon': options['daemon'].format(folder)}
         with open(path, 'w') as file:
             file.write(CONFIGURATION.format(
-                folder=folder, url=url, queue=queue, seed=seed, max_body=MAX_BODY))  # fmt: skip
+                folder=folder, url=url, queue=queue, seed=seed, max_body=MAX_BODY, **options,
+            ))  # fmt: skip
         self.program = Program([sys.executable, PROGRAM, '-c', path, '-f'])
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -257,9 +274,11 @@ class Side:
 class ThroughBroker(Side):
     """Through RabbitMQ."""
 
-    def __init__(self, folder: str, port: int, queue: str, seed: int) -> None:
+    def __init__(
+        self, folder: str, port: int, queue: str, seed: int, options: dict[str, str]
+    ) -> None:
         url = f'amqp://guest:guest@127.0.0.1:{port}/%2F'
-        self.consumer = Consumer(folder, url, queue, seed)
+        self.consumer = Consumer(folder, url, queue, seed, options)
         self._queue = queue.encode()
         self._retries = self._queue + b'.retry.0.01s'
         self._port = port
@@ -331,10 +350,10 @@ class ThroughBroker(Side):
 class ThroughBareBroker(Side):
     """Through a broker that looks into nothing."""
 
-    def __init__(self, folder: str, queue: str, seed: int) -> None:
+    def __init__(self, folder: str, queue: str, seed: int, options: dict[str, str]) -> None:
         self._queue = queue.encode()
         self._broker = BareBroker(self._on_published, self._on_rejected)
-        self.consumer = Consumer(folder, self._broker.url, queue, seed)
+        self.consumer = Consumer(folder, self._broker.url, queue, seed, options)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -378,7 +397,7 @@ class Outcome:
 
     :ivar deliveries: all of them.
     :ivar through_bare: the numbers of those that RabbitMQ does not take.
-    :ivar ends: how many ended how.
+    :ivar ends: how each has ended, by its number: :data:`HANDLED` and the like.
     :ivar faults: what is wrong.
     """
 
@@ -386,12 +405,13 @@ class Outcome:
         self.seed = seed
         self.deliveries: list[Delivery] = []
         self.through_bare: set[int] = set()
-        self.ends: Counter[str] = Counter()
+        self.ends: dict[int, str] = {}
         self.faults: list[Fault] = []
 
     def __str__(self) -> str:
+        ends = ', '.join(f'{count} {end}' for end, count in Counter(self.ends.values()).items())
         lines = [f'{len(self.deliveries)} deliveries, {len(self.through_bare)} of them through'
-                 f' the bare broker, seed {self.seed}: {dict(self.ends)}']  # fmt: skip
+                 f' the bare broker, seed {self.seed}: {ends}']  # fmt: skip
         for number, fault in self.faults[:20]:
             which = '' if number is None else f'python -m tests.fuzz {self.seed} {number}: '
             lines.append(which + fault)
@@ -404,13 +424,24 @@ class Fuzz:
     :param folder: for what they write; it exists.
     :param port: of RabbitMQ.
     :param queue: what the names of its queues begin with.
+    :param kind: the type of the queue that is consumed.
+    :param ledger: whether the consumers have a ledger of messages that end processes.
     """
 
-    def __init__(self, folder: str, port: int, queue: str, seed: int) -> None:
+    def __init__(
+        self,
+        folder: str,
+        port: int,
+        queue: str,
+        seed: int,
+        kind: str = 'classic',
+        ledger: bool = False,
+    ) -> None:
         self._queue = queue
         self._seed = seed
-        self._broker = ThroughBroker(os.path.join(folder, 'broker'), port, queue, seed)
-        self._bare = ThroughBareBroker(os.path.join(folder, 'bare'), queue, seed)
+        options = {'kind': kind, 'daemon': 'state_directory: {}' if ledger else ''}
+        self._broker = ThroughBroker(os.path.join(folder, 'broker'), port, queue, seed, options)
+        self._bare = ThroughBareBroker(os.path.join(folder, 'bare'), queue, seed, options)
         self.outcome = Outcome(seed)
 
     def run(self, count: int, seconds: float = float('inf')) -> Outcome:
@@ -456,6 +487,5 @@ class Fuzz:
             if not outcome.faults:
                 side.finish()
                 outcome.faults += account.verdict()
-            outcome.ends['dead-lettered'] += account.dead.total()
-            outcome.ends['rejected'] += account.rejected.total()
-            outcome.ends['runs'] += sum(map(len, account.runs.values()))
+            for number, made in account.sent.items():
+                outcome.ends[number] = account.end_of(number) if made.body else EMPTY
