@@ -169,9 +169,10 @@ class Forwarder(Publisher):
         self._channel = None
         self._forget()
         refused = is_refusal(lost)
-        if refused and len(self._callbacks) > 1:
-            self._alone = True  # one of them: each is published again by itself, to know which
-            refused = False
+        if refused:
+            # One of several: each is published again by itself, to know which, until it is found.
+            self._alone = len(self._callbacks) > 1
+            refused = not self._alone
         self._end_all(PublishError(str(lost), unknown=not refused, refused=refused))
 
     def _end_all(self, error: PublishError | None) -> None:

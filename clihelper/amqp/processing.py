@@ -21,7 +21,7 @@ import threading
 from functools import partial
 from zlib import crc32
 
-from clihelper.amqp import settlement
+from clihelper.amqp import raised, settlement
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
 from clihelper.amqp.properties import InvalidProperties
@@ -29,7 +29,7 @@ from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.publishing import HeadersTooLarge
 from clihelper.amqp.record import Record
 from clihelper.amqp.retries import Postponed, Waiting
-from clihelper.amqp.settlement import Crashed, Outcome, Retry
+from clihelper.amqp.settlement import Outcome, Retry
 from clihelper.errors import StopNow, UnavailableError
 from clihelper.signals import Interrupted
 
@@ -51,9 +51,6 @@ ACK = Outcome.ACK  # needed twice a message; a member is found slowly by way of 
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """seconds until a copy that the broker has not taken is published again; doubled each time"""
-
-LONGEST_TEXT = 64 * 1024
-"""characters of an exception's text that are logged"""
 
 _forks = 0
 
@@ -142,8 +139,8 @@ class Processor:
             self._end_if_forked(stop)
             self.rest()
             raise
-        except BaseException as raised:
-            error = raised
+        except BaseException as failure:
+            error = failure
         finally:
             self.in_hand = None
         if _forks != self._forks:
@@ -180,7 +177,9 @@ class Processor:
             self._settle(message, error, reply)
         elif error is not None:
             LOGGER.error(
-                'on_message failed after the message was %s', told.value, exc_info=_bounded(error)
+                'on_message failed after the message was %s',
+                told.value,
+                exc_info=raised.loggable(error),
             )
 
     def _end_if_forked(self, error: BaseException | None) -> None:
@@ -213,8 +212,8 @@ class Processor:
             try:
                 message.check()
             except InvalidProperties as invalid:
-                if error is not invalid:
-                    LOGGER.warning('on_message failed', exc_info=_bounded(error))
+                if settlement.reason(error) == 'exception':
+                    LOGGER.warning('on_message failed', exc_info=raised.loggable(error))
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
         if outcome is Outcome.REQUEUE:
@@ -240,7 +239,7 @@ class Processor:
             message.attempts,
             self._retry['attempts'],
             seconds,
-            exc_info=None if isinstance(error, Retry) else _bounded(error),
+            exc_info=None if raised.is_a(error, Retry) else raised.loggable(error),
         )
         found = self._retry_queue(message, seconds)
         if found is None:
@@ -289,14 +288,12 @@ class Processor:
             message.queue,
             word,
             '' if queue else ' and dropped: AMQP.dead_letter is false',
-            exc_info=_bounded(error) if word == 'exception' else None,
+            exc_info=raised.loggable(error) if word == 'exception' else None,
         )
         if queue is None:
             self._settle_by_itself(message, Outcome.DEAD_LETTER)
             return
-        runs = message.attempts - isinstance(error, settlement.UNRUN)
-        if isinstance(error, Crashed):
-            runs = error.runs
+        runs = message.attempts - raised.is_a(error, settlement.UNRUN)
         if message.is_cut:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
@@ -329,8 +326,8 @@ class Processor:
             'a message of %s can be neither handled nor dead-lettered, and stays in its queue,'
             ' unacknowledged: %s',
             message.queue,
-            settlement.error_text(failure)[:LONGEST_TEXT],
-            exc_info=None if isinstance(failure, PublishError) else _bounded(failure),
+            raised.text(failure)[: raised.SHOWN],
+            exc_info=None if raised.is_a(failure, PublishError) else raised.loggable(failure),
         )
 
     def _send_reply(self, message: Message, reply: _Reply) -> None:
@@ -341,7 +338,7 @@ class Processor:
             LOGGER.warning('the reply has nowhere to go: %s', failure)
             self._acknowledge(message)
 
-        refused = partial(self._attempt, message, self._fail, message)
+        refused = partial(self._fail, message)
         self._publish(_Copy(message, body, reply_to, [properties], refused, no_queue))
 
     # Copies
@@ -396,7 +393,7 @@ class Processor:
             copy.on_unroutable(failure)
         elif failure.refused:
             copy.done = True
-            copy.on_refused(failure)
+            self._attempt(message, copy.on_refused, failure)
         else:
             if not copy.pause:
                 LOGGER.warning('not taken for now, and published again later: %s', failure)
@@ -589,38 +586,31 @@ def _reply(message: Message, answer: Any) -> _Reply:
     return body, message.reply_to or '', properties
 
 
-class LongText(Exception):
-    """Stands in a traceback for an exception whose text is too long for a log."""
-
-
-def _bounded(error: BaseException) -> BaseException:
-    """What to log of an exception."""
-    text = settlement.error_text(error)
-    name = type(error).__qualname__
-    if len(name) + len(text) <= LONGEST_TEXT:
-        return error
-    start = text[: settlement.LONGEST_TEXT]
-    short = LongText(
-        f'{name[: settlement.LONGEST_NAME]}, whose text has {len(text)} characters: {start}...'
-    )
-    return short.with_traceback(error.__traceback__)
-
-
 def _end_child(error: BaseException | None) -> NoReturn:
     """End this process, which a handler has forked, as the interpreter would."""
     import sys
 
-    status = 0
-    if isinstance(error, SystemExit):
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-    elif error is not None:
-        status = 1
-        LOGGER.error('a process that on_message has forked failed', exc_info=_bounded(error))
-    for stream in (sys.stdout, sys.stderr):
-        try:
+    status = 1
+    try:
+        if error is None or raised.is_a(error, SystemExit):
+            status = _exit_status(error)
+        else:
+            LOGGER.error(
+                'a process that on_message has forked failed', exc_info=raised.loggable(error)
+            )
+        for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
-    os._exit(status & 0xFF)
+    finally:
+        os._exit(status)
+
+
+def _exit_status(error: Any) -> int:
+    """The status of a process that ends with that, as the interpreter has it."""
+    code = None if error is None else error.code
+    if isinstance(code, int):
+        return int(code) & 0xFF
+    if code is not None:
+        import sys
+
+        print(code, file=sys.stderr)
+    return int(code is not None)

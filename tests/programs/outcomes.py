@@ -110,6 +110,10 @@ class Outcomes(clihelper.ConsumerController):
             sys.exit(7)
         elif argument == 'raise':
             raise ValueError('in the child')
+        elif argument == 'odd':
+            raise Odd
+        elif argument == 'odd_exit':
+            sys.exit(Odd())
 
 
 clihelper.setup('outcomes')
