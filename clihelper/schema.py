@@ -595,7 +595,7 @@ TLS = Table(
     Key('verify', BOOLEAN, True,
         "Whether the broker's certificate must be valid and of the host's name."),
     Key('strict', BOOLEAN, False,
-        'Whether certificates must also have each extension that :rfc:`5280` asks for. Those of an'
+        'Whether certificates must also have each extension that RFC 5280 asks for. Those of an'
         ' authority made by ``openssl req -x509`` alone do not.'),
     Key('server_name', Either(Nothing(), Text('a host name'), words='a host name or null'), None,
         'The name that the certificate is to be of.', 'the host in ``url``'),
