@@ -44,9 +44,10 @@ def _table(outcomes: list[Outcome], count: int, seed: int) -> Table:
                 row['bare'] += is_bare
     total = sum(len(outcome.deliveries) for outcome in outcomes)
     table = Table(
-        f'{total} random deliveries, {bare} of them through a bare broker as RabbitMQ does not'
-        f' take them, FUZZ_SEED={seed}', ['all', 'bare', 'handled', 'dead', 'rejected', 'empty'],
-    )  # fmt: skip
+        f'{total} random deliveries, {bare} of them not through RabbitMQ but through a broker that'
+        f' looks into nothing, FUZZ_SEED={seed}',
+        ['all', 'bare', 'handled', 'dead', 'rejected', 'empty'],
+    )
     for name, row in sorted(rows.items()):
         table.row(name, *(row[each] for each in ('all', 'bare', HANDLED, DEAD, REJECTED, EMPTY)))
     table.bar('deliveries without a good message handled behind them', count - total, 0)

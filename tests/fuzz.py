@@ -34,7 +34,7 @@ ATTRIBUTES = (
 """what a handler may read of a message"""
 
 SETTLINGS = (
-    (), (), (), (), (), (), ('ack',), ('reject',), ('requeue',), ('ack', 'ack'),
+    *[()] * 12, ('ack',), ('reject',), ('requeue',), ('ack', 'ack'),
     ('reject', 'ack'), ('ack', 'requeue'), ('ack in a thread',),
     ('ack in a thread', 'reject in a thread', 'ack'), ('reject in a thread',),
     ('ack in a thread that is not waited for',),
@@ -224,13 +224,13 @@ def packed(fields: Fields, flags: int = 0) -> bytes:
 def _fields(chance: Random, queue: str) -> Fields:
     """Some properties, all of them sound."""
     return {
-        name: make(chance, queue) for name, make in SOUND.items() if chance.random() < 0.4
+        name: make(chance, queue) for name, make in SOUND.items() if chance.random() < 0.5
     }
 
 
 def _reply_to(chance: Random, queue: str) -> bytes:
     return short(chance.choice((
-        f'{queue}.replies', f'{queue}.replies', f'{queue}.missing', '', 'x' * 255, 'é', 'a\nb\0',
+        *[f'{queue}.replies'] * 4, *[f'{queue}.missing'] * 4, '', 'x' * 255, 'é', 'a\nb\0',
         'amq.rabbitmq.reply-to.nobody', 'amq.rabbitmq.reply-to.g1h2AA5yZXBseQAA.x==',
         f'{queue}.dead.replies',
     )).encode())  # fmt: skip
@@ -252,6 +252,9 @@ SOUND: dict[str, Callable[[Random, str], bytes]] = {
 
 NUMBERS = dict(zip('bBUsuIilLfdt', 'bBhhHiIqqfd?', strict=True))
 """the types of numbers in a table, each with its format for struct"""
+
+RETURNED = b'\x20\0' + long(entry(b'x-delivery-count', b'l' + struct.pack('>q', 99)))
+"""properties of a message that was returned to its queue very often"""
 
 KINDS = (*(kind for kind in NUMBERS if kind != 'U'), *'SxVTDFA')
 """the types of values that RabbitMQ takes"""
@@ -416,6 +419,13 @@ def _of_the_broker(chance: Random, fields: Fields) -> bytes:
     ]))  # fmt: skip
 
 
+def _of_extremes(chance: Random, fields: Fields) -> bytes:
+    """Run, or returned, very often or never, by what its publisher says."""
+    value = chance.choice((-(2**63), -1, 0, 1, 2, 10, 2**31 - 1, 2**31, 2**63 - 2, 2**63 - 1))
+    name = chance.choice((b'x-clihelper-attempts', b'x-delivery-count', b'x-delivery-count'))
+    return packed(_with_header(fields, entry(name, b'l' + struct.pack('>q', value))))
+
+
 def _carbon_copies(chance: Random, fields: Fields) -> bytes:
     value = chance.choice((b'A' + long(b'S' + long(b'nowhere')), b'V', b'S' + long(b'nowhere')))
     return packed(_with_header(fields, entry(chance.choice((b'CC', b'BCC')), value)))
@@ -453,6 +463,7 @@ MUTATIONS: dict[str, Callable[[Random, Fields], bytes]] = {
     'headers larger than a frame': _too_large,
     'headers of clihelper': _of_clihelper,
     'headers of the broker': _of_the_broker,
+    'run or returned very often': _of_extremes,
     'carbon copies': _carbon_copies,
     'an odd expiration': _odd_expiration,
     'of a user': _of_a_user,

@@ -22,7 +22,7 @@ from typing import Self
 
 from clihelper.testing import Program
 from tests.bare_broker import BareBroker
-from tests.fuzz import MAX_BODY, Delivery, delivery, is_taken, number_in
+from tests.fuzz import MAX_BODY, RETURNED, Delivery, delivery, is_taken, number_in
 from tests.raw import Client, Closed, Message, Sender
 
 BATCH = 100
@@ -380,7 +380,10 @@ class ThroughBareBroker(Side):
             redelivered = each.number % 3 == 0
             deliver(queue, each.routing_key[:9], each.routing_key, each.packed, each.body,
                     redelivered=redelivered)  # fmt: skip
-            deliver(queue, b'', queue, b'\0\0', b'good %d' % each.number)
+            # Some are to be published anew before others are handled.
+            good = RETURNED if each.number % 7 < 2 else b'\0\0'
+            deliver(queue, b'', queue, good, b'good %d' % each.number,
+                    redelivered=good is RETURNED)  # fmt: skip
         return []
 
     def is_quiet(self) -> bool:
@@ -460,8 +463,9 @@ class Fuzz:
         """Deliver a batch; whether all good messages of it were handled."""
         made = [delivery(self._seed, n, self._queue) for n in range(first, first + BATCH)]
         self.outcome.deliveries += made
-        taken = [each for each in made if is_taken(each.packed)]
-        others = [each for each in made if not is_taken(each.packed)]
+        # One in five is delivered as RabbitMQ would, by the one that can say what it likes of it.
+        taken = [each for each in made if each.number % 5 and is_taken(each.packed)]
+        others = [each for each in made if each not in taken]
         self._bare.send(others)
         refused = self._broker.send(taken)
         self._bare.send(refused)
