@@ -98,7 +98,8 @@ def test_a_silent_peer_is_found_while_a_confirmation_is_awaited(
         assert float(failed[1]) < FOUND_WITHIN + 0.5
         figure('the same while a confirmation is awaited', f'{failed[1]} s')
         proxy.resume()
-        goes_on(program, channel, queue_name)
+        send(channel, queue_name, 'after')
+        program.wait_line('done after', 30)
         assert program.stop() == 0
 
 
