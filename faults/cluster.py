@@ -58,8 +58,9 @@ INTERRUPTION = 0.25
 LONGEST_GAP = 5.0
 """seconds without consuming that the death of a leader may cost"""
 
-STALLED = 60.0
-"""seconds without a message handled, after which the rest counts as lost"""
+STALLED = 240.0
+"""seconds without a message handled, after which the rest counts as lost: what was on its way from
+one queue to another, as for a second run, the broker moves again 180 s after it has lost a node"""
 
 CONFIGURATION = """\
 Application: {{wake_interval: 0.05}}
@@ -83,6 +84,7 @@ class Outages:
     :param faults: the kind of each.
     :ivar int messages: how many were published.
     :ivar caused: when each fault was caused.
+    :ivar ended: when there were enough messages.
     """
 
     def __init__(self, workshop: Workshop, cluster: Cluster, messages: int,
@@ -92,6 +94,7 @@ class Outages:
         self.messages = messages
         self.faults = faults
         self.caused: list[float] = []
+        self.ended = 0.0
         self._proxies = [Proxy(node.port) for node in cluster.nodes]
         self._ledgers = os.path.join(workshop.directory, 'ledgers')
         os.mkdir(self._ledgers)
@@ -108,6 +111,7 @@ class Outages:
                 self._work_until(self.messages * number // (len(self.faults) + 1))
                 self._cause(fault)
             self._work_until(self.messages)
+            self.ended = time.monotonic()
             open(self._path('enough'), 'w').close()
             publisher.wait()
             self.messages = sum(
@@ -214,13 +218,11 @@ class Outages:
                 yield float(when), kind, int(count)
 
     def gaps(self, times: list[float]) -> dict[str, list[float]]:
-        """The seconds between two of the *times* that follow each other, by the fault before.
-
-        Only interruptions count.
-        """
+        """The seconds of each interruption between *times*, by the fault before, while there are
+        enough messages."""
         found: dict[str, list[float]] = {fault: [] for fault in self.faults}
         for before, after in itertools.pairwise(times):
-            if after - before >= INTERRUPTION and after > self.caused[0]:
+            if after - before >= INTERRUPTION and self.caused[0] < after < self.ended:
                 found[self._fault_before(after)].append(after - before)
         return found
 

@@ -31,6 +31,12 @@ from tests.proxy import Proxy
 SOON = 1.5
 """seconds that connecting to another node, declaring and consuming may take"""
 
+QUICK = """
+[{rabbit, [{quorum_tick_interval, 1000},
+           {dead_letter_worker_publisher_confirm_timeout, 3000}]}].
+"""
+"""for a quorum queue that counts its messages, or finds that one was not moved to another queue"""
+
 CONFIRMATION = b'\0\x3c\0\x50'
 """class and method of basic.ack"""
 
@@ -40,8 +46,7 @@ CLOSE = b'\1\0\0\0\0\0\x0b' + b'\0\x0a\0\x32' + b'\x01\x40\0' + b'\0\0\0\0' + b'
 
 @pytest.fixture(scope='module')
 def cluster():
-    # The counts of quorum queues, every second and not every five.
-    with Cluster(advanced_config='[{rabbit, [{quorum_tick_interval, 1000}]}].') as cluster:
+    with Cluster(advanced_config=QUICK) as cluster:
         yield cluster
 
 

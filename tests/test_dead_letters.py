@@ -562,13 +562,19 @@ def test_looking_changes_neither_the_letters_nor_their_order(looked_at):
     assert desk.bodies(desk.dead) == ['1', *(f'{number}' for number in range(3, 11))]
 
 
+def interrupt_at(desk, number):
+    """Read so many letters, until Ctrl-C."""
+    with desk.letters() as letters:
+        for letter in letters.read(desk.dead, desk.queue):
+            if letter.position == number:
+                raise KeyboardInterrupt
+
+
 def test_ctrl_c_changes_neither_the_letters_nor_their_order(looked_at):
     desk = looked_at
     for number in (2, 11) * 12:
-        with contextlib.suppress(KeyboardInterrupt), desk.letters() as letters:
-            for letter in letters.read(desk.dead, desk.queue):
-                if letter.position == number:
-                    raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_at(desk, number)
     assert desk.bodies(desk.dead) == [f'{number}' for number in range(11)]
 
 

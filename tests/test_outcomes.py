@@ -196,10 +196,10 @@ def test_a_number_that_json_has_not_is_no_reply(configure, channel, queue_name):
 @pytest.fixture
 def small_messages(broker):
     """From when it is called on, the broker takes no more than 1 MiB."""
-    def limit(size=2**20):
-        broker.ctl('eval', f'application:set_env(rabbit, max_message_size, {size}).')
-    yield limit
-    limit(2**27)
+    before = []
+    yield lambda: before.append(broker.limit_messages(2**20))
+    for size in before:
+        broker.limit_messages(size)
 
 
 def test_a_reply_that_the_broker_refuses_is_a_failure_of_its_message(

@@ -346,6 +346,8 @@ def test_a_queue_that_is_missing_is_an_error(client, queue):
         client.queue_depth('none')
     with pytest.raises(LookupError, match="no queue 'none'"):
         client.get('none')
+    with pytest.raises(LookupError, match="no queue 'qqq"):
+        client.get('q' * 256)  # longer than AMQP can say
     assert client.queue_depth(queue) == 0
     assert client.get(queue) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -312,7 +313,8 @@ STREAM = """\
 def test_what_fails_in_a_stream_is_run_again_and_dead_lettered_beside_it(
     configure, channel, queue_name
 ):
-    with consuming(configure(STREAM)) as program:
+    path = configure(STREAM)
+    with consuming(path) as program:
         for word in ('requeue_once', 'fail 1', 'fail', 'nothing'):
             send(channel, queue_name, word)
         program.wait_line("run 1 of 'requeue_once'")
@@ -320,10 +322,12 @@ def test_what_fails_in_a_stream_is_run_again_and_dead_lettered_beside_it(
         for _ in range(2):
             program.wait_line('run 2 of ')
         assert program.stop() == 0
-    (dead,) = take(channel, f'{queue_name}.dead')
-    assert dead.payload == 'fail'
-    assert dead.headers['x-clihelper-queue'] == queue_name
-    assert 'x-stream-offset' not in dead.headers
+    command = [sys.executable, '-m', 'clihelper', 'dead-letters', '-c', path, 'replay', '--all']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == f'replayed to {queue_name}: 1\n'
+    (replayed,) = take(channel, f'{queue_name}.retry')
+    assert replayed.payload == 'fail'
+    assert not {'x-stream-offset', 'x-clihelper-queue'} & replayed.headers.keys()
     assert in_stream(channel, queue_name) == [
         'requeue_once', 'fail 1', 'fail', 'nothing']  # fmt: skip
 

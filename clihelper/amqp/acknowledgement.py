@@ -40,8 +40,7 @@ class Acknowledger:
     acknowledged that is settled already ("unknown delivery tag"), so the tag of a frame is always
     one that is not.
 
-    One thread calls :meth:`add`, :meth:`keep`, :meth:`add_kept` and :meth:`release`; any calls
-    :meth:`flush`.
+    One thread calls the other methods; any calls :meth:`flush`.
 
     :param send: sends acknowledgements.
     :param prefetch: messages that the broker sends ahead.
@@ -91,26 +90,21 @@ class Acknowledger:
         return min(self._kept, default=self._tag + 1)
 
     def release(self, delivery_tag: int) -> None:
-        """The message is kept no longer: it has been settled by itself, or is added next."""
+        """The message is kept no longer: it has been settled by itself."""
         with self._lock:
             self._release(delivery_tag)
 
     def add_kept(self, delivery_tag: int) -> bool:
-        """Acknowledge a message that is kept, soon, and no other with it.
+        """Acknowledge a message that was kept, soon, and by itself.
 
-        It may have been kept before its turn: then those before it are not handled yet.
+        Messages before it may not have been handled yet, and are not to be acknowledged with it.
 
         :returns: whether it is time to :meth:`flush`.
         """
         with self._lock:
             self._release(delivery_tag)
             self._alone.append(delivery_tag)
-            return self._is_time(self._tag - self._last + len(self._alone))
-
-    def _release(self, delivery_tag: int) -> None:
-        self._kept.discard(delivery_tag)
-        if not self._kept:
-            self._bound = self._highest
+            return self._is_time()
 
     def forget(self) -> None:
         """Nothing is kept, and nothing pending: all that was not settled has been given back."""
@@ -125,18 +119,23 @@ class Acknowledger:
         self._lock = threading.Lock()
         self.forget()
 
-    def _add_beside_kept(self, delivery_tag: int) -> bool:
-        """Add one while others are kept, or one that was kept itself."""
-        with self._lock:
-            if delivery_tag > self._last:  # else it has been acknowledged with others
-                self._highest = max(self._highest, delivery_tag)
-                if self._tag < delivery_tag < min(self._kept, default=0):
-                    self._tag = delivery_tag
-                else:
-                    self._alone.append(delivery_tag)
-            return self._is_time(self._tag - self._last + len(self._alone))
+    def _release(self, delivery_tag: int) -> None:
+        self._kept.discard(delivery_tag)
+        if not self._kept:
+            self._bound = self._highest
 
-    def _is_time(self, pending: int) -> bool:
+    def _add_beside_kept(self, delivery_tag: int) -> bool:
+        """Add one while others are kept, or one that is below some that were."""
+        with self._lock:
+            self._highest = max(self._highest, delivery_tag)
+            if self._tag < delivery_tag < min(self._kept, default=0):
+                self._tag = delivery_tag
+            else:
+                self._alone.append(delivery_tag)
+            return self._is_time()
+
+    def _is_time(self) -> bool:
+        pending = self._tag - self._last + len(self._alone)
         return pending >= self._most or time.monotonic() - self._sent >= LONGEST_WAIT
 
     def flush(self) -> None:

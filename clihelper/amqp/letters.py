@@ -30,6 +30,7 @@ from clihelper.amqp.properties import (
 )
 from clihelper.amqp.publisher import Publisher, PublishError
 from clihelper.amqp.settlement import ATTEMPTS, REASON
+from clihelper.amqp.topology import Topology
 from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
@@ -367,6 +368,12 @@ class Letters:
         self._connection = Connection.of(section, 'clihelper dead-letters')
         self._publisher = Publisher(self._connection)
         self._warn = warn
+        topology = Topology(section)
+        self._streams = {
+            topology.name_of(queue): topology.return_queue(queue)
+            for queue in topology.queues
+            if topology.is_stream(queue)
+        }
         self._readers: dict[str, _Reader] = {}
 
     def __enter__(self) -> Letters:
@@ -436,9 +443,12 @@ class Letters:
     def replay(self, letter: DeadLetter) -> None:
         """Publish a letter to the queue that it came from, and then take it from the dead ones.
 
+        One that came from a stream goes to the queue beside it.
+
         :raises PublishError: it was not taken; it stays.
         """
-        _publish(self._publisher, letter, letter.target, NOT_REPLAYED, _is_of_its_past)
+        target = self._streams.get(letter.target, letter.target)
+        _publish(self._publisher, letter, target, NOT_REPLAYED, _is_of_its_past)
         self.drop(letter.held_in, letter.delivery_tag)
 
     def drop(self, held_in: str, delivery_tag: int) -> None:

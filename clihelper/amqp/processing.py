@@ -500,12 +500,8 @@ class Processor:
                 message.delivery.ack()
             return
         tag = message.delivery.delivery_tag
-        if message.kept:
-            message.kept = False
-            is_time = self._acknowledger.add_kept(tag)
-        else:
-            is_time = self._acknowledger.add(tag)
-        if is_time:
+        add = self._acknowledger.add_kept if message.kept else self._acknowledger.add
+        if add(tag):
             self.flush()
 
     def _settle_by_itself(self, message: Message, outcome: Outcome) -> None:
