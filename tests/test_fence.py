@@ -197,7 +197,9 @@ def test_a_reply_address_that_rabbitmq_fails_over_is_a_failure_of_its_message(
 
 # Bodies
 
-@pytest.mark.parametrize('charset', ['punycode', 'idna', 'unicode_escape', 'no-such', '\0', 'hex'])
+@pytest.mark.parametrize(
+    'charset', ['punycode', 'idna', 'unicode_escape', 'no-such', '\0', 'é', 'hex']
+)
 def test_what_is_no_character_set_is_not_decoded_from(charset):
     began = time.monotonic()
     for given in ({'content_type': f'text/plain; charset={charset}'},
