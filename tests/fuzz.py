@@ -149,7 +149,7 @@ def _json(text: str, content_type: bytes = b'application/json') -> tuple[bytes, 
 def _with_charset(chance: Random, mark: str) -> tuple[bytes, bytes]:
     charset = chance.choice(CHARSETS)
     try:
-        body = f'{mark} é'.encode(charset)
+        body = f'{mark} é'.encode(charset if charset.isascii() else 'no-such')
     except (LookupError, ValueError, TypeError):
         body = f'{mark} \xe9'.encode('latin-1')
     if number_in(body) is None:

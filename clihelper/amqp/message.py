@@ -375,7 +375,8 @@ def _is_charset(name: str) -> bool:
     import codecs
 
     try:
-        return codecs.lookup(name).name not in NO_CHARSETS
+        # Names that are not ASCII are deprecated from Python 3.15 on; no charset has one.
+        return name.isascii() and codecs.lookup(name).name not in NO_CHARSETS
     except (LookupError, ValueError):
         return False
 
