@@ -170,8 +170,7 @@ class Run:
         """
         self.config = self.read_configuration()
         if self.options.check:
-            print(f'{self._shown}: ok')
-            sys.exit(0)
+            sys.exit(self._check())
         with ExitStack() as held:
             # Pushed first, so that it is told last: with all released, it can be started anew.
             held.callback(self._report)
@@ -211,6 +210,24 @@ class Run:
             tls.check(config)
         self.controller._check_configuration(config)
         return config
+
+    def _check(self) -> int:
+        """Say that the configuration is good, and with ``--broker`` look at the broker, too.
+
+        :returns: the exit status.
+        """
+        if self.options.check_broker:
+            from clihelper.amqp.inspection import inspect
+
+            report = inspect(self.config, self.controller._own_topology(), self.appname)
+            for line in report.notes:
+                print(line)
+            for line in (*report.warnings, *report.faults):
+                _say(None, line)
+            if report.faults:
+                return os.EX_UNAVAILABLE
+        print(f'{self._shown}: ok')
+        return 0
 
     # Before detaching: all that can be wrong is found here.
 

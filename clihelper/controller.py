@@ -270,6 +270,12 @@ class Controller:
     def _check_configuration(cls, config: Config) -> None:
         """Called with each configuration before it is used; raises ConfigurationError."""
 
+    @classmethod
+    def _own_topology(cls) -> tuple[Sequence[Any], Sequence[Any], str] | None:
+        """The queues and exchanges that the class declares, and its name; None: it declares
+        nothing, and nothing of the configuration."""
+        return None
+
     def attach(self, life: LifeCycle) -> None:
         """Called before ``__init__``, so that a subclass has its configuration there."""
         _legacy().adapt(self)
@@ -372,13 +378,18 @@ class ConsumerController(Controller):
 
     @classmethod
     def _check_configuration(cls, config: Config) -> None:
-        queues, exchanges = cls.queues, cls.exchanges
-        if isinstance(queues, property) or isinstance(exchanges, property):
-            return  # known only when the loop begins
+        queues, exchanges, name = cls._own_topology()
         if queues or exchanges:
             from clihelper.amqp.entities import Entities
 
-            Entities(config.amqp, queues, exchanges, cls.__name__)
+            Entities(config.amqp, queues, exchanges, name)
+
+    @classmethod
+    def _own_topology(cls) -> tuple[Sequence[Any], Sequence[Any], str]:
+        queues, exchanges = cls.queues, cls.exchanges
+        if isinstance(queues, property) or isinstance(exchanges, property):
+            queues = exchanges = ()  # known only when the loop begins
+        return queues, exchanges, cls.__name__
 
 
 def _legacy() -> Any:

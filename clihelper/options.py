@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Options(SimpleNamespace):
-    """What the user chose: ``configuration``, ``foreground``, ``check``, and the application's."""
+    """What the user chose: ``configuration``, ``foreground``, ``check``, and the application's.
+
+    ``check_broker`` is ``--broker``, whatever an application has for that option.
+    """
 
     def __contains__(self, name: str) -> bool:
         return name in vars(self)
@@ -37,9 +40,9 @@ def parse(
     :raises clihelper.errors.UsageError: it is wrong.
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
-    options = Options(configuration=None, foreground=False, check=False)
+    options = Options(configuration=None, foreground=False, check=False, check_broker=False)
     if option_callback is None and _is_plain(argv, options):
-        return options, []
+        return _checked(options, appname), []
     from clihelper import parser as by_argparse
 
     parser = by_argparse.make_parser(appname, description, version)
@@ -49,7 +52,13 @@ def parse(
     arguments = by_argparse.parse(parser, argv, options)
     if not options.configuration:
         raise UsageError(f'argument -c/--config: expected a name (see {appname} --help)')
-    return options, arguments
+    return _checked(options, appname), arguments
+
+
+def _checked(options: Options, appname: str) -> Options:
+    if options.check_broker and not options.check:
+        raise UsageError(f'argument --broker: only with --check (see {appname} --help)')
+    return options
 
 
 def _is_plain(argv: Sequence[str], options: Options) -> bool:
@@ -63,6 +72,8 @@ def _is_plain(argv: Sequence[str], options: Options) -> bool:
             options.foreground = True
         elif word == '--check':
             options.check = True
+        elif word == '--broker':
+            options.check_broker = True
         elif word in ('-c', '--config'):
             options.configuration = next(words, None)
         else:

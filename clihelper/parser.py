@@ -90,10 +90,19 @@ def make_parser(appname: str, description: str | None, version: str | None) -> P
 def parse(parser: Parser, argv: Sequence[str], options: Options) -> list[str]:
     """Read the command line into *options*.
 
+    :param parser: with the options of the application, which may have a ``--broker`` of its own.
     :returns: the words that belong to no option.
     :raises clihelper.errors.UsageError: it is wrong.
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
+    parser.set_defaults(check_broker=False)
+    if not any('--broker' in action.option_strings for action in parser._actions):
+        parser.add_argument(
+            '--broker',
+            dest='check_broker',
+            action='store_true',
+            help='with --check: look at the broker, too',
+        )
     if any(not action.option_strings for action in parser._actions):
         parser.parse_args(argv, options)  # the application has positional arguments of its own
         return []

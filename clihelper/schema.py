@@ -142,6 +142,12 @@ def utf8_size(text: str) -> int | None:
         return None
 
 
+def is_short_string(text: str) -> bool:
+    """Whether AMQP can have it as a name or a routing key."""
+    size = utf8_size(text)
+    return size is not None and size <= LONGEST_NAME
+
+
 class Choice(Text):
     """One of a few strings.
 
@@ -354,10 +360,7 @@ class Arguments:
             return all(self.takes(each) for each in value)
         if isinstance(value, dict):
             return all(
-                isinstance(key, str)
-                and (utf8_size(key) or 0) <= LONGEST_NAME
-                and self.takes(key)
-                and self.takes(each)
+                isinstance(key, str) and is_short_string(key) and self.takes(each)
                 for key, each in value.items()
             )
         if isinstance(value, int):
@@ -592,7 +595,7 @@ TLS = Table(
     Key('verify', BOOLEAN, True,
         "Whether the broker's certificate must be valid and of the host's name."),
     Key('strict', BOOLEAN, False,
-        'Whether certificates must also have each extension that :rfc:`5280` asks for. Those of an'
+        'Whether certificates must also have each extension that RFC 5280 asks for. Those of an'
         ' authority made by ``openssl req -x509`` alone do not.'),
     Key('server_name', Either(Nothing(), Text('a host name'), words='a host name or null'), None,
         'The name that the certificate is to be of.', 'the host in ``url``'),

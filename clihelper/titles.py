@@ -2,7 +2,7 @@
 
 The title is written over the command line that the process was started with, where the kernel
 reads it (proc_pid_cmdline(5)), and no further: what follows it is the environment. The first 15
-characters are the name of the process, too (``PR_SET_NAME``, prctl(2)).
+characters but spaces are the name of the process, too (``PR_SET_NAME``, prctl(2)).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def set_title(title: str) -> None:
         if end > start > 0:
             # The last byte stays NUL: by another the kernel would take it to be longer.
             ctypes.memmove(start, text[: end - start - 1].ljust(end - start, b'\0'), end - start)
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, text, 0, 0, 0)
+        # Without spaces: by them Python counts the fields of proc_pid_stat(5) when it forks, and
+        # would take the niceness for a number of threads, and warn of them.
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, text.replace(b' ', b''), 0, 0, 0)
     except (ImportError, OSError, ValueError, IndexError, AttributeError):
         pass

@@ -4,7 +4,7 @@ import sys
 
 from benchmarks.command import run
 
-TABLES = ('soak', 'comeback', 'blackhole', 'stop', 'busy', 'leaks', 'workers',
+TABLES = ('soak', 'fuzz', 'comeback', 'refused', 'blackhole', 'stop', 'busy', 'leaks', 'workers',
           'reload', 'crash', 'limit', 'model', 'cluster')
 
 if __name__ == '__main__':

@@ -27,6 +27,9 @@ LIMIT = 20
 WORK = 0.02
 """seconds in the handler, so that the faults are over long before the messages are"""
 
+IDLE = 2.0
+"""seconds without a message begun, after which no copy of those that were handled is left"""
+
 STALLED = 15.0
 """seconds without a message begun, after which the rest counts as lost"""
 
@@ -116,9 +119,10 @@ class Limit:
             time.sleep(0.002)
 
     def _finish(self) -> None:
-        """Wait until all are handled, or no more are, and stop the consumer."""
+        """Wait until all are handled, and copies of them too, or no more are; then stop it."""
         before, since = -1, time.monotonic()
-        while len(self.handled()) < MESSAGES and time.monotonic() < since + STALLED:
+        while time.monotonic() < since + (
+                IDLE if len(self.handled()) == MESSAGES else STALLED):
             if self._begun() != before:
                 before, since = self._begun(), time.monotonic()
             time.sleep(0.1)

@@ -74,10 +74,14 @@ def make_root(release: str) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file."""
+    """Hold a lock file; say so where another process does, and wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'waiting for {path}', flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -146,7 +150,18 @@ def main() -> int:
         sys.exit('another release takes root: run it as root')
     root = make_root(options.release)
     python = os.environ.get('PYTHON') or 'python3'
-    checkout = copy_checkout(f'{options.release}-{options.packages}-{python}')
+    name = f'{options.release}-{options.packages}-{python}'
+    with locked(CHECKOUTS / f'{name}.lock'):
+        return run_target(root, name, options)
+
+
+def run_target(root: Path, name: str, options: argparse.Namespace) -> int:
+    """Run what the command line says in a copy of the checkout.
+
+    :param name: of the copy, which nobody else uses meanwhile.
+    :returns: its status.
+    """
+    checkout = copy_checkout(name)
     given = [f'{name}={os.environ[name]}' for name in HANDED_ON if os.environ.get(name)]
     own = OWN_PACKAGES if options.packages == 'debian' else {}
     env = {**pip_variables(), **own}

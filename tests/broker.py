@@ -121,6 +121,20 @@ class Broker:
         """Let a frozen node go on."""
         self._running().send_signal(signal.SIGCONT)
 
+    def limit_messages(self, size: int) -> int:
+        """Have channels that are opened from now on take no larger messages.
+
+        :param size: of a body, in bytes; RabbitMQ's ``max_message_size``.
+        :returns: what it was before.
+        """
+        # Since 4.0 it is read from there, and no longer from the environment.
+        return int(self.ctl('eval', f"""
+            {{ok, Before}} = application:get_env(rabbit, max_message_size),
+            application:set_env(rabbit, max_message_size, {size}),
+            persistent_term:put(max_message_size, {size}),
+            Before.
+        """))
+
     def ctl(self, *arguments: str, timeout: float = 60) -> str:
         """Run ``rabbitmqctl --quiet`` on the node; it takes about a second.
 

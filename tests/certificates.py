@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
+
+CONFIG = """\
+[ca]
+default_ca = authority
+[authority]
+database = {folder}/{name}.index
+new_certs_dir = {folder}
+default_md = sha256
+policy = policy
+rand_serial = yes
+unique_subject = no
+[policy]
+commonName = supplied
+"""
+"""of ``openssl ca``, which each version lets make a certificate that has expired"""
 
 
 class Authority:
@@ -17,6 +33,9 @@ class Authority:
         self.folder = folder
         self.certificate = folder / f'{name}.pem'
         self._key = folder / f'{name}.key'
+        self._config = folder / f'{name}.cnf'
+        self._config.write_text(CONFIG.format(folder=folder, name=name))
+        (folder / f'{name}.index').touch()
         openssl(
             'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', f'/CN={name}',
             '-days', '2', '-keyout', self._key, '-out', self.certificate,
@@ -40,11 +59,18 @@ class Authority:
         )
         extensions = self.folder / f'{name}.ext'
         extensions.write_text(f'subjectAltName={alternative}\n{more}')
+        begin, end = sorted(time.time() - 60 + 86400 * each for each in (0, days))
         openssl(
-            'x509', '-req', '-in', request, '-CA', self.certificate, '-CAkey', self._key,
-            '-CAcreateserial', '-days', str(days), '-extfile', extensions, '-out', certificate,
+            'ca', '-batch', '-notext', '-config', self._config, '-in', request,
+            '-cert', self.certificate, '-keyfile', self._key, '-extfile', extensions,
+            '-startdate', written(begin), '-enddate', written(end), '-out', certificate,
         )
         return certificate
+
+
+def written(when: float) -> str:
+    """A time as a certificate has it."""
+    return time.strftime('%Y%m%d%H%M%SZ', time.gmtime(when))
 
 
 def openssl(*arguments: str | Path) -> None:

@@ -31,6 +31,8 @@ WARNINGS = [
     'ignore::ResourceWarning',
     # A program of 1.x is warned of each name of that time, and goes on.
     'default::DeprecationWarning:__main__',
+    # What Python 3.12 and 3.13 say to Tornado's IOLoop.current(), where a program calls that.
+    'ignore:There is no current event loop:DeprecationWarning',
 ]
 
 

@@ -26,15 +26,17 @@ def write(
     more: str = '',
     wake_interval: float = 3600,
     heartbeat: int = HEARTBEAT,
+    options: str = '',
 ) -> str:
     """Write a configuration for one queue; its path.
 
     :param more: further lines of the section ``AMQP``.
+    :param options: of the queue.
     """
     path = folder / 'faults.yml'
     path.write_text(
         f'Application: {{wake_interval: {wake_interval}, go: {folder}/go}}\n'
-        f'AMQP:\n  url: {url}\n  heartbeat: {heartbeat}\n  queues: {{{queue}: }}\n{more}'
+        f'AMQP:\n  url: {url}\n  heartbeat: {heartbeat}\n  queues: {{{queue}: {options}}}\n{more}'
     )
     return str(path)
 

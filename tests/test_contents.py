@@ -387,6 +387,24 @@ def test_a_message_that_comes_back_has_bytes_for_its_body(connection, channel, b
     assert message.packed == packed
 
 
+def test_a_reply_that_cannot_be_decoded_is_no_fault_of_the_connection(connection, channel):
+    got = []
+
+    def on_reply(delivery):
+        got.append(delivery.properties['correlation_id'])
+
+    reply_to = connection.consume_replies(channel, 'replies', on_reply)
+    packed = properties.encode({'reply_to': reply_to})
+    asked = channel.queue_declare('', exclusive=True).queue
+    publish(connection, channel, b'', asked, packed)
+    address = connection.get(channel, asked).properties['reply_to']
+    for correlation_id in (LATIN, b'c'):
+        packed = properties.encode({'correlation_id': correlation_id})
+        publish(connection, channel, b'', address, packed)
+    wait_for(connection, got, 1)
+    assert got == ['c']
+
+
 def test_headers_that_are_too_large_are_an_error_before_anything_is_written(
     connection, channel, queue_name
 ):

@@ -8,13 +8,14 @@ import struct
 import kombu
 import pytest
 
-from clihelper.amqp.connection import Connection
 from clihelper.amqp.letters import RENEWED_AT
 from clihelper.amqp.properties import encode
-from clihelper.config import load
 from tests.test_dead_letters import Desk
 
 QUEUE = 'x-clihelper-queue'
+
+PLAIN = b'\x00\x00'
+"""Packed properties, of which there are none."""
 
 
 def with_headers(table):
@@ -51,7 +52,7 @@ ODD = {
         + entry(b'c', b'D', b'\x02\x00\x00\x00\x07')
         + entry(b'd', b'T', struct.pack('>Q', 2**64 - 1))
         + entry(b'e', b'x', b'\x00\x00\x00\x02\xff\x00')
-        + entry(b'e', b'V', b'')
+        + entry(b'f', b'V', b'')
     ),
     'deeply nested': with_headers(nested(500)),
     'huge': headers(mine='x' * 100_000),
@@ -90,9 +91,9 @@ def odd_desk(request, tmp_path, broker, queue_name):
         arguments = {'x-queue-type': request.param}
         channel.queue_declare(desk.dead, durable=True, auto_delete=False, arguments=arguments)
         for name, packed in ODD.items():
-            desk.die('plain')
+            put(channel, desk.dead, PLAIN, b'plain')
             put(channel, desk.dead, packed, name.encode())
-        desk.die('plain')
+        put(channel, desk.dead, PLAIN, b'plain')
         yield desk
 
 
@@ -112,16 +113,12 @@ def put(channel, queue, packed, body=b'odd'):
 
 def taken(desk, queue):
     """The properties of the messages in a queue, as they came, by body."""
-    path = str(desk.folder / 'app.yml')
-    connection = Connection.of(load(path, appname='x', shown=path).amqp, 'test')
-    connection.open()
-    try:
-        channel, found = connection.channel(), {}
+    found = {}
+    with desk.connected() as connection:
+        channel = connection.channel()
         while (delivery := connection.get(channel, queue)) is not None:
             found[delivery.body] = delivery.packed
-        return found
-    finally:
-        connection.close()
+    return found
 
 
 def test_odd_letters_are_listed_with_the_others(odd_desk):
@@ -173,13 +170,13 @@ def test_odd_letters_are_replayed_as_they_came(odd_desk):
     found = taken(odd_desk, odd_desk.queue)
     for name, packed in ODD.items():
         is_past = any(word in packed for word in (b'x-clihelper-', b'x-death', b'-count'))
-        assert found[name.encode()] == (b'\0\0' if is_past else packed), name
+        assert found[name.encode()] == (PLAIN if is_past else packed), name
 
 
 def test_odd_letters_are_dropped(odd_desk):
     ids = odd_desk.ids()
     assert odd_desk.look('drop', *ids[1::2], '--yes') == 0
-    assert odd_desk.bodies(odd_desk.dead) == ['plain'] * (len(ODD) + 1)
+    assert odd_desk.bodies(odd_desk.dead) == [b'plain'] * (len(ODD) + 1)
 
 
 def test_what_cannot_be_decoded_is_shown_escaped(desk):

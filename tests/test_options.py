@@ -27,7 +27,9 @@ def help_of(option_callback: Any, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_the_configuration_is_all_that_is_required() -> None:
     chosen, arguments = parse('-c', 'app.yml')
-    assert vars(chosen) == {'configuration': 'app.yml', 'foreground': False, 'check': False}
+    assert vars(chosen) == {
+        'configuration': 'app.yml', 'foreground': False, 'check': False, 'check_broker': False,
+    }  # fmt: skip
     assert arguments == []
 
 
@@ -146,7 +148,7 @@ def test_without_a_name_the_program_is_called_as_it_was_called(
 
 @pytest.mark.parametrize('argv', [
     ('-c', 'app.yml'), ('-f', '-c', 'app.yml'), ('--config', 'app.yml', '--check'),
-    ('-c', 'one.yml', '-c', 'two.yml', '--foreground'),
+    ('-c', 'one.yml', '-c', 'two.yml', '--foreground'), ('--broker', '-c', 'app.yml', '--check'),
 ])
 def test_a_plain_command_line_means_the_same_with_and_without_argparse(
     argv: tuple[str, ...],
@@ -168,3 +170,19 @@ def test_a_plain_command_line_does_not_import_argparse() -> None:
         "sys.exit('argparse' in sys.modules)"
     )
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize('argv', [('-c', 'x', '--broker'), ('-c', 'x', '-f', '--broker', 'word')])
+def test_the_broker_is_only_checked(argv: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match='--broker: only with --check'):
+        parse(*argv)
+
+
+def test_an_application_may_have_an_option_of_that_name() -> None:
+    def add(parser: Any) -> None:
+        parser.add_option('-b', '--broker', default='here')
+
+    chosen, _ = parse('-c', 'x', '--broker', 'there', option_callback=add)
+    assert (chosen.broker, chosen.check_broker) == ('there', False)
+    chosen, _ = parse('-c', 'x', '--check', option_callback=add)
+    assert (chosen.broker, chosen.check_broker) == ('here', False)

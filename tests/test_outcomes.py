@@ -196,10 +196,10 @@ def test_a_number_that_json_has_not_is_no_reply(configure, channel, queue_name):
 @pytest.fixture
 def small_messages(broker):
     """From when it is called on, the broker takes no more than 1 MiB."""
-    def limit(size=2**20):
-        broker.ctl('eval', f'application:set_env(rabbit, max_message_size, {size}).')
-    yield limit
-    limit(2**27)
+    before = []
+    yield lambda: before.append(broker.limit_messages(2**20))
+    for size in before:
+        broker.limit_messages(size)
 
 
 def test_a_reply_that_the_broker_refuses_is_a_failure_of_its_message(
@@ -291,6 +291,19 @@ def test_an_outcome_is_kept_under_a_memory_alarm(
         ends_well(program, channel, queue_name)
         for word in ('fail x', 'fail y'):
             assert logged(program, f'run 1 of {word}') == 1
+
+
+def test_an_outcome_is_kept_while_there_is_no_descriptor(configure, channel, queue_name):
+    with consuming(configure(ONCE)) as program:
+        send(channel, queue_name, 'exhaust')
+        program.wait_line('is a dead letter')
+        program.wait_line('published again later: .*Too many open files')
+        program.signal('USR2')
+        found = []
+        while not found:
+            found = take(channel, f'{queue_name}.dead')
+        ends_well(program, channel, queue_name)
+        assert logged(program, 'run 1 of exhaust') == 1
 
 
 def test_threads_and_the_return_of_a_handler_acknowledge_a_message_once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import time
 
 import pytest
 
@@ -63,6 +64,21 @@ def test_the_reason_of_a_close_is_escaped(what):
             channel.queue_declare('q')
         assert str(lost.value) == f'320 {SHOWN}'
         assert lost.value.__cause__.reply_text == SHOWN
+        connection.drop()
+
+
+def test_why_a_broker_takes_no_messages_is_escaped():
+    with Peer() as peer:
+        connection = Connection([peer.url], 0, 'test')
+        reasons = []
+        connection.on_blocked = reasons.append
+        connection.open()
+        peer.send(frame(1, 0, struct.pack('>HH', 10, 60) + short(EVIL)))
+        peer.send(frame(1, 0, struct.pack('>HH', 10, 61)))
+        while len(reasons) < 2:
+            connection.wait(time.monotonic() + 5)
+            connection.drain()
+        assert reasons == [SHOWN, '']
         connection.drop()
 
 
@@ -175,3 +191,30 @@ def test_a_body_of_two_to_the_63_is_a_corrupt_frame(tmp_path):
             peer.send(method, frame(2, 1, header(2**63, b'\0\0')))
             program.wait_line('lost the broker: .*a content header that is none')
             assert program.stop() == 0
+
+
+@pytest.mark.parametrize('fault', ['no body', 'a longer body'])
+@pytest.mark.parametrize('alike', [False, True])
+def test_nothing_is_acknowledged_that_was_not_handled(tmp_path, fault, alike):
+    """A peer omits a frame, or sends another body than it has announced."""
+    with Peer() as peer:
+        config = write(tmp_path, peer.url, 'q', heartbeat=0)
+        with Program([sys.executable, PROGRAM, '-c', config, '-f']) as program:
+            program.wait_ready(30)
+            tag = peer.tag.decode()
+            stream = [
+                delivery(number, b'm%d' % number, tag=tag, key='' if alike else None)
+                for number in (2, 4, 6, 8)
+            ]
+            method, its_header, body = stream[2]
+            wrong = frame(3, 1, b'm6m6') if fault == 'a longer body' else b''
+            stream[2] = [method, its_header, wrong]
+            peer.send(*(each for frames in stream for each in frames))
+            program.wait_line('lost the broker: 505 a frame of type')
+            program.wait_line('consuming q')
+            assert program.stop() == 0
+            handled = {line.split()[-1] for line in program.lines if ' got ' in line}
+            assert handled <= {"b'm2'", "b'm4'"}
+        settled = [each for each in peer.methods if each[:4] == struct.pack('>HH', 60, 80)]
+        assert all(int.from_bytes(each[4:12], 'big') <= 4 for each in settled)
+        assert not [each for each in peer.methods if each[:4] == struct.pack('>HH', 60, 90)]

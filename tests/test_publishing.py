@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import sys
 import threading
 import time
@@ -175,6 +176,7 @@ def test_a_connection_that_was_cut_is_made_again(broker, channel, queue):
     with Proxy(broker.port) as proxy, client_of(proxy.url) as (client, _):
         client.publish(1, '', queue, {})
         proxy.reset()
+        select.select([client.fileno()], [], [], 10)  # until it has arrived
         client.publish(2, '', queue, {})
     assert [message.payload for message in take(channel, queue)] == [1, 2]
 
@@ -346,6 +348,8 @@ def test_a_queue_that_is_missing_is_an_error(client, queue):
         client.queue_depth('none')
     with pytest.raises(LookupError, match="no queue 'none'"):
         client.get('none')
+    with pytest.raises(LookupError, match="no queue 'qqq"):
+        client.get('q' * 256)  # longer than AMQP can say
     assert client.queue_depth(queue) == 0
     assert client.get(queue) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from clihelper.amqp.connection import Connection
 from clihelper.amqp.declarer import Declarer
 from clihelper.amqp.retries import Waiting, step
 from clihelper.amqp.settlement import LONGEST_DELAY
-from clihelper.amqp.topology import AT_LEAST_ONCE, UNUSED, Topology
+from clihelper.amqp.topology import AT_LEAST_ONCE, NOT_KEPT, UNUSED, Topology
 from clihelper.amqp.wire import Wire
 from clihelper.testing import Program
 from tests.broker import Broker
 from tests.faults import send, take
+from tests.proxy import Proxy
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'stubborn.py')
 
@@ -28,9 +30,18 @@ KEPT = {'durable': True, 'auto_delete': False}
 
 @pytest.fixture(scope='module')
 def impatient():
-    """A broker that soon gives back again what a queue had no room for; by default after 3 min."""
-    soon = '[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 1000}]}].'
-    with Broker(advanced_config=soon) as broker:
+    """A broker that waits 1 s for what takes minutes by default.
+
+    That is for an acknowledgement, and until it gives back again what a queue had no room for.
+    """
+    limits = {
+        'consumer_timeout': 1000,
+        'channel_tick_interval': 500,
+        'quorum_tick_interval': 500,
+        'dead_letter_worker_publisher_confirm_timeout': 1000,
+    }
+    terms = ', '.join(f'{{{name}, {value}}}' for name, value in limits.items())
+    with Broker(advanced_config=f'[{{rabbit, [{terms}]}}].') as broker:
         yield broker
 
 
@@ -147,8 +158,7 @@ def test_a_retry_queue_of_an_earlier_version_is_used_as_it_is(configure, channel
         send(channel, queue_name, 'fail 1')
         program.wait_line(
             f"AMQP.retry: x-queue-type is classic instead of quorum in the queue '{name}' that"
-            ' exists, which is used as it is until you delete it: a message is lost if there is'
-            ' no room for it in its queue when it comes back'
+            f' exists, which is used as it is until you delete it: {NOT_KEPT}'
         )
         program.wait_line("run 2 of 'fail 1'")
         assert program.stop() == 0
@@ -303,7 +313,8 @@ STREAM = """\
 def test_what_fails_in_a_stream_is_run_again_and_dead_lettered_beside_it(
     configure, channel, queue_name
 ):
-    with consuming(configure(STREAM)) as program:
+    path = configure(STREAM)
+    with consuming(path) as program:
         for word in ('requeue_once', 'fail 1', 'fail', 'nothing'):
             send(channel, queue_name, word)
         program.wait_line("run 1 of 'requeue_once'")
@@ -311,10 +322,12 @@ def test_what_fails_in_a_stream_is_run_again_and_dead_lettered_beside_it(
         for _ in range(2):
             program.wait_line('run 2 of ')
         assert program.stop() == 0
-    (dead,) = take(channel, f'{queue_name}.dead')
-    assert dead.payload == 'fail'
-    assert dead.headers['x-clihelper-queue'] == queue_name
-    assert 'x-stream-offset' not in dead.headers
+    command = [sys.executable, '-m', 'clihelper', 'dead-letters', '-c', path, 'replay', '--all']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == f'replayed to {queue_name}: 1\n'
+    (replayed,) = take(channel, f'{queue_name}.retry')
+    assert replayed.payload == 'fail'
+    assert not {'x-stream-offset', 'x-clihelper-queue'} & replayed.headers.keys()
     assert in_stream(channel, queue_name) == [
         'requeue_once', 'fail 1', 'fail', 'nothing']  # fmt: skip
 
@@ -351,6 +364,28 @@ def test_what_waits_for_its_next_run_survives_the_program_that_reads_a_stream(
         assert not [line for line in program.lines if "'nothing'" in line]
 
 
+def test_after_a_reconnection_a_stream_is_read_on(configure, broker, channel, queue_name):
+    """Not from the beginning, and not behind what has been published meanwhile."""
+    for offset in ('first', 'next'):
+        queue = f'{queue_name}.{offset}'
+        path = configure(STREAM.replace('NAME', queue).replace('first', offset))
+        with Proxy(broker.port) as proxy:
+            text = Path(path).read_text().replace(broker.url(), proxy.url)
+            Path(path).write_text(text + '  prefetch: 1\n')
+            with consuming(path) as program:
+                send(channel, queue, 'nothing 1')
+                send(channel, queue, 'fail 1')  # its copy is not published at once
+                program.wait_line("run 1 of 'fail 1'")
+                proxy.reset()
+                send(channel, queue, 'nothing 2')
+                program.wait_line('lost the broker')
+                program.wait_line("run 1 of 'fail 1'")
+                program.wait_line("run 1 of 'nothing 2'")
+                program.wait_line("run 2 of 'fail 1'")
+                assert program.stop() == 0
+                assert len([line for line in program.lines if "'nothing 1'" in line]) == 1
+
+
 def test_a_stream_is_found_out_where_nothing_is_declared(broker, channel, queue_name):
     channel.queue_declare(queue_name, arguments={'x-queue-type': 'stream'}, **KEPT)
     for name in (f'{queue_name}.retry', f'{queue_name}.dead'):
@@ -366,24 +401,16 @@ def test_a_stream_is_found_out_where_nothing_is_declared(broker, channel, queue_
 # How long a handler may take.
 
 
-@pytest.fixture(scope='module')
-def hasty():
-    """A broker that waits 1 s for an acknowledgement if it is not told otherwise."""
-    limits = '{consumer_timeout, 1000}, {channel_tick_interval, 500}, {quorum_tick_interval, 500}'
-    with Broker(advanced_config=f'[{{rabbit, [{limits}]}}].') as broker:
-        yield broker
-
-
 @pytest.mark.parametrize('more', ['  handler_timeout: 60\n', ''])
 def test_a_quorum_queue_waits_for_as_long_as_a_handler_may_take(
-    configure, hasty, queue_name, more
+    configure, impatient, queue_name, more
 ):
     """From RabbitMQ 4.3 on; before that, only the broker's operator says how long."""
     section = f'  queues: {{NAME: {{arguments: {{x-queue-type: quorum}}}}}}\n{more}'
-    with wire(hasty) as connection:
+    with wire(impatient) as connection:
         is_told = Declarer(connection.channel(), ()).version >= (4, 3) and bool(more)
-    path = configure(section, hasty.url())
-    with kombu.Connection(hasty.url()) as connection, connection.channel() as channel:
+    path = configure(section, impatient.url())
+    with kombu.Connection(impatient.url()) as connection, connection.channel() as channel:
         with consuming(path) as program:
             send(channel, queue_name, 'sleep 3')
             program.wait_line('slept')

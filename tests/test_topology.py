@@ -13,7 +13,8 @@ import kombu
 import pytest
 
 from clihelper import config
-from clihelper.amqp.connection import Lost
+from clihelper.amqp.connection import Connection, Lost
+from clihelper.amqp.declarer import Declarer
 from clihelper.amqp.entities import Entities
 from clihelper.amqp.refusal import Refused, explained
 from clihelper.amqp.topology import Topology
@@ -535,3 +536,14 @@ def test_the_memory_transport_has_such_queues_too(configure):
     section = "  exchanges: {a: {type: fanout}}\n  queues: {here: {name: '', exchange: a}}\n"
     with running(configure(section, 'memory://')) as program:
         assert program.stop() == 0
+
+
+def test_what_closes_another_channel_is_no_refusal_of_a_declaration(broker, queue_name):
+    connection = Connection([broker.url()], 0, 'test')
+    connection.open()
+    consuming, declaring = connection.channel(), connection.channel()
+    consuming.basic_ack(99)
+    options = {'durable': True, 'exclusive': True, 'auto_delete': False, 'arguments': {}}
+    with pytest.raises(amqp.PreconditionFailed, match='unknown delivery tag'):
+        Declarer(declaring, connection.refusals).queue('AMQP.retry', queue_name, options)
+    connection.drop()

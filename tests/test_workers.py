@@ -82,6 +82,7 @@ def test_workers_have_numbers_titles_and_no_signal_blocked_and_stop_together(tmp
             status = Path(f'/proc/{pid}/status').read_text()
             assert re.search(r'^SigBlk:\s*0+$', status, re.M)
             assert re.search(r'^Threads:\s*1$', status, re.M)
+            assert re.search(r'^Name:\tcrew:\S+$', status, re.M)
         assert crew.stop() == 0, str(crew)
         assert crew.count('cleanup') == 3
         assert crew.count('after run') == 1

@@ -40,7 +40,7 @@ class Acknowledger:
     acknowledged that is settled already ("unknown delivery tag"), so the tag of a frame is always
     one that is not.
 
-    One thread calls :meth:`add`, :meth:`keep` and :meth:`release`; any calls :meth:`flush`.
+    One thread calls the other methods; any calls :meth:`flush`.
 
     :param send: sends acknowledgements.
     :param prefetch: messages that the broker sends ahead.
@@ -84,12 +84,27 @@ class Acknowledger:
             self._highest = max(self._highest, delivery_tag)
             self._bound = sys.maxsize
 
+    @property
+    def lowest_unsettled(self) -> int:
+        """The delivery tag below which all are acknowledged, or will be soon."""
+        return min(self._kept, default=self._tag + 1)
+
     def release(self, delivery_tag: int) -> None:
-        """The message is kept no longer: it has been settled by itself, or is added next."""
+        """The message is kept no longer: it has been settled by itself."""
         with self._lock:
-            self._kept.discard(delivery_tag)
-            if not self._kept:
-                self._bound = self._highest
+            self._release(delivery_tag)
+
+    def add_kept(self, delivery_tag: int) -> bool:
+        """Acknowledge a message that was kept, soon, and by itself.
+
+        Messages before it may not have been handled yet, and are not to be acknowledged with it.
+
+        :returns: whether it is time to :meth:`flush`.
+        """
+        with self._lock:
+            self._release(delivery_tag)
+            self._alone.append(delivery_tag)
+            return self._is_time()
 
     def forget(self) -> None:
         """Nothing is kept, and nothing pending: all that was not settled has been given back."""
@@ -104,16 +119,23 @@ class Acknowledger:
         self._lock = threading.Lock()
         self.forget()
 
+    def _release(self, delivery_tag: int) -> None:
+        self._kept.discard(delivery_tag)
+        if not self._kept:
+            self._bound = self._highest
+
     def _add_beside_kept(self, delivery_tag: int) -> bool:
-        """Add one while others are kept, or one that was kept itself."""
+        """Add one while others are kept, or one that is below some that were."""
         with self._lock:
-            if delivery_tag > self._last:  # else it has been acknowledged with others
-                self._highest = max(self._highest, delivery_tag)
-                if self._tag < delivery_tag < min(self._kept, default=0):
-                    self._tag = delivery_tag
-                else:
-                    self._alone.append(delivery_tag)
-            pending = self._tag - self._last + len(self._alone)
+            self._highest = max(self._highest, delivery_tag)
+            if self._tag < delivery_tag < min(self._kept, default=0):
+                self._tag = delivery_tag
+            else:
+                self._alone.append(delivery_tag)
+            return self._is_time()
+
+    def _is_time(self) -> bool:
+        pending = self._tag - self._last + len(self._alone)
         return pending >= self._most or time.monotonic() - self._sent >= LONGEST_WAIT
 
     def flush(self) -> None:

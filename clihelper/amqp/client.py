@@ -23,6 +23,7 @@ from clihelper.amqp.publisher import Publisher, PublishError
 from clihelper.amqp.refusal import Refused
 from clihelper.amqp.settlement import StoppableError
 from clihelper.errors import Error
+from clihelper.schema import LONGEST_NAME, is_short_string
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,9 +169,11 @@ class Client:
     def _asking(self, queue: str) -> Iterator[Any]:
         """A channel for questions that are answered at once.
 
-        :raises LookupError: there is no such queue.
+        :raises LookupError: there is no such queue, as there is none with so long a name.
         :raises ConnectionError: the broker cannot be asked, or refuses.
         """
+        if not is_short_string(queue):
+            raise LookupError(f'there is no queue {queue[:LONGEST_NAME]!r}...')
         try:
             self._open()
             if self._channel is None or not self._connection.has(self._channel):

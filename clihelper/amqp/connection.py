@@ -35,11 +35,22 @@ CLOSE_TIMEOUT = 0.15
 """seconds that the broker has to confirm the end of a healthy connection, in which it is quick"""
 
 HEALTHY = 30.0
-"""seconds since the broker last answered, within which it is expected back soon"""
+"""seconds since the broker was last well, within which it is expected back soon"""
+
+STABLE = 5.0
+"""seconds of serving after which a broker is well, and no flapping one: the delays begin anew"""
 
 
 class Unreachable(Exception):
     """No address answers as a broker does; the text has a line of why, without passwords."""
+
+
+BASIC_CANCEL = (60, 30)
+"""what the broker sends when it ends a consumer, with no reason"""
+
+CANCELLED = (
+    'it has cancelled a consumer: the queue was deleted, or a message was held for longer than'
+    ' consumer_timeout')
 
 
 class Lost(Exception):
@@ -72,32 +83,39 @@ class Guard:
 
 
 class Backoff:
-    """How long to wait before connecting again: full jitter under a growing cap.
+    """How long to wait before connecting again: a random time under a growing cap.
 
-    The cap doubles from 0.1 s to 1 s while the broker was healthy a moment ago, to 30 s later.
+    For a broker that cannot be reached the cap doubles from 0.1 s to 1 s while it was well a
+    moment ago, to 30 s later, with full jitter. One that can be reached and refuses all the same
+    is not asked so often: the cap doubles to 3 s, and half of it is waited in any case.
 
     :param uniform: the source of the jitter.
     """
 
-    FIRST, SOON, LATER = 0.1, 1.0, 30.0
+    FIRST, SOON, REFUSED, LATER = 0.1, 1.0, 3.0, 30.0
 
     def __init__(self, uniform: Callable[[float, float], float] | None = None) -> None:
         self._uniform = uniform or _uniform
-        self._attempts = 0
+        self.reset()
 
     def reset(self) -> None:
-        """The broker has answered."""
-        self._attempts = 0
+        """The broker is well."""
+        self._attempts = self._refusals = 0
 
-    def next(self, since_healthy: float) -> float:
+    def next(self, since_healthy: float, *, refused: bool = False) -> float:
         """The seconds to wait.
 
         :param since_healthy: seconds since the broker was last known to be well.
+        :param refused: whether it was there, and refused.
         """
-        cap = self.SOON if since_healthy < HEALTHY else self.LATER
-        delay = min(self.FIRST * 2**self._attempts, cap)
-        self._attempts = min(self._attempts + 1, 30)
-        return self._uniform(0, delay)
+        soon = self.REFUSED if refused else self.SOON
+        cap = soon if since_healthy < HEALTHY else self.LATER
+        if refused:
+            self._refusals, number = min(self._refusals + 1, 30), self._refusals
+        else:
+            self._attempts, number = min(self._attempts + 1, 30), self._attempts
+        delay = min(self.FIRST * 2**number, cap)
+        return self._uniform(delay / 2 if refused else 0, delay)
 
 
 def _uniform(low: float, high: float) -> float:
@@ -163,6 +181,9 @@ class Connection:
         self._link: Link | None = None
         # Of a broker that has not been met nothing is known: it may be starting, as we are.
         self._healthy = time.monotonic()
+        self._backoff = Backoff()
+        self._refused = False  # whether it was there, and has not served
+        self._served = float('inf')  # since when it does
         self._pid = os.getpid()
         self._is_foreign = False
         forks.watch(self)
@@ -197,6 +218,7 @@ class Connection:
         :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
         """
         self.check_owner()
+        self._refused = False
         index = self._next
         url = self._urls[index]
         # When this one is lost it is not asked again before the others: it may be silent.
@@ -227,7 +249,7 @@ class Connection:
             )
         self._link = link
         self._failed = 0
-        self._healthy = time.monotonic()
+        self._refused = True  # until it is known to serve
 
     def _heartbeat_of(self, url: str) -> int:
         """The whole seconds that AMQP has; the URL has been validated."""
@@ -273,9 +295,29 @@ class Connection:
         """Whether messages leave a queue when their time is over."""
         return self._open_link.expires
 
+    def serves(self) -> None:
+        """The broker has done all that was asked of it at first: consuming has begun."""
+        self._refused, self._served = False, time.monotonic()
+
+    def delay(self) -> float:
+        """The seconds to wait, when it has been lost or not been made, before it is opened again.
+
+        They grow with each attempt, connected or not, and begin anew when the broker has served
+        for :data:`STABLE` seconds; see :class:`Backoff`. While there is an address that has not
+        been tried in this round, it is tried at once.
+        """
+        if self.has_untried:
+            return 0.0
+        now = time.monotonic()
+        if now - self._served > STABLE:
+            self._healthy = now
+            self._backoff.reset()
+        self._served = float('inf')
+        return self._backoff.next(self.since_healthy, refused=self._refused)
+
     @property
     def since_healthy(self) -> float:
-        """Seconds since the broker was last heard of."""
+        """Seconds since the broker was last known to be well, and not only to be there."""
         return time.monotonic() - self._healthy
 
     def shown(self) -> str:
@@ -480,5 +522,7 @@ def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> 
 
 def said(error: BaseException) -> str:
     """What *error* says, for a line of the log: the broker's own words where it has some."""
+    if getattr(error, 'method_sig', None) == BASIC_CANCEL:
+        return CANCELLED
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
     return escaped(f'{code} {text}' if code and text else str(error) or type(error).__name__)

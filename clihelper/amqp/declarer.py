@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clihelper.amqp.connection import Lost
-from clihelper.amqp.refusal import FOR_GOOD, RESOURCE_LOCKED, Refused
+from clihelper.amqp.refusal import RESOURCE_LOCKED, Refused, is_for_good
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     Options = Mapping[str, Any]
+
+EXCHANGE, QUEUE = 40, 50
+"""The numbers of these classes in AMQP 0-9-1."""
 
 TYPE = 'x-queue-type'
 TYPES = ('quorum', 'classic', 'stream')
@@ -211,15 +214,21 @@ class Declarer:
         try:
             return call(**arguments)
         except Exception as error:
-            if not isinstance(error, self._refusals) and (
-                getattr(error, 'reply_code', None) not in FOR_GOOD
-            ):
+            if not isinstance(error, self._refusals) and not is_for_good(error):
                 raise
+            if not _is_of_declaring(error):
+                raise  # another channel was closed while the answer was awaited
             self._is_closed = True
             refused = Refused(place, error)
             if refused.transient or (self._again and refused.code == RESOURCE_LOCKED):
                 raise Lost(str(refused)) from error
             raise refused from error
+
+
+def _is_of_declaring(error: Any) -> bool:
+    """Whether the broker names a method of the classes exchange or queue, or none."""
+    method = getattr(error, 'method_sig', None)
+    return not method or method[0] in (0, EXCHANGE, QUEUE)
 
 
 def type_of(options: Options) -> str | None:

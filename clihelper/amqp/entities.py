@@ -13,8 +13,8 @@ from clihelper.schema import (
     LONGEST_NAME,
     NAMING_ARGUMENTS,
     is_retried,
+    is_short_string,
     name_fault,
-    utf8_size,
 )
 
 TYPE_CHECKING = False
@@ -121,8 +121,7 @@ def _check_names(place: str, names: Iterable[str], options: Options) -> None:
     """
     arguments = [options['arguments'].get(each) for each in NAMING_ARGUMENTS]
     for name in (*names, *(each for each in arguments if isinstance(each, str))):
-        size = utf8_size(name)
-        if size is None or size > LONGEST_NAME:
+        if not is_short_string(name):
             raise ConfigurationError(
                 f'{place}: expected names and routing keys of at most {LONGEST_NAME} bytes of'
                 f' UTF-8, got {name[:40]!r}...'

@@ -77,9 +77,15 @@ class Forwarder(Publisher):
     def submit_all(
         self, messages: Sequence[tuple[bytes, str, dict[str, Any] | bytes, OnSettled]]
     ) -> None:
-        """Publish several, as :meth:`submit` does, and wait for all of them together."""
+        """Publish several, as :meth:`submit` does, and wait for all of them together.
+
+        What cannot be encoded is refused, and the others are published.
+        """
         for message in messages:
-            self._publish(*message)
+            try:
+                self._publish(*message)
+            except (TypeError, ValueError) as error:
+                self._outcomes.append((message[-1], PublishError(str(error), refused=True)))
         self._wait()
         self._tell()
 
@@ -163,9 +169,10 @@ class Forwarder(Publisher):
         self._channel = None
         self._forget()
         refused = is_refusal(lost)
-        if refused and len(self._callbacks) > 1:
-            self._alone = True  # one of them: each is published again by itself, to know which
-            refused = False
+        if refused:
+            # One of several: each is published again by itself, to know which, until it is found.
+            self._alone = len(self._callbacks) > 1
+            refused = not self._alone
         self._end_all(PublishError(str(lost), unknown=not refused, refused=refused))
 
     def _end_all(self, error: PublishError | None) -> None:

@@ -37,6 +37,8 @@ RETURN, DELIVER, GET_OK = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c', b'\x00\x3c\x
 """Class and method of what comes with a message."""
 
 CONNECTION_CLOSE, CHANNEL_CLOSE = b'\x00\x0a\x00\x32', b'\x00\x14\x00\x28'
+BLOCKED = b'\x00\x0a\x00\x3c'
+"""Methods whose texts are a peer's own words."""
 
 LARGEST_FRAME = 1024 * 1024
 """Bytes of a frame, at most, whatever the broker proposes, and of a header in any case.
@@ -80,6 +82,11 @@ def close_reason(payload: bytes) -> tuple[int, str, int, int]:
     """
     text = payload[7 : 7 + payload[6]]
     return _code(payload, 4)[0], escaped(text), *_method(payload, 7 + len(text))
+
+
+def block_reason(payload: bytes) -> str:
+    """Why a broker takes no messages, as it says."""
+    return escaped(payload[5 : 5 + payload[4]])
 
 
 def frame_at(data: bytes, position: int, most: int) -> tuple[int, int, bytes] | None:

@@ -30,6 +30,7 @@ from clihelper.amqp.properties import (
 )
 from clihelper.amqp.publisher import Publisher, PublishError
 from clihelper.amqp.settlement import ATTEMPTS, REASON
+from clihelper.amqp.topology import Topology
 from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
@@ -320,9 +321,7 @@ class _Reader:
     def _renew_one(self, delivery: Any) -> bool:
         """Publish one letter anew; False: the broker does not take it, and it is held."""
         try:
-            _publish(
-                self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew
-            )
+            _publish(self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew)
         except PublishError as error:
             if error.unknown:
                 raise Lost(str(error)) from error
@@ -369,6 +368,12 @@ class Letters:
         self._connection = Connection.of(section, 'clihelper dead-letters')
         self._publisher = Publisher(self._connection)
         self._warn = warn
+        topology = Topology(section)
+        self._streams = {
+            topology.name_of(queue): topology.return_queue(queue)
+            for queue in topology.queues
+            if topology.is_stream(queue)
+        }
         self._readers: dict[str, _Reader] = {}
 
     def __enter__(self) -> Letters:
@@ -380,9 +385,10 @@ class Letters:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         try:
-            if error is None or _is_of_use(error):
+            # After Ctrl-C, too: a queue may count what a connection that ends has not given back.
+            if not isinstance(error, UnavailableError):
                 self._give_back()
-        except UnavailableError:
+        except Exception:
             if error is None:
                 raise
         finally:
@@ -437,9 +443,12 @@ class Letters:
     def replay(self, letter: DeadLetter) -> None:
         """Publish a letter to the queue that it came from, and then take it from the dead ones.
 
+        One that came from a stream goes to the queue beside it.
+
         :raises PublishError: it was not taken; it stays.
         """
-        _publish(self._publisher, letter, letter.target, NOT_REPLAYED, _is_of_its_past)
+        target = self._streams.get(letter.target, letter.target)
+        _publish(self._publisher, letter, target, NOT_REPLAYED, _is_of_its_past)
         self.drop(letter.held_in, letter.delivery_tag)
 
     def drop(self, held_in: str, delivery_tag: int) -> None:
@@ -462,11 +471,6 @@ class Letters:
 
     def _lost(self, lost: Lost) -> UnavailableError:
         return UnavailableError(f'AMQP.url: {self._connection.shown()}: {lost}')
-
-
-def _is_of_use(error: BaseException) -> bool:
-    """Whether the connection still is, when that error ends its use."""
-    return isinstance(error, Exception) and not isinstance(error, UnavailableError)
 
 
 def _reply_code(lost: Lost) -> int | None:

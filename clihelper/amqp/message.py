@@ -46,6 +46,13 @@ OWN = b'x-clihelper-'
 PROPERTIES = 'x-clihelper-properties'
 """the header with the properties of a message that cannot even be told from each other"""
 
+NO_CHARSETS = frozenset(('idna', 'punycode', 'raw-unicode-escape', 'unicode-escape'))
+"""encodings of Python that are no character sets: to decode some megabytes from ``punycode``
+takes hours (https://docs.python.org/3/library/codecs.html#python-specific-encodings)"""
+
+LONGEST_NAME = 255
+"""characters that the name of an exchange, or a routing key, can have; what is longer is none"""
+
 CARBON_COPIES = (b'CC', b'BCC')
 """headers that have RabbitMQ route a message to further queues, which the first copy has done"""
 
@@ -102,6 +109,12 @@ class Message:
         count = self._header('x-delivery-count')
         return count if isinstance(count, int) else 0
 
+    @property
+    def stream_offset(self) -> int | None:
+        """Where it is in a stream; None: it is of another queue."""
+        offset = self._header('x-stream-offset')
+        return offset if isinstance(offset, int) else None
+
     def _header(self, name: str) -> Any:
         """One header, whatever the others are; None where it is not there or not to be found."""
         packed = getattr(self.delivery, 'packed', None)
@@ -143,22 +156,37 @@ class Message:
 
     @property
     def exchange(self) -> str:
-        """The exchange that it was published to, before its first run."""
-        return self._published_to(EXCHANGE, 'exchange')
+        """The exchange that it was published to, before its first run.
+
+        :raises clihelper.amqp.properties.InvalidProperties: its name is not UTF-8.
+        """
+        return _decoded(self._published_to(EXCHANGE, 'exchange'), 'exchange')
 
     @property
     def routing_key(self) -> str:
-        """The routing key that it was published with, before its first run."""
-        return self._published_to(ROUTING_KEY, 'routing_key')
+        """The routing key that it was published with, before its first run.
 
-    def _published_to(self, header: str, name: str) -> str:
+        :raises clihelper.amqp.properties.InvalidProperties: it is not UTF-8.
+        """
+        return _decoded(self._published_to(ROUTING_KEY, 'routing_key'), 'routing key')
+
+    def _published_to(self, header: str, name: str) -> str | bytes:
+        """One of the two; as bytes where it cannot be decoded."""
         value = self._header(header)
-        return value if isinstance(value, str) else self.delivery.delivery_info.get(name, '')
+        if isinstance(value, (str, bytes)) and len(value) <= LONGEST_NAME:
+            return value
+        try:
+            return self.delivery.delivery_info.get(name, '')  # type: ignore[no-any-return]
+        except InvalidProperties:
+            return getattr(self.delivery, name)  # type: ignore[no-any-return]
 
     @property
     def origin(self) -> dict[str, Any]:
         """The same two as the headers of a copy, which is published to a queue by name."""
-        return {EXCHANGE: self.exchange, ROUTING_KEY: self.routing_key}
+        return {
+            EXCHANGE: self._published_to(EXCHANGE, 'exchange'),
+            ROUTING_KEY: self._published_to(ROUTING_KEY, 'routing_key'),
+        }
 
     @property
     def reply_to(self) -> str | None:
@@ -235,6 +263,12 @@ class Message:
         self._settle(self, Outcome.REQUEUE)
 
 
+def _decoded(name: str | bytes, what: str) -> str:
+    if isinstance(name, bytes):
+        raise InvalidProperties(f'{what}: not UTF-8')
+    return name
+
+
 def settle_at_once(delivery: Any, outcome: Outcome) -> None:
     """Settle a delivery by itself, as AMQP has it."""
     if outcome is Outcome.ACK:
@@ -265,6 +299,8 @@ def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
         raise Unaccepted(f'content type {content_type or "none"!r}; AMQP.accept has it not')
     if kind == 'binary':
         return message.raw
+    if charset and not _is_charset(charset):
+        raise Undecodable(f'not {content_type}: there is no such charset')
     try:
         text = message.raw.decode(charset or 'utf-8')
         return _from_json(text) if kind == 'json' else text
@@ -331,6 +367,17 @@ def _charset(parameters: str) -> str | None:
         if name.strip().lower() == 'charset':
             return value.strip().strip('"') or None
     return None
+
+
+@lru_cache(maxsize=256)
+def _is_charset(name: str) -> bool:
+    """Whether it is the name of a character set, and of nothing else that Python decodes from."""
+    import codecs
+
+    try:
+        return codecs.lookup(name).name not in NO_CHARSETS
+    except (LookupError, ValueError):
+        return False
 
 
 def _from_json(text: str) -> Any:

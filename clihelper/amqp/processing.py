@@ -21,7 +21,7 @@ import threading
 from functools import partial
 from zlib import crc32
 
-from clihelper.amqp import settlement
+from clihelper.amqp import raised, settlement
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
 from clihelper.amqp.properties import InvalidProperties
@@ -29,7 +29,7 @@ from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.publishing import HeadersTooLarge
 from clihelper.amqp.record import Record
 from clihelper.amqp.retries import Postponed, Waiting
-from clihelper.amqp.settlement import Crashed, Outcome, Retry
+from clihelper.amqp.settlement import Outcome, Retry
 from clihelper.errors import StopNow, UnavailableError
 from clihelper.signals import Interrupted
 
@@ -51,9 +51,6 @@ ACK = Outcome.ACK  # needed twice a message; a member is found slowly by way of 
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """seconds until a copy that the broker has not taken is published again; doubled each time"""
-
-LONGEST_TEXT = 64 * 1024
-"""characters of an exception's text that are logged"""
 
 _forks = 0
 
@@ -113,6 +110,11 @@ class Processor:
         self._acknowledger = None
         self.rest()
 
+    @property
+    def lowest_unsettled(self) -> int:
+        """The delivery tag below which all messages are settled."""
+        return 0 if self._acknowledger is None else self._acknowledger.lowest_unsettled
+
     # One message.
 
     def handle(self, message: Message) -> None:
@@ -137,8 +139,8 @@ class Processor:
             self._end_if_forked(stop)
             self.rest()
             raise
-        except BaseException as raised:
-            error = raised
+        except BaseException as failure:
+            error = failure
         finally:
             self.in_hand = None
         if _forks != self._forks:
@@ -149,7 +151,7 @@ class Processor:
         if outcome is None:
             message.outcome = ACK
         if self._told:
-            outcome = self._pop_told(message)
+            outcome = self._pop_told(message) or outcome
         if outcome is None and error is None and reply is None:
             self._acknowledge(message)
         else:
@@ -175,7 +177,9 @@ class Processor:
             self._settle(message, error, reply)
         elif error is not None:
             LOGGER.error(
-                'on_message failed after the message was %s', told.value, exc_info=_bounded(error)
+                'on_message failed after the message was %s',
+                told.value,
+                exc_info=raised.loggable(error),
             )
 
     def _end_if_forked(self, error: BaseException | None) -> None:
@@ -187,11 +191,15 @@ class Processor:
         self, message: Message, error: BaseException | None, reply: _Reply | None
     ) -> None:
         """Settle one that has failed, or that has a reply."""
+        if error is not None:
+            self._attempt(message, self._fail, message, error)
+        elif reply is not None:
+            self._attempt(message, self._send_reply, message, reply)
+
+    def _attempt(self, message: Message, settle: Callable[..., None], *arguments: Any) -> None:
+        """Settle a message in some way. What that raises is a fault of this message, too."""
         try:
-            if error is not None:
-                self._fail(message, error)
-            elif reply is not None:
-                self._send_reply(message, reply)
+            settle(*arguments)
         except (Lost, StopNow, Interrupted):
             raise
         except BaseException as failure:
@@ -204,8 +212,8 @@ class Processor:
             try:
                 message.check()
             except InvalidProperties as invalid:
-                if error is not invalid:
-                    LOGGER.warning('on_message failed', exc_info=_bounded(error))
+                if settlement.reason(error) == 'exception':
+                    LOGGER.warning('on_message failed', exc_info=raised.loggable(error))
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
         if outcome is Outcome.REQUEUE:
@@ -231,7 +239,7 @@ class Processor:
             message.attempts,
             self._retry['attempts'],
             seconds,
-            exc_info=None if isinstance(error, Retry) else _bounded(error),
+            exc_info=None if raised.is_a(error, Retry) else raised.loggable(error),
         )
         found = self._retry_queue(message, seconds)
         if found is None:
@@ -240,12 +248,13 @@ class Processor:
         queue, pause = found
         headers = settlement.run_headers(message.attempts, message.origin)
         hold = partial(self._hold, message, seconds)
-        copy = partial(self._copy, message, queue, [message.copy(headers)], hold)
+        copies = [message.copy(headers)]
         if pause > 0:
             self._keep(message)
-            self._postponed.put(copy, pause)
+            publish = partial(self._attempt, message, self._copy, message, queue, copies, hold)
+            self._postponed.put(publish, pause)
         else:
-            copy()
+            self._copy(message, queue, copies, hold)
 
     def _retry_queue(self, message: Message, seconds: float) -> tuple[str, float] | None:
         """The queue in which a copy waits for its run, and when to publish it; None: none."""
@@ -279,19 +288,17 @@ class Processor:
             message.queue,
             word,
             '' if queue else ' and dropped: AMQP.dead_letter is false',
-            exc_info=_bounded(error) if word == 'exception' else None,
+            exc_info=raised.loggable(error) if word == 'exception' else None,
         )
         if queue is None:
             self._settle_by_itself(message, Outcome.DEAD_LETTER)
             return
-        runs = message.attempts - isinstance(error, settlement.UNRUN)
-        if isinstance(error, Crashed):
-            runs = error.runs
+        runs = message.attempts - raised.is_a(error, settlement.UNRUN)
         if message.is_cut:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
         name = self._topology.lasting_name(message.queue)
-        ran = settlement.run_headers(runs, _origin(message))
+        ran = settlement.run_headers(runs, message.origin)
         full = settlement.dead_letter_headers(error, name, self._host.appname)
         short = settlement.shortest_dead_letter_headers(error, name)
         copies = [
@@ -319,8 +326,8 @@ class Processor:
             'a message of %s can be neither handled nor dead-lettered, and stays in its queue,'
             ' unacknowledged: %s',
             message.queue,
-            settlement.error_text(failure)[:LONGEST_TEXT],
-            exc_info=None if isinstance(failure, PublishError) else _bounded(failure),
+            raised.text(failure)[: raised.SHOWN],
+            exc_info=None if raised.is_a(failure, PublishError) else raised.loggable(failure),
         )
 
     def _send_reply(self, message: Message, reply: _Reply) -> None:
@@ -386,12 +393,13 @@ class Processor:
             copy.on_unroutable(failure)
         elif failure.refused:
             copy.done = True
-            copy.on_refused(failure)
+            self._attempt(message, copy.on_refused, failure)
         else:
             if not copy.pause:
                 LOGGER.warning('not taken for now, and published again later: %s', failure)
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
-            self._postponed.put(partial(self._publish, copy), copy.pause)
+            publish = partial(self._attempt, message, self._publish, copy)
+            self._postponed.put(publish, copy.pause)
 
     def forget(self) -> None:
         """Everything that is not settled is delivered again, the message in hand too."""
@@ -492,9 +500,8 @@ class Processor:
                 message.delivery.ack()
             return
         tag = message.delivery.delivery_tag
-        if message.kept:
-            self._acknowledger.release(tag)
-        if self._acknowledger.add(tag):
+        add = self._acknowledger.add_kept if message.kept else self._acknowledger.add
+        if add(tag):
             self.flush()
 
     def _settle_by_itself(self, message: Message, outcome: Outcome) -> None:
@@ -579,46 +586,31 @@ def _reply(message: Message, answer: Any) -> _Reply:
     return body, message.reply_to or '', properties
 
 
-def _origin(message: Message) -> dict[str, Any]:
-    """What a message was published to, as headers; nothing where that is not to be read."""
-    try:
-        return message.origin
-    except InvalidProperties:
-        return {}
-
-
-class LongText(Exception):
-    """Stands in a traceback for an exception whose text is too long for a log."""
-
-
-def _bounded(error: BaseException) -> BaseException:
-    """What to log of an exception."""
-    text = settlement.error_text(error)
-    name = type(error).__qualname__
-    if len(name) + len(text) <= LONGEST_TEXT:
-        return error
-    start = text[: settlement.LONGEST_TEXT]
-    short = LongText(
-        f'{name[: settlement.LONGEST_NAME]}, whose text has {len(text)} characters: {start}...'
-    )
-    return short.with_traceback(error.__traceback__)
-
-
 def _end_child(error: BaseException | None) -> NoReturn:
     """End this process, which a handler has forked, as the interpreter would."""
     import sys
 
-    status = 0
-    if isinstance(error, SystemExit):
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-    elif error is not None:
-        status = 1
-        LOGGER.error('a process that on_message has forked failed', exc_info=_bounded(error))
-    for stream in (sys.stdout, sys.stderr):
-        try:
+    status = 1
+    try:
+        if error is None or raised.is_a(error, SystemExit):
+            status = _exit_status(error)
+        else:
+            LOGGER.error(
+                'a process that on_message has forked failed', exc_info=raised.loggable(error)
+            )
+        for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
-    os._exit(status & 0xFF)
+    finally:
+        os._exit(status)
+
+
+def _exit_status(error: Any) -> int:
+    """The status of a process that ends with that, as the interpreter has it."""
+    code = None if error is None else error.code
+    if isinstance(code, int):
+        return int(code) & 0xFF
+    if code is not None:
+        import sys
+
+        print(code, file=sys.stderr)
+    return int(code is not None)

@@ -294,7 +294,7 @@ class Publisher:
         )
 
 
-HARD_ERRORS = (501, 502, 503, 504, 505, 530, 540)
+HARD_ERRORS = (501, 502, 503, 504, 505, 530, 540, 541)
 """Reply codes with which a broker ends a connection for what the client has sent."""
 
 
@@ -313,9 +313,10 @@ def encode(body: Any) -> tuple[bytes, str]:
     :raises ValueError: it has a number that JSON has not (NaN, infinity), or contains itself.
     """
     if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body), 'application/octet-stream'
+        # Past the methods of a class derived from it.
+        return bytes(memoryview(body)), 'application/octet-stream'
     if isinstance(body, str):
-        return body.encode(), 'text/plain'
+        return str.encode(body), 'text/plain'
     import json
 
     try:

@@ -5,6 +5,7 @@ The layout is that of AMQP 0-9-1, sections 4.2.3 and 4.2.6.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct, error
 
 import amqp
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FRAME_END = b'\xce'
-PUBLISH = 40
+PUBLISH = b'\x00\x3c\x00\x28\x00\x00'  # class, method, a reserved number
 MANDATORY, OPTIONAL = b'\x01', b'\x00'
 DIRECT_REPLY = 'amq.rabbitmq.reply-to.'
 LONGEST_NAME = 255  # bytes of a short string
@@ -29,7 +30,6 @@ PROPERTIES = frozenset(name for name, _ in amqp.Message.PROPERTIES if name != 'c
 MOST_CACHED = 64
 
 _frame = Struct('>BHI').pack  # type, channel, size
-_publish = Struct('>HHH').pack  # class, method, a reserved number
 _header = Struct('>HHQ').pack  # class, weight, size of the body
 
 _cached: dict[tuple[str, int], bytes] = {}
@@ -71,11 +71,12 @@ def frames(
     """
     direct = not exchange and routing_key.startswith(DIRECT_REPLY)
     flags = MANDATORY if mandatory and not direct else OPTIONAL
-    method = b''.join((_publish(BASIC, PUBLISH, 0), _name(exchange), _name(routing_key), flags))
-    packed = properties if isinstance(properties, bytes) else _serialized(properties)
+    method = b''.join((PUBLISH, _name(exchange), _name(routing_key), flags))
+    packed = _serialized(properties) if isinstance(properties, dict) else properties
     header = _header(BASIC, 0, len(body)) + packed
-    if len(header) + OVERHEAD > frame_max > 0:
-        raise HeadersTooLarge(len(header) + OVERHEAD - frame_max, frame_max)
+    excess = len(header) + OVERHEAD - frame_max
+    if excess > 0 and frame_max:
+        raise HeadersTooLarge(excess, frame_max)
     parts: list[bytes | memoryview] = [
         _frame(METHOD, channel, len(method)), method, FRAME_END,
         _frame(HEADER, channel, len(header)), header, FRAME_END,
@@ -88,8 +89,9 @@ def frames(
     return b''.join(parts)
 
 
+@lru_cache(maxsize=256)
 def _name(text: str) -> bytes:
-    """A short string."""
+    """A short string; few exchanges and routing keys are used again and again."""
     encoded = text.encode()
     if len(encoded) > LONGEST_NAME:
         raise ValueError(f'longer than {LONGEST_NAME} bytes: {text[:40]!r}...')

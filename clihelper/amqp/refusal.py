@@ -19,6 +19,8 @@ NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 404, 405, 406
 FOR_GOOD = (503, 530, 540)
 """Replies that end the connection although it was sound: trying again would have no effect."""
 
+INTERNAL_ERROR = 541
+
 _VALUE = r"(?:none|(?:the value )?'(.*?)'(?: of type '(\w+)')?)"
 _DIFFERENCE = re.compile(
     rf"inequivalent arg '(.+?)' for (\w+) '(.*?)' in vhost '.*?': "
@@ -30,6 +32,15 @@ _WHOLE_NUMBERS = (
 )  # fmt: skip
 _INVALID = re.compile(r"invalid (?:arg|property) '(.+?)' for \w+ '.*?' in vhost '.*?'(?:: )?(.*)$")
 _OF_TYPE = re.compile(r' of queue type rabbit_(\w+)_queue')
+
+_DENIED = re.compile(r'Feature `(\w+)` is deprecated')
+"""What RabbitMQ says with 541, from 3.12 on, when its configuration does not permit something."""
+
+_DEPRECATED = {
+    'transient_nonexcl_queues': 'a queue that is neither durable nor exclusive',
+    'queue_master_locator': 'x-queue-master-locator',
+}
+"""What such features are for a declaration: https://www.rabbitmq.com/docs/deprecated-features"""
 
 _UNAVAILABLE = re.compile(
     'is down or inaccessible|is stopped by supervisor|has crashed|failed to perform operation'
@@ -107,6 +118,14 @@ class Difference:
         raise ValueError(f'{self.argument}: {self.existing}')
 
 
+def is_for_good(error: BaseException) -> bool:
+    """Whether a connection has ended for what was asked, and would again."""
+    code = getattr(error, 'reply_code', None)
+    return code in FOR_GOOD or (
+        code == INTERNAL_ERROR and _DENIED.search(reply_text(error)) is not None
+    )
+
+
 def reply_text(error: Any) -> str:
     """What the broker says, without the name of the code."""
     text = getattr(error, 'reply_text', None) or f'{error}' or type(error).__name__
@@ -143,6 +162,10 @@ def explained(text: str) -> str:
             return f'the broker does not take {argument} for a {of_type[1]} queue'
         why = _WORDS.get(why, why.strip('"'))
         return f'the broker does not take {argument}' + (f': {why}' if why else '')
+    found = _DENIED.match(text)
+    if found:
+        what = _DEPRECATED.get(found[1], 'it')
+        return f'the broker does not permit {what}: its deprecated feature {found[1]}'
     if text.startswith('cannot obtain exclusive access'):
         # It goes on about what may be the reason.
         reason = 'it belongs to another connection, or is not exclusive there as it is here'

@@ -10,6 +10,7 @@ import enum
 import os
 import time
 
+from clihelper.amqp import raised
 from clihelper.amqp.properties import InvalidProperties
 
 TYPE_CHECKING = False
@@ -22,6 +23,9 @@ LONGEST_TEXT = 1024
 
 LONGEST_NAME = 255
 """bytes of the name of an exception's class that a dead letter carries"""
+
+MOST_RUNS = 2**31 - 1
+"""runs of a message that are counted"""
 
 DELIVERY_LIMIT = 20
 """how often a quorum queue of RabbitMQ 4 returns a message before it drops it, by default"""
@@ -124,23 +128,32 @@ def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
     :param runs: how often it has been run, this time included.
     :param attempts: how often it may be.
     """
-    if isinstance(error, Requeue) or (isinstance(error, StoppableError) and error.stopped):
-        # A handler that waited for the broker when a stop came has not failed.
+    if raised.is_a(error, Requeue) or _is_stopped(error):
         return Outcome.REQUEUE
-    if isinstance(error, tuple(REASONS)) or runs >= attempts:
+    if raised.is_a(error, tuple(REASONS)) or runs >= attempts:
         return Outcome.DEAD_LETTER
     return Outcome.RETRY
+
+
+def _is_stopped(error: BaseException) -> bool:
+    """Whether the handler waited for the broker when a stop came: then it has not failed."""
+    if not raised.is_a(error, StoppableError):
+        return False
+    return raised.attempt(lambda: error.stopped, False) is True  # type: ignore[attr-defined]
 
 
 def delay(error: BaseException, runs: int, schedule: Mapping[str, float]) -> float:
     """The seconds from a run that failed to the next one.
 
-    :param error: what it raised: a :class:`Retry` may say how long.
+    :param error: what it raised: a :class:`Retry` may say how long; one that says what is no
+        delay says nothing.
     :param runs: how often the message has been run.
     :param schedule: ``AMQP.retry``.
     """
-    if isinstance(error, Retry) and error.delay is not None:
-        return error.delay
+    if raised.is_a(error, Retry):
+        wanted = raised.attempt(lambda: float(error.delay), -1.0)  # type: ignore[attr-defined]
+        if 0 <= wanted <= LONGEST_DELAY:
+            return wanted
     try:
         seconds = schedule['delay'] * float(schedule['factor']) ** (runs - 1)
     except OverflowError:
@@ -180,7 +193,7 @@ def renewal_threshold(limit: Any) -> int:
 def reason(error: BaseException) -> str:
     """Why a message is dead-lettered, in one word."""
     return next(
-        (word for kind, word in REASONS.items() if isinstance(error, kind)), 'exception'
+        (word for kind, word in REASONS.items() if raised.is_a(error, kind)), 'exception'
     )
 
 
@@ -189,7 +202,7 @@ def run_headers(runs: int, origin: Mapping[str, Any]) -> dict[str, Any]:
 
     :param origin: :attr:`clihelper.amqp.message.Message.origin`.
     """
-    return {ATTEMPTS: runs, **origin}
+    return {ATTEMPTS: min(runs, MOST_RUNS), **origin}
 
 
 def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[str, Any]:
@@ -199,8 +212,8 @@ def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[
     """
     return {
         REASON: reason(error),
-        'x-clihelper-exception': cut(type(error).__qualname__, LONGEST_NAME),
-        'x-clihelper-message': cut(error_text(error), LONGEST_TEXT),
+        'x-clihelper-exception': cut(raised.name(error), LONGEST_NAME),
+        'x-clihelper-message': cut(raised.text(error), LONGEST_TEXT),
         'x-clihelper-queue': queue,
         'x-clihelper-time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
         'x-clihelper-host': os.uname().nodename,
@@ -211,14 +224,6 @@ def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[
 def shortest_dead_letter_headers(error: BaseException, queue: str) -> dict[str, Any]:
     """The headers of a dead letter whose own headers leave no room for more."""
     return {REASON: reason(error), 'x-clihelper-queue': queue}
-
-
-def error_text(error: BaseException) -> str:
-    """``str(error)``, or a placeholder where that raises, as the code of a program may."""
-    try:
-        return str(error)
-    except Exception as failure:
-        return f'<no text: str() raised {type(failure).__name__[:LONGEST_NAME]}>'
 
 
 def cut(text: str, size: int) -> str:

@@ -52,6 +52,13 @@ INESSENTIAL = (*AT_LEAST_ONCE, 'x-expires')
 """arguments in which a retry queue that exists may differ: it gives back what is in it all the
 same"""
 
+NOT_KEPT = (
+    'a message that comes back for its next run is lost if there is no room for it in its queue'
+)
+"""what may happen without :data:`AT_LEAST_ONCE`"""
+
+STREAM_OFFSET = 'x-stream-offset'
+
 CONSUMER_TIMEOUT = 'x-consumer-timeout'
 
 KNOWS_CONSUMER_TIMEOUT = (4, 3)
@@ -98,6 +105,7 @@ class Topology:
         self._types = {label: type_of(options) for label, options in self._queues.items()}
         self._consumer_timeout = _consumer_timeout(section)
         self._version: tuple[int, ...] = ()
+        self._offsets: dict[str, int] = {}
 
     @property
     def entities(self) -> Entities:
@@ -118,7 +126,8 @@ class Topology:
         found: list[tuple[str, str, Options]] = []
         for label, options in self._queues.items():
             timeout = self._timeout_of(self._types[label])
-            arguments = {**timeout, **options['consumer_arguments']}
+            position = {STREAM_OFFSET: self._offsets[label]} if label in self._offsets else {}
+            arguments = {**timeout, **options['consumer_arguments'], **position}
             found.append((label, self._names[label], arguments))
             if self.is_stream(label):
                 found.append((label, self.return_queue(label), self._timeout_of(QUORUM)))
@@ -131,6 +140,10 @@ class Topology:
     def is_stream(self, queue: str) -> bool:
         """Whether the queue of that label is a stream: nothing can be returned to it."""
         return self._types[queue] == STREAM
+
+    def read_on(self, queue: str, offset: int) -> None:
+        """Consume the stream of that label from an offset on, from the next connection on."""
+        self._offsets[queue] = offset
 
     def return_queue(self, queue: str) -> str:
         """The name of the queue to which a message of that label's is published to be run again.
@@ -182,26 +195,32 @@ class Topology:
     def declare_retries(self, declarer: Declarer, queue: str, milliseconds: int) -> bool:
         """Declare, or verify, the queue that keeps messages for so long and gives them back.
 
-        :returns: whether it is known not to have been there before.
+        :returns: whether it was not there before, or may not have been.
         :raises clihelper.errors.UnavailableError: it is not as declared.
         """
         name = self.name_of_retries(queue, milliseconds)
-        arguments = {
+        options = self.retry_options(queue, milliseconds)
+        if self.is_own(queue):
+            declarer.queue('AMQP.retry', name, options)
+            return False
+        if not self._declare:
+            declarer.queue('AMQP.retry, with declare: false', name, options, False)
+            return False
+        # RabbitMQ 4 fails (541) to say "no queue" where the name is long and not ASCII.
+        is_new = not name.isascii() or not declarer.has_queue('AMQP.retry', name)
+        _declare_lasting_retries(declarer, name, options)
+        return is_new
+
+    def retry_options(self, queue: str, milliseconds: int) -> Options:
+        """The options of the queue that keeps messages of that label's for so long."""
+        own = self.is_own(queue)
+        options = _durable({
             'x-message-ttl': milliseconds,
             'x-dead-letter-exchange': '',
             'x-dead-letter-routing-key': self.return_queue(queue),
-        }
-        if self.is_own(queue):
-            arguments['x-expires'] = milliseconds + UNUSED_EXCLUSIVE
-            declarer.queue('AMQP.retry', name, {**_durable(arguments), 'exclusive': True})
-            return False
-        if not self._declare:
-            declarer.queue('AMQP.retry, with declare: false', name, _durable(arguments), False)
-            return False
-        arguments['x-expires'] = milliseconds + UNUSED
-        is_new = not declarer.has_queue('AMQP.retry', name)
-        _declare_lasting_retries(declarer, name, arguments)
-        return is_new
+            'x-expires': milliseconds + (UNUSED_EXCLUSIVE if own else UNUSED),
+        })
+        return {**options, 'exclusive': own}
 
     def establish(
         self, channel: Any, refusals: Refusals, delays: Iterable[int] = (), again: bool = False
@@ -311,28 +330,25 @@ class Topology:
         return _durable({TYPE: kind} if kind else {})
 
 
-def _declare_lasting_retries(declarer: Declarer, name: str, arguments: Mapping[str, Any]) -> None:
+def _declare_lasting_retries(declarer: Declarer, name: str, options: Options) -> None:
     """Declare a retry queue that loses nothing; or else one that gives back what is in it."""
-    wanted = _durable({**arguments, **AT_LEAST_ONCE})
+    wanted = {**options, 'arguments': {**options['arguments'], **AT_LEAST_ONCE}}
     try:
         _, there = declarer.adopt('AMQP.retry', name, wanted, INESSENTIAL)
     except Refused as refused:
         if refused.code != PRECONDITION_FAILED or refused.difference is not None:
             raise
-        LOGGER.warning('%s; %s is a classic queue: %s', refused, name, _NOT_KEPT)
-        declarer.queue('AMQP.retry', name, _durable(arguments))
+        LOGGER.warning('%s; %s is a classic queue: %s', refused, name, NOT_KEPT)
+        declarer.queue('AMQP.retry', name, options)
         return
     for argument, value in AT_LEAST_ONCE.items():
         if (other := there['arguments'].get(argument)) != value:
             LOGGER.warning(
                 'AMQP.retry: %s is %s instead of %s in the queue %r that exists, which is used'
                 ' as it is until you delete it: %s',
-                argument, 'not set' if other is None else other, value, name, _NOT_KEPT,
+                argument, 'not set' if other is None else other, value, name, NOT_KEPT,
             )  # fmt: skip
             return
-
-
-_NOT_KEPT = 'a message is lost if there is no room for it in its queue when it comes back'
 
 
 def _consumer_timeout(section: Options) -> int | None:

@@ -15,6 +15,7 @@ whatever comes first.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import select
@@ -34,6 +35,7 @@ from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
     ACK,
+    BLOCKED,
     CHANNEL_CLOSE,
     CONNECTION_CLOSE,
     DELIVER,
@@ -48,11 +50,13 @@ from clihelper.amqp.frames import (
     Contents,
     Deliveries,
     Delivery,
+    block_reason,
     close_reason,
     frame_at,
     settlement,
 )
 from clihelper.amqp.heartbeat import Heart
+from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.tls import hear_last_words, wrap
 from clihelper.schema import TLS
 
@@ -62,6 +66,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.link import OnReturn, WaitFor
+
+LOGGER = logging.getLogger('clihelper')
 
 PORT, TLS_PORT = 5672, 5671
 
@@ -77,7 +83,7 @@ FRAME_TIMEOUT = 10.0
 """seconds within which a frame has to be there to its end, or two heartbeats if that is longer"""
 
 KEPT_BODIES = 4
-"""times ``AMQP.max_body`` that a body may be large and is kept all the same: as a dead letter"""
+"""how many times ``AMQP.max_body`` a body may have and is still kept, for a dead letter"""
 
 LEAST_KEPT = 128 * 1024 * 1024
 """bytes of a body that are kept in any case: what RabbitMQ before 4.0 takes from publishers, if
@@ -174,7 +180,6 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             heartbeat=heartbeat,
             connect_timeout=timeout,
             client_properties={'connection_name': name},
-            on_blocked=lambda reason: self.on_blocked(reason or 'no reason given'),
             on_unblocked=lambda: self.on_blocked(''),
             # py-amqp's second is shorter than many a hiccup of a network.
             socket_settings={socket.TCP_USER_TIMEOUT: 2000 * heartbeat},
@@ -281,7 +286,14 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self, channel: Any, name: str, on_delivery: Callable[[Delivery], None]
     ) -> str:
         """Consume the replies to what *channel* publishes; returns what to say as ``reply_to``."""
-        self._expect(channel, name, on_delivery)
+
+        def on_reply(delivery: Delivery) -> None:
+            try:
+                on_delivery(delivery)
+            except InvalidProperties as fault:
+                LOGGER.debug("a reply is nobody's: %s", fault)
+
+        self._expect(channel, name, on_reply)
         channel.basic_consume(REPLIES, consumer_tag=name, no_ack=True)
         return REPLIES
 
@@ -522,10 +534,12 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         if method in (DELIVER, GET_OK, RETURN):
             self._contents.begin(number, payload)
             return
-        if method in (CONNECTION_CLOSE, CHANNEL_CLOSE) and (number == 0) == (
-            method == CONNECTION_CLOSE
-        ):
+        # What a peer says in its own words, py-amqp would decode.
+        if method == (CHANNEL_CLOSE if number else CONNECTION_CLOSE):
             self.channels[number]._on_close(*close_reason(payload))
+            return
+        if method == BLOCKED and not number:
+            self.on_blocked(block_reason(payload) or 'no reason given')
             return
         signature = int.from_bytes(method[:2], 'big'), int.from_bytes(method[2:], 'big')
         self.on_inbound_method(number, signature, payload, None)
@@ -538,18 +552,15 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             return
         if method == RETURN:
             self._on_return(number, content, delivery)
-            return
-        consumer = pending = None
-        if method == DELIVER:
-            consumer = self._deliveries.consumers.get((number, content.consumer_tag))
+        elif method == DELIVER:
+            # One that is for nobody here goes back, as one that was got too late does.
+            key = (number, content.consumer_tag)
+            _, on_delivery = self._deliveries.consumers.get(key, (channel, Delivery.requeue))
+            on_delivery(delivery)
+        elif (answer := channel._pending.pop(spec.Basic.GetOk, None)) is not None:
+            answer(spec.Basic.GetOk, delivery)
         else:
-            pending = channel._pending.pop(spec.Basic.GetOk, None)
-        if consumer is not None:
-            consumer[1](delivery)
-        elif pending is not None:
-            pending(spec.Basic.GetOk, delivery)
-        else:
-            delivery.requeue()  # it is for nobody here
+            delivery.requeue()
 
     def _on_return(self, number: int, content: Content, delivery: Delivery) -> None:
         code, text = content.reply

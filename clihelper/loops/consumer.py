@@ -10,15 +10,14 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
 from functools import partial
 
+from clihelper.amqp import risks
 from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.connection import (
     CONNECT_TIMEOUT,
-    Backoff,
     Connection,
     Lost,
     Unreachable,
@@ -29,6 +28,7 @@ from clihelper.amqp.patience import POLL, Patience
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.retries import steps
 from clihelper.amqp.settlement import Outcome
+from clihelper.amqp.streams import Positions
 from clihelper.amqp.topology import Topology
 from clihelper.errors import Error, UnavailableError
 from clihelper.loops import Loop
@@ -47,9 +47,6 @@ LOGGER = logging.getLogger('clihelper')
 
 ACK = Outcome.ACK  # needed for each message; a member is found slowly by way of its class
 
-STABLE = 5.0
-"""seconds of consuming after which a lost broker is no flapping one: the delays begin anew"""
-
 LAST_ARRIVAL = 0.05
 """seconds within which the next prefetched message arrives, if there is one"""
 
@@ -67,12 +64,11 @@ class ConsumerLoop(Loop):
         self._section = section = host.config.amqp
         self._topology = Topology(section, *host.own_topology)
         self._deliveries: deque[Message] = deque()
+        self._positions = Positions()
         self._returned: list[Message] = []  # those that were delivered before, as they arrive
-        self._backoff = Backoff()
         self._ticks: Ticks | None = None
         self._pulse = 0.0
         self._was_consuming = False
-        self._consuming_since: float | None = None
         self._channel: Any = None
         connection = Connection.of(section, host.appname)
         connection.wait_for = Patience(host.signals, lambda: host.is_running).wait
@@ -118,7 +114,8 @@ class ConsumerLoop(Loop):
                 self._drop()
                 self._host.serve_signals()
             except Lost as lost:
-                self._pause(lost)
+                self._drop()
+                self._wait_for_broker(f'lost the broker: {lost}')
 
     def close(self) -> None:
         """Close the connections: what was prefetched goes back to its queue."""
@@ -139,9 +136,10 @@ class ConsumerLoop(Loop):
 
     def _drop(self) -> None:
         # What came over the old connection can be settled no more: it will be delivered again.
+        for queue, offset in self._positions.lost(self._processor.lowest_unsettled):
+            self._topology.read_on(queue, offset)
         self._forget_deliveries()
         self._processor.reset()
-        self._consuming_since = None
         self._connection.drop()
 
     def _forget_deliveries(self) -> None:
@@ -169,10 +167,8 @@ class ConsumerLoop(Loop):
 
     def _wait_for_broker(self, why: str, delay: float | None = None) -> None:
         """Wait before the next attempt, if each address has been tried; a signal ends it."""
-        if self._connection.has_untried:
-            delay = 0.0
-        elif delay is None:
-            delay = self._backoff.next(self._connection.since_healthy)
+        if delay is None:
+            delay = self._connection.delay()
         LOGGER.warning('%s; next attempt in %.2f s', why, delay)
         host = self._host
         host.notifier.status(why)
@@ -185,17 +181,6 @@ class ConsumerLoop(Loop):
                 return
             host.signals.wait(left if pulse is None else min(left, pulse))
             host.serve_signals()
-
-    def _pause(self, lost: Lost) -> None:
-        """Drop the connection, and wait before the next."""
-        since = self._consuming_since
-        if since is not None and time.monotonic() - since > STABLE:
-            self._backoff.reset()
-        # A broker that answers, and lets nobody consume, is not one that is about to be back.
-        refused = since is None and self._connection.is_refusal(lost)
-        well = math.inf if refused else self._connection.since_healthy
-        self._drop()
-        self._wait_for_broker(f'lost the broker: {lost}', self._backoff.next(well))
 
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
@@ -210,14 +195,19 @@ class ConsumerLoop(Loop):
                 self._connection.acknowledger(channel, self._section['prefetch'])
             )
             for queue, name, arguments in self._topology.consumers:
-                on_delivery = partial(self._on_delivery, queue)
+                is_stream = self._topology.is_stream(queue)
+                on_arrival = self._on_stream_delivery if is_stream else self._on_delivery
+                on_delivery = partial(on_arrival, queue)
                 self._connection.consume(channel, name, on_delivery, arguments)
 
     def _begin(self) -> None:
         """The broker has confirmed every consumer: ready."""
         if not self._topology.queues:
             LOGGER.warning('AMQP.queues names no queue: there is nothing to consume')
-        self._consuming_since = time.monotonic()
+        if not self._was_consuming and self._connection.expires:
+            for line in risks.warnings(self._topology):
+                LOGGER.warning('%s', line)
+        self._connection.serves()
         self._pulse = 0.0
         if self._ticks is not None:
             self._ticks.resume()
@@ -330,6 +320,10 @@ class ConsumerLoop(Loop):
         self._deliveries.append(message)
         if message.redelivered:
             self._returned.append(message)
+
+    def _on_stream_delivery(self, queue: str, delivery: Any) -> None:
+        self._on_delivery(queue, delivery)
+        self._positions.note(self._deliveries[-1], self._processor.lowest_unsettled)
 
     def deliver(self, queue: str, delivery: Any) -> Message:
         """Handle one delivery and settle it, in a loop that does not run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import warnings
 
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
@@ -40,7 +41,7 @@ class TornadoLoop(Loop):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self.io_loop = IOLoop.current()
+        self.io_loop = _current_io_loop()
         assert isinstance(self.io_loop, BaseAsyncIOLoop)
         self._event_loop = self.io_loop.asyncio_loop
         self._ticks: Ticks | None = None
@@ -143,6 +144,14 @@ class TornadoLoop(Loop):
             await asyncio.sleep(DRAIN_POLL)
         if self._work is not None:
             await asyncio.wait([self._work])
+
+
+def _current_io_loop() -> IOLoop:
+    """The program's IOLoop, which is made if it has none yet."""
+    with warnings.catch_warnings():
+        # Python 3.12 and 3.13 warn when Tornado asks asyncio for one that is not there yet.
+        warnings.filterwarnings('ignore', 'There is no current event loop', DeprecationWarning)
+        return IOLoop.current()
 
 
 async def _finished(result: Any) -> Any:

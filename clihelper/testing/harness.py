@@ -229,7 +229,12 @@ class Harness(Generic[C]):
         return configuration.read(self._config, appname=self._appname, required=self._required)
 
     def _make_controller(self, life: LifeCycle) -> C:
-        options = {'configuration': life.config.path, 'foreground': True, 'check': False}
+        options = {
+            'configuration': life.config.path,
+            'foreground': True,
+            'check': False,
+            'check_broker': False,
+        }
         controller = self._class.__new__(self._class)
         controller.attach(life)
         controller.__init__(  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import amqp
@@ -94,15 +95,13 @@ class Link:
             return False
         return True
 
-    def take(self, queue: str) -> list[Found]:
-        """Take all that is in the queue.
+    def take(self, queue: str) -> Iterator[Found]:
+        """Take one message after the other, until none is in the queue.
 
         :raises OSError, amqp.AMQPError: the broker does not answer.
         """
-        found: list[Found] = []
         while (message := self._do('basic_get', queue, no_ack=True)) is not None:
-            found.append(_found(queue, message))
-        return found
+            yield _found(queue, message)
 
     def _do(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:

@@ -147,6 +147,14 @@ class Service:
         self._program = None
         return True
 
+    def kill(self) -> None:
+        """Kill it, if it has not ended though it was to."""
+        if not self.has_ended():
+            self.ends.append(f'{self.name} did not stop until {time.time():.3f}')
+            self.signal(signal.SIGKILL, -signal.SIGKILL)
+            while not self.has_ended():
+                time.sleep(0.01)
+
     def close(self) -> None:
         """Kill what runs still."""
         if self._program is not None:

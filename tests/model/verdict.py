@@ -299,6 +299,7 @@ class Verdict:
         for kind in WRONG:
             lines += [f'{finding.kind}: {finding.text}\n  {self.history(finding.number)}'
                       for finding in self.findings if finding.kind == kind][:1]
+        lines += [self._trial.counted] * bool(self._trial.counted)
         lines += [f'left: {self.history(number)}' for number in self.queued[:1]]
         return '\n'.join(lines)
 

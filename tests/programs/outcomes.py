@@ -1,6 +1,7 @@
 """A consumer that does what the message says, where a handler does what handlers should not."""
 
 import os
+import resource
 import sys
 import threading
 import time
@@ -78,6 +79,14 @@ class Outcomes(clihelper.ConsumerController):
     def do_answer(self, argument, message):
         return {'empty': b'', 'nan': float('nan'), 'large': b'x' * 3_000_000}[argument]
 
+    def do_exhaust(self, argument, message):
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, self.limits[1]))
+        raise ValueError('there is no descriptor left')
+
+    def on_sigusr2(self):
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+
     def do_ack_in_thread(self, argument, message):
         threads = [threading.Thread(target=message.ack) for _ in range(3)]
         for thread in threads:
@@ -101,6 +110,10 @@ class Outcomes(clihelper.ConsumerController):
             sys.exit(7)
         elif argument == 'raise':
             raise ValueError('in the child')
+        elif argument == 'odd':
+            raise Odd
+        elif argument == 'odd_exit':
+            sys.exit(Odd())
 
 
 clihelper.setup('outcomes')

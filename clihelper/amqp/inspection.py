@@ -1,0 +1,277 @@
+"""What ``--check --broker`` looks at: each broker, and what there can lose messages.
+
+Nothing is created. What exists is declared again, as at the start, since a broker says only then
+in what it differs; what does not exist is not.
+"""
+
+from __future__ import annotations
+
+from clihelper.amqp.connection import Connection, Lost, Unreachable
+from clihelper.amqp.declarer import TYPE, Declarer, type_of
+from clihelper.amqp.refusal import FOR_GOOD, Refused
+from clihelper.amqp.retries import steps
+from clihelper.amqp.risks import DLX, DLX_KEY, risks_of
+from clihelper.amqp.topology import (
+    AT_LEAST_ONCE,
+    KNOWS_CONSUMER_TIMEOUT,
+    LEAST_CONSUMER_TIMEOUT,
+    NOT_KEPT,
+    STREAM,
+    Topology,
+    bindings_of,
+)
+from clihelper.errors import UnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from clihelper.amqp.entities import Options
+    from clihelper.config import Config
+
+    Keys = tuple[object, ...]
+    OwnTopology = tuple[Sequence[Any], Sequence[Any], str]
+
+
+class Report:
+    """What was found: lines for the terminal, each with its place in the configuration.
+
+    :ivar notes: what is going to be done.
+    :ivar warnings: what can lose messages.
+    :ivar faults: why the program would not run.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.faults: list[str] = []
+
+    def note(self, keys: Keys, text: str) -> None:
+        """Something is going to be done."""
+        self._add(self.notes, keys, text)
+
+    def warn(self, keys: Keys, text: str) -> None:
+        """Something can lose messages."""
+        self._add(self.warnings, keys, f'warning: {text}')
+
+    def fault(self, keys: Keys, text: str) -> None:
+        """Something keeps the program from running."""
+        self._add(self.faults, keys, text)
+
+    def _add(self, lines: list[str], keys: Keys, text: str) -> None:
+        line = f'{self._config.locate(*keys)}: {text}'
+        if line not in lines:  # several brokers may have the same to say
+            lines.append(line)
+
+
+def inspect(config: Config, own: OwnTopology | None, appname: str) -> Report:
+    """Look at each broker of ``AMQP.url``.
+
+    :param own: what the program declares besides, and the name of its class; None: it declares
+        nothing, and nothing of the section.
+    :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
+    """
+    report = Report(config)
+    section = config.amqp
+    if own is None and 'AMQP' not in config.written():
+        report.note((), 'no broker is used: there is no section AMQP')
+        return report
+    single = isinstance(section['url'], str)
+    for number, url in enumerate([section['url']] if single else section['url']):
+        connection = Connection([url], 0, appname, section['tls'], section['transport_options'])
+        keys: Keys = ('AMQP', 'url') if single else ('AMQP', 'url', number)
+        try:
+            connection.open()
+            if own is not None and connection.expires:  # elsewhere there are no such queues
+                Inspection(config, Topology(section, *own), connection, report).run()
+        except UnavailableError as error:
+            report.fault(keys, str(error))
+        except (Unreachable, Lost) as error:
+            report.fault(keys, f'AMQP.url: {error}')
+        finally:
+            connection.close()
+    return report
+
+
+class Inspection:
+    """Looks at one broker.
+
+    :param connection: to it, open.
+    :param report: gets what is found.
+    """
+
+    def __init__(
+        self, config: Config, topology: Topology, connection: Connection, report: Report
+    ) -> None:
+        self._section = config.amqp
+        self._topology = topology
+        self._entities = topology.entities
+        self._connection = connection
+        self._declarer = Declarer(connection.channel(), connection.refusals)
+        self._report = report
+
+    def run(self) -> None:
+        """Look at all that the program needs.
+
+        :raises Lost: the connection is.
+        """
+        topology = self._topology
+        with self._connection.guard():
+            for name, options in self._entities.exchanges.items():
+                keys = self._keys_of('exchanges', name)
+                self._try(keys, self._exchange, keys, name, options)
+            for label, options in self._entities.queues.items():
+                keys = self._keys_of('queues', label)
+                self._try(keys, self._queue, keys, label, options)
+            for place, name, options in topology.further_queues():
+                self._try(_keys(place), self._further_queue, place, name, options)
+            for label in () if topology.declares else topology.queues:
+                self._try(('AMQP', 'retry'), self._retry_queues, label)
+
+    def _try(self, keys: Keys, look: Callable[..., None], *what: Any) -> None:
+        """Look at one thing; that the broker refuses it is a fault."""
+        try:
+            look(*what)
+        except Refused as refused:
+            self._report.fault(keys, str(refused))
+            if refused.code in FOR_GOOD:
+                raise Lost('the broker has closed the connection') from refused
+
+    def _keys_of(self, kind: str, label: str) -> Keys:
+        """Where a queue or an exchange is in the section; empty: the program declares it."""
+        return ('AMQP', kind, label) if label in self._section[kind] else ()
+
+    def _exchange(self, keys: Keys, name: str, options: Options) -> None:
+        place = self._entities.place_of(name)
+        declares = self._topology.declares
+        if declares and not self._declarer.has_exchange(place, name):
+            self._is_missing(keys, place)
+        else:
+            self._declarer.exchange(place, name, options, declares)
+
+    def _is_missing(self, keys: Keys, place: str) -> None:
+        self._report.note(keys, f'{place}: does not exist yet, and will be declared')
+
+    def _queue(self, keys: Keys, label: str, options: Options) -> None:
+        place = self._entities.places[label]
+        own = self._topology.is_own(label)
+        if not own:
+            options = self._as_it_is(keys, place, label, options)
+        for binding in bindings_of(options):
+            self._check_binding(place, binding['exchange'])
+        self._look_for_dead_letter_exchange(keys, place, options)
+        for risk in risks_of(options, own):
+            self._report.warn((*keys, *risk.keys), f'{place}: {risk.text}')
+        if self._topology.dead_letters_of(label) is None and DLX not in options['arguments']:
+            self._report.warn(
+                ('AMQP', 'dead_letter'),
+                f'{place}: AMQP.dead_letter is false and the queue has no {DLX}: what cannot be'
+                ' handled is dropped',
+            )
+        if not own:
+            self._look_at_timeout(place, type_of(options))
+
+    def _as_it_is(self, keys: Keys, place: str, label: str, options: Options) -> Options:
+        """The options of a queue as the broker has it, or will have it.
+
+        :raises Refused: it is missing, or not as declared.
+        """
+        declarer, name = self._declarer, options['name']
+        if not self._topology.declares_queue(label):
+            declarer.queue(place, name, options, False)
+            arguments = declarer.arguments_of(place, name, options)
+            found = options if arguments is None else {**options, 'arguments': arguments}
+        elif not declarer.has_queue(place, name):
+            self._is_missing(keys, place)
+            return options
+        elif type_of(options) is None:
+            _, found = declarer.adopt(place, name, options, (TYPE,))
+        else:
+            declarer.queue(place, name, options)
+            found = options
+        self._topology.find_type(declarer, label, found)
+        return found
+
+    def _check_binding(self, place: str, exchange: str) -> None:
+        """See that there is an exchange to bind to; raises :class:`Refused`."""
+        if exchange not in self._entities.exchanges:
+            # As it is the broker's own, it is to be of some type, and durable.
+            options = {'type': 'direct', 'durable': True, 'auto_delete': False, 'arguments': {}}
+            self._declarer.exchange(place, exchange, options, False)
+
+    def _look_for_dead_letter_exchange(self, keys: Keys, place: str, options: Options) -> None:
+        """Warn where what a queue dead-letters would go nowhere; the broker would not mind."""
+        arguments = options['arguments']
+        exchange, key = arguments.get(DLX), arguments.get(DLX_KEY)
+        if exchange is None:
+            return
+        keys = (*keys, 'arguments', DLX)
+        if exchange:
+            declared = self._topology.declares and exchange in self._entities.exchanges
+            if not declared and not self._declarer.has_exchange(place, exchange):
+                self._report.warn(
+                    keys, f'{place}: there is no exchange {exchange!r}: what the queue'
+                    ' dead-letters is dropped'
+                )  # fmt: skip
+        elif key and key not in self._declared and not self._declarer.has_queue(place, key):
+            self._report.warn(
+                keys, f'{place}: there is no queue {key!r}: what the queue dead-letters is dropped'
+            )
+
+    @property
+    def _declared(self) -> set[str]:
+        """The names of the queues that exist once the program has declared them."""
+        topology = self._topology
+        names = {each['name'] for each in self._entities.queues.values()}
+        names.update(name for _, name, _ in topology.further_queues())
+        return names if topology.declares else set()
+
+    def _further_queue(self, place: str, name: str, options: Options) -> None:
+        keys = _keys(place)
+        if not self._topology.declares:
+            self._declarer.queue(place, name, options, False)
+            return
+        if not self._declarer.has_queue(place, name):
+            self._is_missing(keys, f'{place}: {name}')
+            return
+        _, found = self._declarer.adopt(place, name, options, (TYPE,))
+        if type_of(found) == STREAM:
+            self._report.warn(
+                keys, f'{place}: {name} is a stream, from which nothing can be taken; delete it'
+            )
+
+    def _retry_queues(self, label: str) -> None:
+        """With ``declare: false``, see that they are there, and lose nothing."""
+        topology, declarer = self._topology, self._declarer
+        if topology.is_own(label):
+            return
+        for delay in steps(self._section['retry']):
+            topology.declare_retries(declarer, label, delay)
+            name = topology.name_of_retries(label, delay)
+            known = declarer.arguments_of('AMQP.retry', name, topology.retry_options(label, delay))
+            if known is not None and not AT_LEAST_ONCE.items() <= known.items():
+                wanted = ', '.join(f'{key}: {value}' for key, value in AT_LEAST_ONCE.items())
+                self._report.warn(
+                    ('AMQP', 'retry'),
+                    f'AMQP.retry: {name} is not declared with {wanted}: {NOT_KEPT}',
+                )
+
+    def _look_at_timeout(self, place: str, kind: str | None) -> None:
+        """Warn where the broker may take a message back that a handler still has."""
+        timeout, version = self._section['handler_timeout'], self._declarer.version
+        if timeout is None or timeout < LEAST_CONSUMER_TIMEOUT or not version:
+            return
+        if version >= KNOWS_CONSUMER_TIMEOUT or kind == STREAM:
+            return
+        self._report.warn(
+            ('AMQP', 'handler_timeout'),
+            f'{place}: AMQP.handler_timeout is {timeout}, but the broker takes a message back'
+            f' after {LEAST_CONSUMER_TIMEOUT} s unless its consumer_timeout is longer',
+        )
+
+
+def _keys(place: str) -> Keys:
+    """The keys of ``AMQP.dead_letter`` and ``AMQP.retry``."""
+    return tuple(place.split('.'))
