@@ -297,7 +297,8 @@ class Connection:
 
     def serves(self) -> None:
         """The broker has done all that was asked of it at first: consuming has begun."""
-        self._refused, self._served = False, time.monotonic()
+        self._refused = False
+        self._healthy = self._served = time.monotonic()
 
     def delay(self) -> float:
         """The seconds to wait, when it has been lost or not been made, before it is opened again.
