@@ -15,6 +15,7 @@ import kombu
 import pytest
 
 from clihelper import config
+from clihelper.amqp import wire
 from clihelper.amqp.connection import Connection
 from clihelper.amqp.letters import RENEWED_AT, Letters
 from clihelper.commands import dead_letters
@@ -661,3 +662,23 @@ def test_where_a_renewed_letter_came_from_the_broker_still_knows(limited_desk):
     with desk.letters() as letters:
         (letter,) = letters.read(desk.dead, '')
         assert letter.headers.get('x-delivery-count', 0) < RENEWED_AT
+
+
+def test_what_was_dropped_does_not_come_back(limited_desk):
+    """A quorum queue takes a few acknowledgements at a time, and forgets those of a channel."""
+    desk, total = limited_desk, 600
+    for number in range(total):
+        desk.die(f'{number}')
+    assert desk.run('drop', '--all', '--yes') == f'dropped: {total}\n'
+    deadline = time.monotonic() + 20
+    while desk.channel.queue_declare(desk.dead, passive=True).consumer_count:
+        assert time.monotonic() < deadline
+    assert desk.count(desk.dead) == 0
+
+
+def test_a_letter_larger_than_a_consumer_takes_is_replayed_whole(desk, broker, monkeypatch):
+    monkeypatch.setattr(wire, 'LEAST_KEPT', 1000)
+    desk.configure(broker.url(), f'{{{desk.queue}: }}', '  max_body: 100\n')
+    desk.die('x' * 5000)
+    assert desk.look('replay', '--all') == 0
+    assert desk.bodies(desk.queue) == ['x' * 5000]

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 PREFIX = OWN.decode()
 
-DELIVERIES, ACQUIRED = 'x-delivery-count', 'x-acquired-count'
-"""Headers of a quorum queue's: how many deliveries of a message count, and how many there were."""
+DELIVERIES = 'x-delivery-count'
+"""The header in which a quorum queue says how many deliveries of a message count."""
 
 RENEWED_AT = 3
 """Deliveries from which on letters are renewed.
@@ -52,11 +52,17 @@ The limit may come from a policy, and then it cannot be read; some set it to 3.
 LONGEST_REST = 10_000
 """letters that are read for the sake of the order, at most"""
 
-RETURN_TIMEOUT, RETURN_INTERVAL = 2.0, 0.01
-"""seconds to wait for the next letter to come back, and from one question for it to the next"""
+QUEUE_TIMEOUT, QUEUE_INTERVAL = 2.0, 0.01
+"""seconds to wait for a queue to make progress, and from one question for it to the next"""
 
-ROUNDS = 5
-"""how often letters that arrive during a renewal are put behind the renewed ones, at most"""
+UNKNOWN_AFTER = 0.2
+"""Seconds after which an answer about a queue may be made up.
+
+RabbitMQ says 0 and 0 when a quorum queue has not said anything within 0.25 s.
+"""
+
+MOST_BODY = 2**31
+"""bytes; RabbitMQ takes 512 MiB, if told so"""
 
 ID_DIGITS = 12
 
@@ -199,22 +205,11 @@ def _is_counted_anew(name: bytes) -> bool:
 
 def _deliveries(delivery: Any) -> int:
     """How many deliveries of it count, where its queue counts."""
-    return _counted(delivery, DELIVERIES) or 0
-
-
-def _is_in_its_place(delivery: Any) -> bool:
-    """Whether it has come back to a queue that does not count that: a classic one, then."""
-    return delivery.redelivered and all(
-        _counted(delivery, name) is None for name in (DELIVERIES, ACQUIRED)
-    )
-
-
-def _counted(delivery: Any, name: str) -> int | None:
     try:
-        value = header(delivery.packed, name)
+        value = header(delivery.packed, DELIVERIES)
     except InvalidProperties:
-        return None
-    return value if isinstance(value, int) else None
+        return 0
+    return value if isinstance(value, int) else 0
 
 
 class _Reader:
@@ -238,9 +233,9 @@ class _Reader:
         self._warn = warn
         self._channel = connection.channel()
         self._held: dict[int, None] = {}
+        self._consumers = self._depth()[1] or 0
         self._is_near_limit = False
         self._is_renewed = False
-        self._keeps_places = False
 
     def first(self) -> Any:
         """The first letter; None: there is none. If it is near the limit, all are renewed."""
@@ -259,13 +254,12 @@ class _Reader:
         if delivery is not None:
             self._held[delivery.delivery_tag] = None
             self._is_near_limit = self._is_near_limit or _deliveries(delivery) >= RENEWED_AT
-            self._keeps_places = self._keeps_places or _is_in_its_place(delivery)
         return delivery
 
-    def count(self) -> int:
-        """The letters that nobody holds."""
-        with self._connection.guard():
-            return int(self._channel.queue_declare(self._queue, passive=True).message_count)
+    @property
+    def ready(self) -> int:
+        """How many there were behind the letter that was read last."""
+        return int(self._channel.ready)
 
     def acknowledge(self, delivery_tag: int) -> None:
         """A letter is done with."""
@@ -274,13 +268,13 @@ class _Reader:
         self._held.pop(delivery_tag)
 
     def flush(self) -> None:
-        """Return when the broker has taken in what was acknowledged and given back."""
-        with self._connection.guard():
-            self._channel.basic_qos(0, 0, False)  # any method that has an answer
+        """Return when the queue has taken in what was acknowledged."""
+        if not self._wait(0):
+            self._warn(f'{self._queue} is slow: some letters that left it may come back')
 
     def give_back(self) -> None:
         """Give back what is held, in the order of the queue, and renew what is near the limit."""
-        if self._held and not self._keeps_places:
+        if self._held and self._loses_places():
             while len(self._held) < LONGEST_REST and self.get() is not None:
                 pass
         self._return_held()
@@ -292,31 +286,60 @@ class _Reader:
         """Give back what is held, and wait until it is there for whoever looks next."""
         if not self._held:
             return
-        there = self.count() + len(self._held)
+        there = self.ready + len(self._held)
         self._connection.recover(self._channel)
         self._held.clear()
-        # The answer says that the queue has been told, not that it has done so.
-        progress, most = time.monotonic(), 0
-        while (count := self.count()) < there and time.monotonic() - progress < RETURN_TIMEOUT:
-            if count > most:
-                progress, most = time.monotonic(), count
-            time.sleep(RETURN_INTERVAL)
+        self._wait(there)
+
+    def _wait(self, number: int) -> bool:
+        """Wait until the queue has done what it was told, and so many letters are there.
+
+        The broker's answers say no more than that it was told. A quorum queue takes 32 commands at
+        a time on a channel, and when the channel is closed, the rest is forgotten: acknowledged
+        letters come back.
+
+        :returns: False: there was no progress for so long that it is not waited for.
+        """
+        progress, last = time.monotonic(), None
+        while time.monotonic() - progress < QUEUE_TIMEOUT:
+            ready, consumers = depth = self._depth()
+            if consumers is not None:
+                if ready >= number and consumers <= self._consumers + len(self._held):
+                    return True
+                if depth != last:
+                    progress, last = time.monotonic(), depth
+            time.sleep(QUEUE_INTERVAL)
+        return False
+
+    def _loses_places(self) -> bool:
+        """Whether a letter that is given back may not get its place again: not in a classic queue.
+
+        A quorum queue counts each letter that was got and is not settled as a consumer.
+        """
+        consumers = self._depth()[1]
+        return consumers is None or consumers > self._consumers
+
+    def _depth(self) -> tuple[int, int | None]:
+        """The letters that nobody holds, and the consumers; None: it is not known."""
+        began = time.monotonic()
+        with self._connection.guard():
+            answer = self._channel.queue_declare(self._queue, passive=True)
+        is_known = time.monotonic() - began < UNKNOWN_AFTER
+        return answer.message_count, answer.consumer_count if is_known else None
 
     def _renew(self, delivery: Any) -> None:
         """Publish every letter anew, so that all are counted from 0, in the order that they have.
 
+        Letters that arrive meanwhile are put behind them in the same way.
+
         :param delivery: the first one, which is held; None: there is none.
         """
         self._is_renewed = True
-        renewed = 0
-        for _ in range(ROUNDS):
-            left = self.count() - renewed + (delivery is not None)
-            for _ in range(left):
-                delivery = delivery or self.get()
-                if delivery is None:
-                    return
-                renewed += self._renew_one(delivery)
-                delivery = None
+        renewed, most = 0, 2 * (self.ready + 1)
+        while delivery is not None:
+            left = min(self.ready, most) - renewed
+            renewed += self._renew_one(delivery)
+            delivery = self.get() if left > 0 else None
 
     def _renew_one(self, delivery: Any) -> bool:
         """Publish one letter anew; False: the broker does not take it, and it is held."""
@@ -365,6 +388,8 @@ class Letters:
     """
 
     def __init__(self, section: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+        # What is published again is whole, however large.
+        section = {**section, 'max_body': MOST_BODY}
         self._connection = Connection.of(section, 'clihelper dead-letters')
         self._publisher = Publisher(self._connection)
         self._warn = warn
@@ -426,7 +451,7 @@ class Letters:
                 self._connection, self._publisher, queue, self._warn
             )
             delivery = reader.first()
-            count = reader.count() + 1
+            count = reader.ready + 1
             for position in range(1, count + 1):
                 if delivery is None:
                     return

@@ -98,7 +98,12 @@ so it proposes less all the same, refuses that and all else, and says why in its
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
-    """A channel that stays closed when the broker closes it, and whose answers have a deadline."""
+    """A channel that stays closed when the broker closes it, and whose answers have a deadline.
+
+    :ivar int ready: how many messages a queue had left when one of them was last got.
+    """
+
+    ready = 0
 
     def _do_revive(self) -> None:
         # py-amqp would open it again, and wait for the answer in the midst of reading.
@@ -558,6 +563,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
             _, on_delivery = self._deliveries.consumers.get(key, (channel, Delivery.requeue))
             on_delivery(delivery)
         elif (answer := channel._pending.pop(spec.Basic.GetOk, None)) is not None:
+            channel.ready = int.from_bytes(content.method[-4:], 'big')
             answer(spec.Basic.GetOk, delivery)
         else:
             delivery.requeue()
