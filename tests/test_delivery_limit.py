@@ -120,7 +120,10 @@ def test_lost_connections_return_prefetched_messages_as_often_as_they_come(
         while len(set(done([program]))) < MESSAGES:
             program.wait_line('done nap', 20)
         assert program.stop() == 0
-    assert take(channel, queue_name) == take(channel, f'{queue_name}.dead') == []
+    assert take(channel, f'{queue_name}.dead') == []
+    # Where a connection was lost between a renewal and its acknowledgement, there are two of them.
+    left = {message.payload for message in take(channel, queue_name)}
+    assert left <= {f'nap {number}' for number in range(MESSAGES)}
 
 
 def test_a_message_may_be_requeued_without_end(configure, channel, queue_name):

@@ -29,6 +29,7 @@ from clihelper.amqp.properties import (
     readable,
 )
 from clihelper.amqp.publisher import Publisher, PublishError
+from clihelper.amqp.refusal import Refused
 from clihelper.amqp.settlement import ATTEMPTS, REASON
 from clihelper.amqp.topology import Topology
 from clihelper.errors import UnavailableError
@@ -66,7 +67,7 @@ MOST_BODY = 2**31
 
 ID_DIGITS = 12
 
-NOT_FOUND, NOT_IMPLEMENTED = 404, 540
+NOT_IMPLEMENTED = 540
 
 NOT_REPLAYED = (*NOT_RENEWED, 'expiration')
 """The properties that are left out by a replay: the letter would be refused, or expire."""
@@ -435,7 +436,7 @@ class Letters:
                 channel.close()
                 return int(count)
         except Lost as lost:
-            if _reply_code(lost) == NOT_FOUND:
+            if lost.__cause__ is not None and Refused(queue, lost.__cause__).missing:
                 return None
             raise self._lost(lost) from lost
 

@@ -505,10 +505,10 @@ class Processor:
             self.flush()
 
     def _settle_by_itself(self, message: Message, outcome: Outcome) -> None:
-        if message.kept and self._acknowledger is not None:
-            self._acknowledger.release(message.delivery.delivery_tag)
         with self._connection.guard():
             settle_at_once(message.delivery, outcome)
+        if message.kept and self._acknowledger is not None:
+            self._acknowledger.release(message.delivery.delivery_tag)
 
     def _keep(self, message: Message) -> None:
         """It stays unsettled while messages behind it are acknowledged."""

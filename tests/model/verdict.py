@@ -47,6 +47,9 @@ BACKOFF = 4.0
 FLUSHED = 3.0
 """seconds until a broker's crash can hardly undo what it was told"""
 
+NOTICED = 2.0
+"""seconds in which a process goes on as if nothing had happened to its connection"""
+
 HINDRANCES = ('full queues', 'full dead letters')
 CRASHES = ('kill broker', 'stop broker')
 
@@ -199,7 +202,7 @@ class Verdict:
             if fault.orderly and not full:
                 continue
             reach = BACKOFF if full else FLUSHED if fault.kind in CRASHES else 0.0
-            if run.began <= fault.ended and fault.began <= latest + reach:
+            if run.began <= fault.ended + NOTICED and fault.began <= latest + reach:
                 return True
         return any(run.began <= when <= latest + BACKOFF * full and run.what not in KILLED
                    for when in self._kills[run.pid])
