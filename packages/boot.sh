@@ -16,7 +16,8 @@ mount -t proc proc "$root/proc"
 mount --bind "$root/proc/sys" "$root/proc/sys"
 mount -o remount,bind,ro "$root/proc/sys"
 mount -t sysfs -o ro sysfs "$root/sys"
-if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+# The unified hierarchy, which systemd 258 and later need; it may be beside the older ones.
+if [ -e /sys/fs/cgroup/cgroup.controllers ] || [ -e /sys/fs/cgroup/unified ]; then
 	mount -t cgroup2 cgroup "$root/sys/fs/cgroup"
 else
 	mount -t tmpfs tmpfs "$root/sys/fs/cgroup"

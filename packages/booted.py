@@ -31,7 +31,8 @@ class Booted:
         self.root = chroot.path
         hierarchy = Path('/sys/fs/cgroup')
         if not (hierarchy / 'cgroup.controllers').exists():
-            hierarchy /= 'systemd'
+            # As packages/boot.sh chooses.
+            hierarchy /= 'unified' if (hierarchy / 'unified').exists() else 'systemd'
         self.group = hierarchy / f'clihelper-check-{os.getpid()}'
 
     def __enter__(self) -> Booted:

@@ -64,7 +64,7 @@ class Cluster:
     def close(self) -> None:
         """Stop all nodes, and remove what they have stored."""
         try:
-            self._each(Broker.stop)
+            self._each(Broker.kill)
         finally:
             for node in self.nodes:
                 node.close()
