@@ -18,8 +18,9 @@ QUIET = 1.0
 """seconds between the last message that is taken from a queue and a crash of the broker, which
 may forget what was acknowledged just then"""
 
-STOPPED = (0, os.EX_TEMPFAIL, -signal.SIGTERM)
-"""Statuses of a program that was asked to stop, perhaps before it was ready or had a handler"""
+STOPPED = (0, os.EX_TEMPFAIL, -signal.SIGTERM, 128 + signal.SIGTERM)
+"""Statuses of a program that was asked to stop, perhaps before it was ready or had a handler, or as
+one of its workers was killed"""
 
 KINDS: dict[str, int] = {
     'reset': 4, 'cut': 1, 'half-close': 3, 'silence': 3,
