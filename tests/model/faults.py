@@ -19,8 +19,8 @@ QUIET = 1.0
 may forget what was acknowledged just then"""
 
 STOPPED = (0, os.EX_TEMPFAIL, -signal.SIGTERM, 128 + signal.SIGTERM)
-"""Statuses of a program that was asked to stop, perhaps before it was ready or had a handler, or as
-one of its workers was killed"""
+"""Statuses of a program that was asked to stop, perhaps before it was ready or had a handler, or
+as one of its workers was killed"""
 
 KINDS: dict[str, int] = {
     'reset': 4, 'cut': 1, 'half-close': 3, 'silence': 3,
