@@ -66,7 +66,10 @@ def handle_the_rest(config, go, programs, channel, queue_name):
             program.wait_line('done work', 20)
         assert program.stop() == 0
     assert set(done(programs)) == {str(number) for number in range(MESSAGES)}
-    assert take(channel, queue_name) == take(channel, f'{queue_name}.dead') == []
+    assert take(channel, f'{queue_name}.dead') == []
+    # Of a message whose renewal was interrupted there are two, and it is handled again.
+    left = {message.payload for message in take(channel, queue_name)}
+    assert left <= {f'work {number}' for number in range(MESSAGES)}
 
 
 @pytest.mark.parametrize('daemon', ['', 'state_directory: {}'])
