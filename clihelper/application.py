@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from clihelper import config as configuration
-from clihelper import daemonize, logs, supervisor
+from clihelper import daemonize, legacy, logs, program, supervisor
 from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
 from clihelper.lifecycle import LifeCycle, Place
 from clihelper.signals import Signals
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from socket import socket
     from types import FrameType
-    from typing import Any
+    from typing import Any, TypeVar
 
     from clihelper.config import Config
     from clihelper.controller import Controller
@@ -41,23 +41,12 @@ if TYPE_CHECKING:
     from clihelper.privileges import Identity
     from clihelper.supervisor import Seat
 
+    C = TypeVar('C', bound=Controller)
+
 LOGGER = logging.getLogger('clihelper')
 
 LAST_WORDS = 1.0
 """seconds to say that the program ends at once, before it does"""
-
-
-class Application:
-    """What a program says of itself before it is run; each process has one."""
-
-    def __init__(self) -> None:
-        self.appname: str | None = None
-        self.description: str | None = None
-        self.version: str | None = None
-        self.required: list[str] = []
-
-
-_application = Application()
 
 
 def setup(appname: str, description: str | None = None, version: str | None = None) -> None:
@@ -67,15 +56,15 @@ def setup(appname: str, description: str | None = None, version: str | None = No
     :param description: a sentence for ``--help``.
     :param version: what ``--version`` prints after the name.
     """
-    _application.appname = appname
-    _application.description = description
-    _application.version = version
+    program.current.name = appname
+    program.current.description = description
+    program.current.version = version
 
 
 def add_config_key(name: str) -> None:
     """Require the section *name* in the configuration; without it the program ends with 78."""
-    if name not in _application.required:
-        _application.required.append(name)
+    if name not in program.current.required_sections:
+        program.current.required_sections.append(name)
 
 
 def run(
@@ -98,7 +87,7 @@ def run(
     signals = Signals()
     signals.install()
     _stop_early(signals)
-    appname = _application.appname
+    appname = program.current.name
     try:
         from clihelper import options as command_line
 
@@ -106,8 +95,8 @@ def run(
         options, arguments = command_line.parse(
             sys.argv[1:],
             appname=appname,
-            description=_application.description,
-            version=_application.version,
+            description=program.current.description,
+            version=program.current.version,
             option_callback=option_callback,
         )
         status = Run(appname, signals, controller, options, arguments, collects).run()
@@ -190,7 +179,7 @@ class Run:
         """Read and validate the configuration, now and at each reload."""
         config = configuration.load(
             self._path,
-            _application.required,
+            program.current.required_sections,
             appname=self.appname,
             shown=self._shown,
             as_root=self._as_root,
@@ -208,7 +197,7 @@ class Run:
             from clihelper.amqp import tls
 
             tls.check(config)
-        self.controller._check_configuration(config)
+        self.controller.check_configuration(config)
         return config
 
     def _check(self) -> int:
@@ -219,7 +208,7 @@ class Run:
         if self.options.check_broker:
             from clihelper.amqp.inspection import inspect
 
-            report = inspect(self.config, self.controller._own_topology(), self.appname)
+            report = inspect(self.config, self.controller.own_topology(), self.appname)
             for line in report.notes:
                 print(line)
             for line in (*report.warnings, *report.faults):
@@ -417,7 +406,7 @@ class Run:
         )
         if made is not None:
             made.append(life)
-        return life.run(self._make_controller(life))
+        return life.run(make_controller(self.controller, life, self.options, self.arguments))
 
     def _settle(self) -> None:
         """Become the daemon's user, in its directory, with its pid on record."""
@@ -463,12 +452,6 @@ class Run:
         if self.collects:
             gc.enable()
 
-    def _make_controller(self, life: LifeCycle) -> Controller:
-        controller = self.controller.__new__(self.controller)
-        controller.attach(life)
-        controller.__init__(self.options, self.arguments)  # type: ignore[misc]
-        return controller
-
     def _end_at_once(self, signum: int) -> None:
         """The main thread cannot be stopped: leave it behind, from another thread."""
         told = _thread.allocate_lock()
@@ -484,6 +467,16 @@ class Run:
         LOGGER.critical('still not stopped: ending at once')
         self.readiness.failed(stop.status, [str(stop)])
         told.release()
+
+
+def make_controller(
+    cls: type[C], life: LifeCycle, options: Options, arguments: list[str]
+) -> C:
+    """Make a controller that has its configuration in ``__init__`` already."""
+    controller = legacy.new_controller(cls)
+    controller.attach(life)
+    controller.__init__(options, arguments)  # type: ignore[misc]
+    return controller
 
 
 def _stop_early(signals: Signals) -> None:

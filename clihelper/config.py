@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 
-from clihelper import schema, yamlfile
+from clihelper import program, schema, yamlfile
 from clihelper.errors import ConfigurationError, NotPermitted
 from clihelper.yamlfile import Faults, Mapping, Node, Scalar, Sequence
 
@@ -553,7 +553,8 @@ def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
     if 'working_directory' not in daemon:
         daemon['working_directory'] = '/' if as_root else os.getcwd()
     if 'pidfile' not in daemon:
-        daemon['pidfile'] = _default_pidfile(appname, as_root)
+        own = program.current.default_pidfile
+        daemon['pidfile'] = own(appname) if own else _default_pidfile(appname, as_root)
     elif daemon['pidfile'] is not None:
         daemon['pidfile'] = place_pidfile(daemon['pidfile'], appname)
     if 'state_directory' not in daemon:

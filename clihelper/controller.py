@@ -8,15 +8,29 @@ from clihelper.states import RUNNING, State, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from socket import socket
-    from typing import Any
+    from typing import Any, Protocol
 
     from clihelper.amqp.client import Pipeline
     from clihelper.amqp.message import Message
     from clihelper.config import Config
-    from clihelper.lifecycle import LifeCycle
-    from clihelper.loops import Loop
+    from clihelper.loops import Host, Loop
+
+    class Runner(Host, Protocol):
+        """What a controller asks of whoever runs it; see the life cycle's of the same names."""
+
+        loop: Loop
+        sockets: list[socket]
+
+        @property
+        def worker(self) -> int: ...
+        def run_own_loop(self) -> None: ...
+        def stop(self) -> None: ...
+        def restart(self) -> None: ...
+        def reload(self) -> None: ...
+        def log_stacks(self) -> None: ...
+        def wait(self, seconds: float) -> bool: ...
 
 
 class Controller:
@@ -35,7 +49,11 @@ class Controller:
     loop_class: str | type[Loop] = 'clihelper.loops.interval.IntervalLoop'
     """How the controller waits for work: a loop, or the dotted name of one."""
 
-    _life: LifeCycle | None = None
+    further_attributes: Mapping[str, Callable[[Controller, str], Any]] = {}
+    """What every controller has besides what is written here: names, and what gives the value.
+    Whoever extends the class from above, without its knowledge, puts another mapping here."""
+
+    _life: Runner | None = None
     _config: Config | None = None
 
     def __init__(self, options: Any, arguments: list[str]) -> None:
@@ -267,18 +285,17 @@ class Controller:
     # What the application and the life cycle ask.
 
     @classmethod
-    def _check_configuration(cls, config: Config) -> None:
+    def check_configuration(cls, config: Config) -> None:
         """Called with each configuration before it is used; raises ConfigurationError."""
 
     @classmethod
-    def _own_topology(cls) -> tuple[Sequence[Any], Sequence[Any], str] | None:
+    def own_topology(cls) -> tuple[Sequence[Any], Sequence[Any], str] | None:
         """The queues and exchanges that the class declares, and its name; None: it declares
         nothing, and nothing of the configuration."""
         return None
 
-    def attach(self, life: LifeCycle) -> None:
+    def attach(self, life: Runner) -> None:
         """Called before ``__init__``, so that a subclass has its configuration there."""
-        _legacy().adapt(self)
         self._life = life
         self.take_over(life.config)
 
@@ -293,19 +310,19 @@ class Controller:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith('__') or not _legacy().has(name):
-                return object.__getattribute__(self, name)  # which raises what is usual
-            return _legacy().attribute(self, name)
+            if name in self.further_attributes:
+                return self.further_attributes[name](self, name)
+            return object.__getattribute__(self, name)  # which raises what is usual
 
     @property
-    def _life_cycle(self) -> LifeCycle:
+    def _life_cycle(self) -> Runner:
         if self._life is None:
             raise RuntimeError(
                 f'{type(self).__name__} is not being run: see clihelper.run and clihelper.testing'
             )
         return self._life
 
-    def make_loop(self, life: LifeCycle) -> Loop:
+    def make_loop(self, life: Host) -> Loop:
         """The loop of the next round, of :attr:`loop_class`."""
         from clihelper import loops
 
@@ -377,26 +394,19 @@ class ConsumerController(Controller):
 
 
     @classmethod
-    def _check_configuration(cls, config: Config) -> None:
-        queues, exchanges, name = cls._own_topology()
+    def check_configuration(cls, config: Config) -> None:
+        queues, exchanges, name = cls.own_topology()
         if queues or exchanges:
             from clihelper.amqp.entities import Entities
 
             Entities(config.amqp, queues, exchanges, name)
 
     @classmethod
-    def _own_topology(cls) -> tuple[Sequence[Any], Sequence[Any], str]:
+    def own_topology(cls) -> tuple[Sequence[Any], Sequence[Any], str]:
         queues, exchanges = cls.queues, cls.exchanges
         if isinstance(queues, property) or isinstance(exchanges, property):
             queues = exchanges = ()  # known only when the loop begins
         return queues, exchanges, cls.__name__
-
-
-def _legacy() -> Any:
-    """The door to programs of other times; it stands above this module, and imports it."""
-    import importlib
-
-    return importlib.import_module('clihelper.legacy')
 
 
 def _overridden(controller: Controller, name: str) -> bool:

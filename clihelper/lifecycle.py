@@ -134,7 +134,7 @@ class LifeCycle:
         self.sockets: list[socket] = []
         self.signum = 0
         self._reread = reread
-        self._configure_logging = configure_logging
+        self.configure_logging = configure_logging
         self._before_loop: Callable[[], None] | None = before_loop
         self._report_ready = report_ready
         self._deadline = Deadline(last_resort)
@@ -525,7 +525,7 @@ class LifeCycle:
             for line in str(error).splitlines():
                 LOGGER.error('%s', line)
             LOGGER.error('the configuration was not read; going on with the old one')
-            self._configure_logging(self.config)  # the same: it reopens the log files
+            self.configure_logging(self.config)  # the same: it reopens the log files
             return None
 
     def _swap_configuration(self) -> None:
@@ -533,7 +533,7 @@ class LifeCycle:
         old, self.config, self._next_config = self.config, self._next_config, None
         self._controller.config = self.config
         try:
-            self._configure_logging(self.config)
+            self.configure_logging(self.config)
         except Error as error:
             LOGGER.error('%s; logging goes on as before', error)
         for key in () if self._place.supervised else SETTLED:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
-    from clihelper.options import Options
-
 OPTPARSE_TYPES: dict[str, Callable[[str], Any]] = {
     'string': str,
     'str': str,
@@ -87,8 +85,8 @@ def make_parser(appname: str, description: str | None, version: str | None) -> P
     return parser
 
 
-def parse(parser: Parser, argv: Sequence[str], options: Options) -> list[str]:
-    """Read the command line into *options*.
+def parse(parser: Parser, argv: Sequence[str], options: object) -> list[str]:
+    """Read the command line into the attributes of *options*.
 
     :param parser: with the options of the application, which may have a ``--broker`` of its own.
     :returns: the words that belong to no option.

@@ -6,7 +6,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -15,14 +15,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'clihelper'
 
-#: From the top to the bottom: a module imports what stands below it. What is in none of them
-#: is held to having no cycles only.
+#: From the top to the bottom: a module imports what stands below it, types included.
 LAYERS = [
-    {'__main__'},
-    {'commands'},
-    {'legacy'},
+    {'', '__main__'},
+    {'commands', 'testing'},
     {'application'},
-    {'testing'},
+    {'legacy'},
     {'supervisor'},
     {'lifecycle'},
     {'controller'},
@@ -35,6 +33,7 @@ LAYERS = [
     {'parser'},
     {'config'},
     {'schema', 'yamlfile'},
+    {'program'},
     {'errors'},
 ]
 
@@ -54,24 +53,20 @@ def modules() -> dict[str, Path]:
 
 
 class Imports(ast.NodeVisitor):
-    """What a module imports, anywhere in it, but for the types only.
+    """What a module imports, anywhere in it, for types and by :func:`importlib.import_module` too.
 
-    :ivar names: absolute names; of ``from a import b`` both ``a`` and ``a.b``, since either may
-        be the module.
+    :param known: the names of the modules of the package.
+    :ivar names: absolute names. Of ``from a import b`` it is ``a.b`` if that is a module, and
+        ``a`` if it is a name in it.
     """
 
-    def __init__(self, module: str, is_package: bool) -> None:
+    def __init__(self, module: str, is_package: bool, known: Collection[str]) -> None:
+        self._module = module
         self._package = module if is_package else module.rpartition('.')[0]
+        self._known = known
         self.names: set[str] = set()
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802 (so ast calls it)
-        if isinstance(node.test, ast.Name) and node.test.id == 'TYPE_CHECKING':
-            for child in node.orelse:
-                self.visit(child)
-        else:
-            self.generic_visit(node)
-
-    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
+    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802 (so ast calls it)
         self.names.update(alias.name for alias in node.names)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
@@ -80,30 +75,41 @@ class Imports(ast.NodeVisitor):
             parents = self._package.split('.')
             parents = parents[:len(parents) - node.level + 1]
             origin = '.'.join([*parents, *filter(None, [node.module])])
-        self.names.update(f'{origin}.{alias.name}' for alias in node.names)
-        self.names.add(origin)
+        for alias in node.names:
+            name = f'{origin}.{alias.name}'
+            self.names.add(name if name in self._known else origin)
+
+    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+        if ast.unparse(node.func).endswith('import_module'):
+            self.names.update(
+                each.value for each in node.args if isinstance(each, ast.Constant))
+        self.generic_visit(node)
 
 
-def imports(module: str, path: Path) -> set[str]:
-    visitor = Imports(module, path.name == '__init__.py')
-    visitor.visit(ast.parse(path.read_text()))
+def imports(module: str, path: Path, known: Collection[str]) -> set[str]:
+    visitor = Imports(module, path.name == '__init__.py', known)
+    visitor.visit(without_docstrings(ast.parse(path.read_text())))
     return visitor.names
 
 
-def imports_within_the_package() -> dict[str, set[str]]:
-    """Each module of the package with those of it that it imports.
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """The tree without the texts that are statements by themselves."""
+    for node in ast.walk(tree):
+        if isinstance(getattr(node, 'body', None), list):
+            node.body = [
+                each for each in node.body
+                if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+            ]
+    return tree
 
-    ``from clihelper import errors`` is an import of ``clihelper.errors`` alone.
-    """
+
+def imports_within_the_package() -> dict[str, set[str]]:
+    """Each module of the package with those of it that it imports."""
     known = modules()
-    graph = {}
-    for module, path in known.items():
-        found = {name for name in imports(module, path) if name in known and name != module}
-        graph[module] = {
-            name for name in found
-            if not any(other.startswith(f'{name}.') for other in found)
-        }
-    return graph
+    return {
+        module: {name for name in imports(module, path, known) if name in known} - {module}
+        for module, path in known.items()
+    }
 
 
 def part(module: str) -> str:
@@ -111,8 +117,13 @@ def part(module: str) -> str:
     return (module.split('.') + [''])[1]
 
 
-def level(module: str) -> int | None:
-    return next((n for n, layer in enumerate(LAYERS) if part(module) in layer), None)
+def level(module: str) -> int:
+    return next(n for n, layer in enumerate(LAYERS) if part(module) in layer)
+
+
+def test_each_module_is_in_a_layer() -> None:
+    layered = {name for layer in LAYERS for name in layer}
+    assert {part(module) for module in modules()} == layered
 
 
 def test_imports_point_down() -> None:
@@ -120,8 +131,7 @@ def test_imports_point_down() -> None:
         f'{module} imports {name}'
         for module, names in imports_within_the_package().items()
         for name in names
-        if (here := level(module)) is not None and (there := level(name)) is not None
-        and there <= here and part(module) != part(name)
+        if level(name) <= level(module) and part(module) != part(name)
     ]
     assert upward == []
 
@@ -178,19 +188,65 @@ def test_no_function_is_longer_than_a_screen() -> None:
     assert long == {}
 
 
-def test_imports_are_found_in_functions_and_not_among_types() -> None:
-    visitor = Imports('clihelper.loops.interval', is_package=False)
-    visitor.visit(ast.parse(
+def test_imports_are_found_wherever_they_are() -> None:
+    known = ['clihelper', 'clihelper.errors', 'clihelper.logs', 'clihelper.logs.setup',
+             'clihelper.loops', 'clihelper.loops.ioloop', 'clihelper.schema', 'clihelper.states']
+    visitor = Imports('clihelper.loops.interval', is_package=False, known=known)
+    visitor.visit(without_docstrings(ast.parse(
+        '"""Not clihelper.config."""\n'
         'from . import ioloop\n'
         'from ..errors import Error\n'
         'if TYPE_CHECKING:\n'
-        '    import kombu\n'
-        'else:\n'
-        '    import json\n'
+        '    from clihelper import logs\n'
+        '    from clihelper.logs import setup, configure\n'
         'def f():\n'
-        '    import clihelper.logs as logs\n'
-    ))
+        '    import clihelper.schema as schema\n'
+        '    importlib.import_module("clihelper.states")\n'
+    )))
     assert visitor.names == {
-        'clihelper.loops', 'clihelper.loops.ioloop', 'clihelper.errors',
-        'clihelper.errors.Error', 'json', 'clihelper.logs',
+        'clihelper.loops.ioloop', 'clihelper.errors', 'clihelper.logs', 'clihelper.logs.setup',
+        'clihelper.schema', 'clihelper.states',
     }
+
+
+#: Names with an underscore that are hooks of a controller, for subclasses and callers alike.
+HOOKS = {'_setup', '_process', '_loop', '_shutdown', '_cleanup'}
+
+
+def private_names_defined(tree: ast.Module) -> set[str]:
+    """The private functions, classes, methods, variables and attributes that a module makes."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif (isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+                and ast.unparse(node.value) in ('self', 'cls')):
+            names.add(node.attr)
+    return {name for name in names if name.startswith('_') and not name.startswith('__')} - HOOKS
+
+
+def private_names_used(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """The attributes of other objects than ``self``, and the imports, with their lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif (isinstance(node, ast.Attribute)
+                and ast.unparse(node.value) not in ('self', 'cls', 'super()')):
+            yield node.attr, node.lineno
+
+
+def test_no_module_uses_private_names_of_another() -> None:
+    trees = {path: ast.parse(path.read_text()) for path in modules().values()}
+    defined = {path: private_names_defined(tree) for path, tree in trees.items()}
+    all_defined = set().union(*defined.values())
+    # Libraries have attributes of the same names.
+    others = {'_exit', '_lock', '_name', '_open', '_sockets'}
+    used = [
+        f'{path.relative_to(ROOT)}:{line}: {name}'
+        for path, tree in trees.items()
+        for name, line in private_names_used(tree)
+        if name in all_defined - defined[path] - others
+    ]
+    assert used == []

@@ -37,13 +37,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Collection, Iterable, Mapping
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Protocol
 
     from clihelper.amqp.acknowledgement import Acknowledger
     from clihelper.amqp.connection import Connection
     from clihelper.amqp.forwarder import Forwarder
     from clihelper.amqp.topology import Topology
-    from clihelper.loops import Host
+    from clihelper.config import Config
+    from clihelper.ledger import Hand
+
+    class Host(Protocol):
+        """Whose messages these are, as far as it is called here."""
+
+        config: Config
+
+        @property
+        def appname(self) -> str: ...
+        @property
+        def hand(self) -> Hand | None: ...
+        @property
+        def on_message(self) -> Callable[[Any, Any], Any]: ...
+        def retire(self) -> None: ...
 
 LOGGER = logging.getLogger('clihelper')
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from clihelper.controller import Controller
-from clihelper.legacy import _mentioned, deprecation
-from clihelper.legacy.controller import Former
+from clihelper.legacy import deprecation
+from clihelper.legacy.classes import mentioned
+from clihelper.legacy.controller import LegacyController
 from clihelper.legacy.hooks import resolve
 from clihelper.legacy.tables import CONTROLLER, HOOKS, MODULE
 
@@ -17,30 +18,31 @@ EARLIER = frozenset(row[0] for row in _ROWS if row[2].startswith('1.0-'))
 """Names that 1.6 had no longer"""
 LATER = frozenset(row[0] for row in _ROWS if row[2].startswith('1.6'))
 """Names that 1.6 brought"""
-HOOKS_CALLED_BY_NAME = [row[0] for row in HOOKS if row[0] in vars(Former)]
+HOOKS_CALLED_BY_NAME = [row[0] for row in HOOKS if row[0] in vars(LegacyController)]
 """What a program may call as ``clihelper.Controller.cleanup(self)``"""
 
 
 def adapt(cls: Any, own: list[Any]) -> None:
-    """Put :class:`Former` in the place of ``Controller`` among the bases.
+    """Put :class:`LegacyController` in the place of ``Controller`` among the bases.
 
     :param cls: the class that is about to be made.
     :param own: it, and those of its bases that are the program's.
     """
-    if cls.__mro__[len(own)] not in (Controller, Former):
+    if cls.__mro__[len(own)] not in (Controller, LegacyController):
         return
     owners = {name: each for each in reversed(own) for name in vars(each)}
     cls.defined_by_program, cls.hooks_of_program = resolve(
         {name: vars(owner)[name] for name, owner in owners.items()}
     )
-    names = cls.defined_by_program.union(*_mentioned(own))
+    names = cls.defined_by_program | mentioned(own)
     cls.later = bool(names & LATER) and not names & EARLIER
     for each in own:
         if Controller in each.__bases__:
-            each.__bases__ = tuple(Former if b is Controller else b for b in each.__bases__)
+            each.__bases__ = tuple(
+                LegacyController if base is Controller else base for base in each.__bases__)
     for name in HOOKS_CALLED_BY_NAME:
         if not hasattr(Controller, name):
-            setattr(Controller, name, vars(Former)[name])
+            setattr(Controller, name, vars(LegacyController)[name])
     for name, owner in owners.items():
         if name in cls.defined_by_program:
             deprecation.defined(owner, name)

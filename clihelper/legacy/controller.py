@@ -1,8 +1,8 @@
-"""What stands between a program of 1.x and ``clihelper.Controller``: the names it calls.
+"""What a program of 1.x calls of its controller.
 
-:class:`Former` becomes the base of such a program's classes in the place of ``Controller``, so
-that ``super()`` finds each old name in any order of inheritance. Who calls the program's hooks is
-the :class:`~clihelper.legacy.driver.Driver`; here is only what the program itself calls.
+:class:`LegacyController` becomes the base of such a program's classes in the place of
+``Controller``, so that ``super()`` finds each old name in any order of inheritance. The program's
+hooks are called by the :class:`~clihelper.legacy.driver.HookDriver`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 
 from clihelper.controller import Controller
 from clihelper.legacy import deprecation, numbers
-from clihelper.legacy.driver import Driver
+from clihelper.legacy.driver import HookDriver
 from clihelper.legacy.written import as_written
 from clihelper.states import State
 
@@ -55,7 +55,7 @@ class Constant(Old):
         return self._value
 
 
-class Former(Controller):
+class LegacyController(Controller):
     """A controller that also has what those of 1.0 to 1.7 had."""
 
     later: bool
@@ -74,10 +74,10 @@ class Former(Controller):
         return self._driver
 
     @property
-    def _driver(self) -> Driver:
-        driver: Driver | None = vars(self).get('_its_driver')
+    def _driver(self) -> HookDriver:
+        driver: HookDriver | None = vars(self).get('_its_driver')
         if driver is None:
-            driver = vars(self)['_its_driver'] = Driver(self)
+            driver = vars(self)['_its_driver'] = HookDriver(self, self._life)
         return driver
 
     # The hooks that 1.6 renamed. Each calls its other name, if that is what the program has.
@@ -290,8 +290,8 @@ def _add_constants() -> None:
 
 def _add(name: str, value: object) -> None:
     constant = Constant(value)
-    constant.__set_name__(Former, name)
-    setattr(Former, name, constant)
+    constant.__set_name__(LegacyController, name)
+    setattr(LegacyController, name, constant)
 
 
 _add_constants()

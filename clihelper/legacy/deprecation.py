@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 
+from clihelper.legacy.classes import code_of
 from clihelper.legacy.tables import OF_CONTROLLER, OF_MODULE
 
 TYPE_CHECKING = False
@@ -52,12 +53,6 @@ def defined(owner: type, name: str) -> None:
         filename = getattr(module, '__file__', None) or '<unknown>'
         line = _line_of_assignment(filename, name)
     _warn(OF_CONTROLLER[name], filename, line, vars(module) if module else {})
-
-
-def code_of(value: Any) -> Any:
-    """The code of a function, a method or a property, else None."""
-    function = getattr(value, 'fget', None) or getattr(value, '__func__', None) or value
-    return getattr(function, '__code__', None)
 
 
 def text(row: Row) -> str:

@@ -14,7 +14,7 @@ from clihelper.errors import ConfigurationError
 from clihelper.legacy import numbers
 from clihelper.legacy.hooks import PAIRS, required_arguments
 from clihelper.legacy.loops import AlarmLoop
-from clihelper.lifecycle import RETRY
+from clihelper.lifecycle import RETRY, LifeCycle
 from clihelper.signals import running_event_loop, signal_later
 from clihelper.states import RUNNING, TRANSITIONS, State
 
@@ -22,12 +22,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
-    from typing import Any
+    from typing import Any, Protocol
 
     from clihelper.config import Config
-    from clihelper.legacy.controller import Former
-    from clihelper.lifecycle import LifeCycle
-    from clihelper.loops import Loop
+    from clihelper.controller import Runner
+    from clihelper.loops import Host, Loop
+
+    class Program(Protocol):
+        """The controller of the program, as far as the driver calls it besides its hooks."""
+
+        later: bool
+        defined_by_program: frozenset[str]
+        hooks_of_program: dict[str, str]
+
+        @property
+        def wake_interval(self) -> float: ...
+        def on_configuration_reloaded(self) -> None: ...
+        def take_over(self, config: Config) -> None: ...
+        def run(self) -> None: ...
+        def _loop(self) -> None: ...
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -41,19 +54,19 @@ BUSY = 0.05
 """seconds that ``_sleep`` still takes when the program is to end: who calls it waits in a loop"""
 
 
-class Driver(Controller):
+class HookDriver(Controller):
     """Has the hooks of today, and calls those that the program has.
 
     :param program: the controller that the program has written.
     :ivar bool ending: whether the program has been told, or has told, that this round ends.
     """
 
-    def __init__(self, program: Former) -> None:
+    def __init__(self, program: Program, life: Runner | None) -> None:
         super().__init__(None, [])
         self.program = program
         self.ending = False
         self.is_connecting = False
-        self._life = program._life
+        self._life = life
         self._defined = program.defined_by_program
         self._hooks = program.hooks_of_program
         self._active: list[str] = []
@@ -208,7 +221,7 @@ class Driver(Controller):
     def overrides_wake_interval(self) -> bool:
         return self.hook('wake_interval') is not None
 
-    def make_loop(self, life: LifeCycle) -> Loop:
+    def make_loop(self, life: Host) -> Loop:
         if self.hook('sleep') is not None or self.hook('wake') is not None:
             return AlarmLoop(life, self)
         return super().make_loop(life)
@@ -220,6 +233,12 @@ class Driver(Controller):
             method(*([sys._getframe()] if required_arguments(method) else []))
         finally:
             self._active.remove(name)
+
+    @property
+    def _life_cycle(self) -> LifeCycle:
+        life = super()._life_cycle
+        assert isinstance(life, LifeCycle)
+        return life
 
     # What the program calls.
 

@@ -9,9 +9,18 @@ from clihelper.loops import Loop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Any, Protocol
 
-    from clihelper.legacy.driver import Driver
     from clihelper.loops import Host
+
+    class Driver(Protocol):
+        """What the loop asks of who knows the program; see the methods of the hook driver."""
+
+        @property
+        def program(self) -> Any: ...
+        @property
+        def is_going_on(self) -> bool: ...
+        def hook(self, which: str) -> str | None: ...
 
 
 class AlarmLoop(Loop):

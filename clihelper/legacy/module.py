@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 
-from clihelper import application, legacy
 from clihelper import config as configuration
-from clihelper.legacy import deprecation
+from clihelper import program
+from clihelper.legacy import classes, deprecation
 from clihelper.legacy.written import as_written
 
 TYPE_CHECKING = False
@@ -71,9 +71,9 @@ def read(name: str) -> Any:
         return logging.getLogger('clihelper')
     name = name.lstrip('_')
     readers: Mapping[str, Callable[[], Any]] = {
-        'APPNAME': lambda: application._application.appname or 'clihelper',
-        'DESCRIPTION': lambda: application._application.description or 'Command Line Daemon',
-        'VERSION': lambda: application._application.version,
+        'APPNAME': lambda: program.current.name or 'clihelper',
+        'DESCRIPTION': lambda: program.current.description or 'Command Line Daemon',
+        'VERSION': lambda: program.current.version,
         'CONFIG_KEYS': _config_keys,
         'CONFIG_FILE': lambda: _variables.configuration_file or _path_of_running(),
         'CONTROLLER': _running,
@@ -86,7 +86,7 @@ def assign(name: str, value: Any) -> None:
     deprecation.used_of_module(name)
     name = name.lstrip('_')
     if name in ('APPNAME', 'DESCRIPTION', 'VERSION'):
-        setattr(application._application, name.lower(), value)
+        setattr(program.current, 'name' if name == 'APPNAME' else name.lower(), value)
     elif name == 'CONFIG_KEYS':
         _config_keys()[:] = value
     elif name == 'CONFIG_FILE':
@@ -95,7 +95,7 @@ def assign(name: str, value: Any) -> None:
         _variables.controller = value
     elif name == 'PIDFILE':
         _variables.others[name] = value
-        configuration._default_pidfile = _default_pidfile
+        program.current.default_pidfile = _default_pidfile
     elif name not in SECTIONS:
         _variables.others[name] = value
 
@@ -103,27 +103,27 @@ def assign(name: str, value: Any) -> None:
 def _config_keys() -> list[str]:
     """The sections that are required: from now on what the application itself looks at."""
     if _variables.config_keys is None:
-        required = [*SECTIONS.values(), *application._application.required]
-        _variables.config_keys = application._application.required = required
+        required = [*SECTIONS.values(), *program.current.required_sections]
+        _variables.config_keys = program.current.required_sections = required
     return _variables.config_keys
 
 
-def _default_pidfile(appname: str, as_root: bool) -> str:
+def _default_pidfile(appname: str) -> str:
     """``PIDFILE`` as the program has assigned it; of 1.0 to 1.3 it had a bare ``%s``."""
     path: str = _variables.others['PIDFILE']
     return path.replace('%(app)s', appname).replace('%s', appname)
 
 
 def set_appname(appname: str) -> None:
-    application._application.appname = appname
+    program.current.name = appname
 
 
 def set_description(description: str) -> None:
-    application._application.description = description
+    program.current.description = description
 
 
 def set_version(version: str) -> None:
-    application._application.version = version
+    program.current.version = version
 
 
 def set_controller(controller: object) -> None:
@@ -148,13 +148,13 @@ def _load() -> Config:
     path = _variables.configuration_file or _path_of_running()
     if path is None:
         raise ValueError('there is no configuration file yet')
-    said = application._application
-    return configuration.load(path, said.required, appname=said.appname or 'clihelper')
+    required = program.current.required_sections
+    return configuration.load(path, required, appname=program.current.name or 'clihelper')
 
 
 def _running() -> Any:
     """The controller that runs, or another that the program has put there."""
-    return _variables.controller or legacy.running()
+    return _variables.controller or classes.running()
 
 
 def _path_of_running() -> str | None:
@@ -194,7 +194,7 @@ def setup_logging(debug: bool) -> None:
     logs.section = config.logging
     life = getattr(controller, '_life', None)
     if life is not None and debug == controller.options.foreground:
-        life._configure_logging(config)  # as it was when the program began
+        life.configure_logging(config)  # as it was when the program began
     else:
         logs.configure()
     _variables.others['LOGGING_OBJ'] = logs
@@ -228,7 +228,7 @@ class Logging:
             self.section,
             foreground=self._debug,
             detached=not self._debug,
-            appname=application._application.appname or 'clihelper',
+            appname=program.current.name or 'clihelper',
             locate=config.locate if config is not None else lambda *_: 'Logging',
             working_directory=config.daemon['working_directory'] if config is not None else None,
         )

@@ -87,6 +87,10 @@ class Loop:
             self._client = Client.of(self._host, looked_after=self.looks_after_client)
         return self._client
 
+    @client.setter
+    def client(self, client: Client) -> None:
+        self._client = client
+
     @classmethod
     def preload(cls, config: Config) -> None:
         """Import what :meth:`run` needs, and nothing more: processes are forked after it."""

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from clihelper.amqp.settlement import ATTEMPTS
+from clihelper.application import make_controller
 from clihelper.config import Config
 from clihelper.controller import ConsumerController, Controller, IOLoopController
 from clihelper.lifecycle import LifeCycle
@@ -235,12 +236,9 @@ class Harness(Generic[C]):
             'check': False,
             'check_broker': False,
         }
-        controller = self._class.__new__(self._class)
-        controller.attach(life)
-        controller.__init__(  # type: ignore[misc]
-            Options(**{**options, **self._options}), self._arguments
+        return make_controller(
+            self._class, life, Options(**{**options, **self._options}), self._arguments
         )
-        return controller
 
 
 class _Life(LifeCycle):

@@ -140,7 +140,7 @@ class Outbox:
         :returns: the connection that leads here.
         """
         connection = _Unconnected(self)
-        loop._client = _Client(self, connection)
+        loop.client = _Client(self, connection)
         return connection
 
 
