@@ -19,11 +19,12 @@ from contextlib import ExitStack
 from functools import partial
 
 from clihelper import config as configuration
-from clihelper import daemonize, legacy, logs, program, supervisor
+from clihelper import legacy, logs, program, supervisor
 from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
-from clihelper.lifecycle import LifeCycle, Place
-from clihelper.signals import Signals
-from clihelper.systemd import Notifier
+from clihelper.lifecycle import LifeCycle, WorkerContext
+from clihelper.process import daemonize
+from clihelper.process.signals import Signals
+from clihelper.process.systemd import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
 
     from clihelper.config import Config
     from clihelper.controller import Controller
-    from clihelper.ledger import Ledger
-    from clihelper.listening import Listening
     from clihelper.options import Options
-    from clihelper.pidfile import Pidfile
-    from clihelper.privileges import Identity
-    from clihelper.supervisor import Seat
+    from clihelper.process.pidfile import Pidfile
+    from clihelper.process.privileges import Identity
+    from clihelper.process.scoreboard import Scoreboard
+    from clihelper.process.sockets import Listening
+    from clihelper.supervisor import WorkerChannel
 
     C = TypeVar('C', bound=Controller)
 
@@ -221,8 +222,8 @@ class Run:
     # Before detaching: all that can be wrong is found here.
 
     def _look_ahead(self, held: ExitStack) -> None:
-        from clihelper import privileges
-        from clihelper.pidfile import Pidfile
+        from clihelper.process import privileges
+        from clihelper.process.pidfile import Pidfile
 
         daemon = self.config.daemon
         self.identity = privileges.resolve(daemon['user'], daemon['group'])
@@ -240,7 +241,7 @@ class Run:
     def _listen(self, held: ExitStack) -> None:
         if not self.config.daemon['listen']:
             return
-        from clihelper.listening import Listening
+        from clihelper.process.sockets import Listening
 
         self.listening = Listening()
         ids = (-1, -1) if self.foreground else (self.identity.uid, self.identity.gid)
@@ -264,7 +265,7 @@ class Run:
 
     def _leave_to_child(self) -> None:
         """As process 1, do nothing but wait for a child that does the work."""
-        from clihelper.supervisor import init
+        from clihelper.process import init
 
         init.fork(self.signals)
         if self.listening is not None:
@@ -300,7 +301,7 @@ class Run:
 
     def _work(self, held: ExitStack) -> int:
         if not self.foreground:
-            self._settle()
+            self._become_daemon_user()
         if self.config.daemon['prevent_core']:
             daemonize.prevent_core()
         self.configure_logging(self.config)
@@ -308,11 +309,11 @@ class Run:
         self._redirect_output()
         if supervisor.is_needed(self.config):
             return self._supervise()
-        return self._control(Notifier.from_environment(), self._find_place())
+        return self._control(Notifier.from_environment(), self._make_context())
 
     def _supervise(self) -> int:
         """Run several workers; each of them comes to :meth:`_work_in`."""
-        from clihelper import ledger
+        from clihelper.process import scoreboard
 
         self._preload()
         gc.freeze()  # what is here by now is for all of them, and not to be copied
@@ -323,14 +324,14 @@ class Run:
             config=self.config,
             signals=self.signals,
             notifier=Notifier.from_environment(),
-            ledger=self._find_ledger() or ledger.Ledger.anonymous(),
+            scoreboard=self._find_scoreboard() or scoreboard.Scoreboard.anonymous(),
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,
             work=self._work_in,
         ).run()
 
-    def _work_in(self, seat: Seat, config: Config) -> int:
+    def _work_in(self, seat: WorkerChannel, config: Config) -> int:
         """In a worker's process, whose signals are blocked."""
         from clihelper.supervisor.policy import jittered
 
@@ -340,9 +341,9 @@ class Run:
 
         def work() -> int:
             self._begin_process()  # a signal that waits may end it at once
-            seat.settle(jittered(config.daemon['max_messages']))
-            place = Place(seat.number, seat.hand, self._sockets(), supervised=True)
-            return self._control(seat, place, life)
+            seat.prepare(jittered(config.daemon['max_messages']))
+            context = WorkerContext(seat.number, seat.slot, self._sockets(), supervised=True)
+            return self._control(seat, context, life)
 
         status, lines = self._work_and_judge(work)
         if status:
@@ -364,20 +365,21 @@ class Run:
 
         loops.load(self.controller.loop_class).preload(self.config)
 
-    def _find_ledger(self) -> Ledger | None:
-        from clihelper import ledger
+    def _find_scoreboard(self) -> Scoreboard | None:
+        from clihelper.process import scoreboard
 
         if not hasattr(self.controller, 'on_message'):
             return None
-        return ledger.find(self.config.daemon['state_directory'], self.appname)
+        return scoreboard.find(self.config.daemon['state_directory'], self.appname)
 
-    def _find_place(self) -> Place:
+    def _make_context(self) -> WorkerContext:
         """That of a process alone."""
-        place = Place(listening=self._sockets())
-        if self.config.daemon['state_directory'] is not None and (found := self._find_ledger()):
-            place.hand = found.hand(0)
-            place.hand.occupy()
-        return place
+        context = WorkerContext(listening=self._sockets())
+        has_state = self.config.daemon['state_directory'] is not None
+        if has_state and (scoreboard := self._find_scoreboard()):
+            context.slot = scoreboard.slot(0)
+            context.slot.claim()
+        return context
 
     def _sockets(self) -> Sequence[socket]:
         return self.listening.sockets if self.listening is not None else ()
@@ -385,7 +387,7 @@ class Run:
     def _control(
         self,
         notifier: Notifier,
-        place: Place,
+        context: WorkerContext,
         made: list[LifeCycle] | None = None,
     ) -> int:
         """Run the controller in this process.
@@ -402,13 +404,13 @@ class Run:
             before_loop=self._collect_garbage,
             report_ready=self.readiness.ready,
             last_resort=self._end_at_once,
-            place=place,
+            context=context,
         )
         if made is not None:
             made.append(life)
         return life.run(make_controller(self.controller, life, self.options, self.arguments))
 
-    def _settle(self) -> None:
+    def _become_daemon_user(self) -> None:
         """Become the daemon's user, in its directory, with its pid on record."""
         daemon = self.config.daemon
         if not self.detaches:
@@ -422,7 +424,7 @@ class Run:
         user = self.config.daemon['user']
         if user is None:
             return
-        from clihelper import privileges
+        from clihelper.process import privileges
 
         if privileges.resolve(user, None).uid != os.geteuid():
             self._say(f'with -f it runs as who you are, not as {user}')

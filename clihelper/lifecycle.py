@@ -27,7 +27,7 @@ from contextlib import contextmanager
 
 from clihelper import logs
 from clihelper.errors import Error, StopNow
-from clihelper.signals import (
+from clihelper.process.signals import (
     Deadline,
     call_back_in,
     running_event_loop,
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
     from clihelper.config import Config
     from clihelper.controller import Controller
-    from clihelper.ledger import Hand
     from clihelper.loops import Loop
-    from clihelper.signals import Signals
-    from clihelper.systemd import Notifier
+    from clihelper.process.scoreboard import Slot
+    from clihelper.process.signals import Signals
+    from clihelper.process.systemd import Notifier
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -58,7 +58,7 @@ STOPPED = frozenset({State.STOP_REQUESTED, State.STOPPING, State.STOPPED})
 POSTPONED = 0.01
 """seconds after which a signal that came at a bad moment is looked after again"""
 
-UNTOLD_MIN, UNTOLD_MAX = 0.1, 60.0
+READY_RETRY_MIN, READY_RETRY_MAX = 0.1, 60.0
 """seconds after which a service manager whose socket was full is told again that all is ready:
 twice as many each time"""
 
@@ -70,7 +70,7 @@ SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_co
 """The keys of ``Daemon`` that only the next start reads."""
 
 
-class Place:
+class WorkerContext:
     """A process among those of the daemon.
 
     :param worker: its number among the workers, from 1.
@@ -82,12 +82,12 @@ class Place:
     def __init__(
         self,
         worker: int = 1,
-        hand: Hand | None = None,
+        slot: Slot | None = None,
         listening: Sequence[socket] = (),
         supervised: bool = False,
     ) -> None:
         self.worker = worker
-        self.hand = hand
+        self.slot = slot
         self.listening = listening
         self.supervised = supervised
 
@@ -121,7 +121,7 @@ class LifeCycle:
         before_loop: Callable[[], None],
         report_ready: Callable[[], None],
         last_resort: Callable[[int], None],
-        place: Place | None = None,
+        context: WorkerContext | None = None,
     ) -> None:
         self.appname = appname
         self.config = config
@@ -130,7 +130,7 @@ class LifeCycle:
         self.loop: Loop
         self.was_ready = False
         self.was_told = False
-        self._place = place or Place()
+        self._context = context or WorkerContext()
         self.sockets: list[socket] = []
         self.signum = 0
         self._reread = reread
@@ -141,7 +141,7 @@ class LifeCycle:
         self._controller: Controller
         self._next_config: Config | None = None
         self._announced = False
-        self._untold = 0.0
+        self._ready_unsent = 0.0
         self._looping = False
         self._stop_noted = False
         self._retrying: object | None = None
@@ -189,7 +189,7 @@ class LifeCycle:
         """One round of it, from ``_setup`` to ``_cleanup``; the loop runs in the context."""
         controller = self._controller
         self.loop = self.make_loop()
-        self.sockets = [each.dup() for each in self._place.listening]
+        self.sockets = [each.dup() for each in self._context.listening]
         try:
             self.loop.call(controller._setup)
             try:
@@ -258,21 +258,21 @@ class LifeCycle:
 
     def _tell_ready(self) -> None:
         if self.notifier.ready('running') or not self.notifier.enabled:
-            self._untold = 0.0
+            self._ready_unsent = 0.0
         else:
-            self._untold = min(max(2 * self._untold, UNTOLD_MIN), UNTOLD_MAX)
+            self._ready_unsent = min(max(2 * self._ready_unsent, READY_RETRY_MIN), READY_RETRY_MAX)
 
     # What a loop calls.
 
     @property
     def worker(self) -> int:
         """The number of the process among the workers."""
-        return self._place.worker
+        return self._context.worker
 
     @property
-    def hand(self) -> Hand | None:
+    def slot(self) -> Slot | None:
         """Where to note what is in hand."""
-        return self._place.hand
+        return self._context.slot
 
     @property
     def is_running(self) -> bool:
@@ -325,17 +325,17 @@ class LifeCycle:
         if self._controller.state in RUNNING:
             self._become(State.ACTIVE)
 
-    def progress(self) -> float | None:
+    def heartbeat(self) -> float | None:
         """The loop has come round: feed the service manager's watchdog, and tell it the untold.
 
         :returns: the seconds within which to come round again; None: no hurry.
         """
         pulses = []
-        if self.hand is not None:
-            self.hand.progress()
-        if self._untold and self.is_running:
+        if self.slot is not None:
+            self.slot.heartbeat()
+        if self._ready_unsent and self.is_running:
             self._tell_ready()
-            pulses.append(self._untold)
+            pulses.append(self._ready_unsent)
         interval = self.notifier.watchdog_interval
         if interval is not None:
             self.notifier.watchdog()
@@ -351,8 +351,8 @@ class LifeCycle:
         with self.signals.held():
             self.serve_signals()
             while self.is_running and (left := end - time.monotonic()) > 0:
-                pulse = self.progress()
-                self.signals.wait(left if pulse is None else min(left, pulse))
+                watchdog_delay = self.heartbeat()
+                self.signals.wait(left if watchdog_delay is None else min(left, watchdog_delay))
                 self.serve_signals()
         return self.is_running
 
@@ -536,7 +536,7 @@ class LifeCycle:
             self.configure_logging(self.config)
         except Error as error:
             LOGGER.error('%s; logging goes on as before', error)
-        for key in () if self._place.supervised else SETTLED:
+        for key in () if self._context.supervised else SETTLED:
             if self.config.daemon[key] != old.daemon[key]:
                 LOGGER.warning('Daemon.%s changed: the next start will read it', key)
 

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 from clihelper import schema  # noqa: E402  (the folder above comes first)
 
 HEAD = '''\
-.. This page is made by docs/reference.py from clihelper/schema.py.
+.. This page is made by docs/reference.py from clihelper/config/schema.py.
 
 Configuration reference
 =======================

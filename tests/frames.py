@@ -11,7 +11,7 @@ import amqp
 from amqp.method_framing import frame_writer
 
 from clihelper.amqp.frames import Delivery
-from clihelper.amqp.wire import Wire
+from clihelper.amqp.rabbitmq import RabbitMQTransport
 
 TAG = 'host.1.1'
 
@@ -61,7 +61,8 @@ class Ends:
     """A connection whose other end is a socket of the test's, past the handshake."""
 
     def __init__(self, max_body: int = 0) -> None:
-        self.connection = connection = Wire('amqp://localhost', 0, 5, 'test', max_body=max_body)
+        self.connection = connection = RabbitMQTransport(
+            'amqp://localhost', 0, 5, 'test', max_body=max_body)
         self.far, near = socket.socketpair()
         near.setblocking(False)
         transport = connection.Transport('localhost:5672', 5)

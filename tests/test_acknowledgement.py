@@ -11,7 +11,7 @@ import kombu
 import pytest
 
 from clihelper.amqp.acknowledgement import Acknowledger
-from clihelper.amqp.wire import Wire
+from clihelper.amqp.rabbitmq import RabbitMQTransport
 from tests.faults import send, take
 
 
@@ -200,7 +200,7 @@ def test_rabbitmq_agrees(broker, queue_name):
         channel.queue_declare(queue_name, durable=True, auto_delete=False)
         for number in range(1, 11):
             send(channel, queue_name, str(number))
-    wire = Wire(broker.url(), 0, 5, 'test')
+    wire = RabbitMQTransport(broker.url(), 0, 5, 'test')
     wire.connect()
     with contextlib.closing(wire):
         channel, got = wire.channel(), []

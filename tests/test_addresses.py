@@ -12,7 +12,7 @@ import time
 import kombu
 import pytest
 
-from clihelper.amqp import names
+from clihelper.amqp import resolver
 from clihelper.testing import Program
 from tests.faults import PROGRAM, goes_on, write
 from tests.proxy import Proxy
@@ -80,7 +80,7 @@ def resolve(monkeypatch):
 
 
 def connected_to(seconds=5):
-    with names.connect('broker.test', 1, seconds) as sock:
+    with resolver.connect('broker.test', 1, seconds) as sock:
         return sock.getpeername()
 
 
@@ -157,7 +157,7 @@ def test_an_address_that_this_machine_has_no_way_to_is_passed_over(server, resol
 def test_families_alternate():
     four, six = socket.AF_INET, socket.AF_INET6
     given = [(six, 1), (six, 2), (six, 3), (four, 4), (four, 5)]
-    assert names.alternating(given) == [(six, 1), (four, 4), (six, 2), (four, 5), (six, 3)]
+    assert resolver.alternating(given) == [(six, 1), (four, 4), (six, 2), (four, 5), (six, 3)]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import time
 import pytest
 import yaml
 
-from clihelper import config, schema
+from clihelper import config
+from clihelper.config import schema
 from clihelper.errors import ConfigurationError, NotPermitted
 
 REFERENCE = os.path.join(os.path.dirname(__file__), os.pardir, 'docs', 'reference.py')

@@ -17,7 +17,7 @@ from clihelper.amqp import properties
 from clihelper.amqp.frames import HEARTBEAT_FRAME, LARGEST_FRAME, Delivery
 from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.publishing import HeadersTooLarge
-from clihelper.amqp.wire import LEAST_KEPT, Wire
+from clihelper.amqp.rabbitmq import LEAST_KEPT, RabbitMQTransport
 from tests.frames import Ends, delivery, frame, header, short
 
 LATIN = 'é'.encode('latin-1')
@@ -210,7 +210,7 @@ def test_among_messages_that_are_alike_a_corrupt_one_is_noticed(wire, third, spl
 
 def test_a_message_whose_body_does_not_come_is_given_up(wire, monkeypatch):
     now = 100.0
-    monkeypatch.setattr('clihelper.amqp.wire.time.monotonic', lambda: now)
+    monkeypatch.setattr('clihelper.amqp.rabbitmq.time.monotonic', lambda: now)
     wire.far.sendall(METHOD + HEADER + frame(3, 1, b'ab'))
     assert wire.connection.take()
     for _ in range(10):
@@ -332,7 +332,7 @@ def test_a_message_that_was_got_for_nobody_goes_back(wire):
 
 @pytest.fixture
 def connection(broker):
-    connection = Wire(broker.url(), 0, 5, 'test')
+    connection = RabbitMQTransport(broker.url(), 0, 5, 'test')
     connection.connect()
     yield connection
     connection.collect()

@@ -166,7 +166,7 @@ def test_status_loads_neither_yaml_nor_the_application(folder: Path) -> None:
         [sys.executable, '-IS', '-c', f'import sys; sys.path.append({str(ROOT)!r})\n{code}'],
         capture_output=True, text=True, timeout=60)
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert 'clihelper.pidfile' in loaded
+    assert 'clihelper.process.pidfile' in loaded
     assert loaded.isdisjoint({'yaml', 'clihelper.application', 'argparse', 're', 'enum', 'json'})
 
 

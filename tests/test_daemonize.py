@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from clihelper import daemonize
 from clihelper.errors import ConfigurationError
+from clihelper.process import daemonize
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(ROOT / 'tests' / 'programs' / 'daemon_start.py')

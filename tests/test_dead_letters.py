@@ -15,9 +15,9 @@ import kombu
 import pytest
 
 from clihelper import config
-from clihelper.amqp import wire
+from clihelper.amqp import rabbitmq
 from clihelper.amqp.connection import Connection
-from clihelper.amqp.letters import RENEWED_AT, Letters
+from clihelper.amqp.dead_letters import RENEWED_AT, DeadLetterReader
 from clihelper.commands import dead_letters
 from clihelper.errors import Error
 from clihelper.testing import Program
@@ -102,7 +102,7 @@ class Desk:
 
     def letters(self):
         """What the tool reads by."""
-        return Letters(self.section, print)
+        return DeadLetterReader(self.section, print)
 
     @contextlib.contextmanager
     def connected(self):
@@ -677,7 +677,7 @@ def test_what_was_dropped_does_not_come_back(limited_desk):
 
 
 def test_a_letter_larger_than_a_consumer_takes_is_replayed_whole(desk, broker, monkeypatch):
-    monkeypatch.setattr(wire, 'LEAST_KEPT', 1000)
+    monkeypatch.setattr(rabbitmq, 'LEAST_KEPT', 1000)
     desk.configure(broker.url(), f'{{{desk.queue}: }}', '  max_body: 100\n')
     desk.die('x' * 5000)
     assert desk.look('replay', '--all') == 0

@@ -8,7 +8,7 @@ import struct
 import kombu
 import pytest
 
-from clihelper.amqp.letters import RENEWED_AT
+from clihelper.amqp.dead_letters import RENEWED_AT
 from clihelper.amqp.properties import encode
 from tests.test_dead_letters import Desk
 

@@ -24,10 +24,11 @@ import pytest
 import clihelper
 import clihelper.errors
 import clihelper.testing
-from clihelper import config, logs, schema
+from clihelper import config, logs
 from clihelper.amqp.settlement import REASONS
+from clihelper.config import schema
 from clihelper.errors import StopNow
-from clihelper.signals import HANDLED
+from clihelper.process.signals import HANDLED
 from clihelper.testing import Program
 from tests.broker import Broker
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clihelper import config, logs, schema
+from clihelper import config, logs
 from clihelper.commands import new
+from clihelper.config import schema
 from packages import service
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ import pytest
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.escaping import LONGEST, escaped
 from clihelper.amqp.frames import LARGEST_FRAME
-from clihelper.amqp.wire import Wire
+from clihelper.amqp.rabbitmq import RabbitMQTransport
 from clihelper.testing import Program
 from tests.faults import PROGRAM, write
 from tests.frames import delivery, frame, header, short
@@ -111,7 +111,7 @@ def test_what_a_peer_says_is_one_line_of_the_log(tmp_path):
 )
 def test_the_size_of_frames_is_bounded(proposed, agreed):
     with Peer(tune=(0, proposed, 0)) as peer:
-        wire = Wire(peer.url, 0, 5, 'test')
+        wire = RabbitMQTransport(peer.url, 0, 5, 'test')
         wire.connect()
         assert wire.frame_max == agreed
         [tune_ok] = [each for each in peer.methods if each.startswith(b'\0\x0a\0\x1f')]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clihelper.errors import PidfileError
-from clihelper.pidfile import Pidfile, probe
+from clihelper.process.pidfile import Pidfile, probe
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(ROOT / 'tests' / 'programs' / 'daemon_hold.py')
@@ -321,7 +321,7 @@ def in_tmpfs(options, script):
     return done.stderr.splitlines()[-1].removeprefix('clihelper.errors.PidfileError: ')
 
 
-ACQUIRE = 'from clihelper.pidfile import Pidfile; p = Pidfile("/mnt/p"); p.acquire()'
+ACQUIRE = 'from clihelper.process.pidfile import Pidfile; p = Pidfile("/mnt/p"); p.acquire()'
 
 
 def test_a_read_only_file_system_is_told():

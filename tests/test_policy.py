@@ -9,7 +9,7 @@ import pytest
 from clihelper.supervisor.policy import (
     HEALTHY,
     Backoff,
-    Failures,
+    StartFailures,
     describe,
     exit_status,
     jittered,
@@ -40,7 +40,7 @@ def test_the_delay_has_jitter_and_does_not_overflow():
 
 
 def test_three_failures_in_a_row_are_too_many():
-    failures = Failures()
+    failures = StartFailures()
     assert [failures.failed(), failures.failed()] == [False, False]
     failures.ready()
     assert [failures.failed(), failures.failed(), failures.failed()] == [False, False, True]

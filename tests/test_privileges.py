@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from clihelper.errors import NotPermitted
-from clihelper.privileges import resolve
+from clihelper.process.privileges import resolve
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(ROOT / 'tests' / 'programs' / 'daemon_identity.py')
@@ -191,7 +191,7 @@ def test_where_root_could_be_had_back_the_daemon_does_not_go_on(become):
 def test_where_the_kernel_does_not_know_the_user_it_is_told():
     """In a user namespace root is the only one there is."""
     script = (
-        'from clihelper.privileges import resolve; identity = resolve("nobody", None);'
+        'from clihelper.process.privileges import resolve; identity = resolve("nobody", None);'
         'identity.check(); identity.assume()'
     )
     done = subprocess.run(

@@ -16,7 +16,7 @@ import pytest
 import clihelper
 from clihelper.amqp.client import Client
 from clihelper.amqp.connection import Connection
-from clihelper.amqp.patience import Patience
+from clihelper.amqp.waiting import BrokerWait
 from clihelper.testing import Program
 from clihelper.testing.harness import _Signals
 from tests.proxy import Proxy
@@ -31,7 +31,7 @@ def client_of(url, is_running=lambda: True):
 
     def connect():
         connection = Connection([url], 0, 'test')
-        connection.wait_for = Patience(signals, is_running).wait
+        connection.wait_for = BrokerWait(signals, is_running).wait
         return connection
 
     client = Client(connect(), contextlib.nullcontext, connect)

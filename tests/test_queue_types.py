@@ -14,10 +14,10 @@ import pytest
 from clihelper import config
 from clihelper.amqp.connection import Connection
 from clihelper.amqp.declarer import Declarer
+from clihelper.amqp.rabbitmq import RabbitMQTransport
 from clihelper.amqp.retries import Waiting, step
 from clihelper.amqp.settlement import LONGEST_DELAY
 from clihelper.amqp.topology import AT_LEAST_ONCE, NOT_KEPT, UNUSED, Topology
-from clihelper.amqp.wire import Wire
 from clihelper.testing import Program
 from tests.broker import Broker
 from tests.faults import send, take
@@ -74,7 +74,7 @@ def consuming(path):
 
 @contextlib.contextmanager
 def wire(broker, vhost='/'):
-    connection = Wire(broker.url(vhost), 0, 5, 'test')
+    connection = RabbitMQTransport(broker.url(vhost), 0, 5, 'test')
     connection.connect()
     try:
         yield connection
@@ -89,16 +89,16 @@ def section_of(text):
 def arguments_of(connection, name):
     """What the broker says of a queue."""
     options = {'durable': True, 'exclusive': False, 'auto_delete': False, 'arguments': {}}
-    return Declarer(connection.channel(), Wire.refusals).arguments_of('here', name, options)
+    declarer = Declarer(connection.channel(), RabbitMQTransport.refusals)
+    return declarer.arguments_of('here', name, options)
 
 
 def establish(broker, section, delay, vhost='/'):
     """Declare what the section says, and the queues in which messages wait so many ms."""
     topology = Topology(section)
     with wire(broker, vhost) as connection:
-        declarer = Declarer(
-            topology.establish(connection.channel(), Wire.refusals), Wire.refusals
-        )
+        refusals = RabbitMQTransport.refusals
+        declarer = Declarer(topology.establish(connection.channel(), refusals), refusals)
         for label in topology.queues:
             topology.declare_retries(declarer, label, delay)
 
@@ -202,8 +202,8 @@ def test_the_longest_name_leaves_room_for_those_that_are_made_of_it(broker, chan
     name = 'é' * 120
     topology = Topology(section_of(f'{{queues: {{{name}: }}}}'))
     with wire(broker) as connection:
-        open_channel = topology.establish(connection.channel(), Wire.refusals)
-        declarer = Declarer(open_channel, Wire.refusals)
+        open_channel = topology.establish(connection.channel(), RabbitMQTransport.refusals)
+        declarer = Declarer(open_channel, RabbitMQTransport.refusals)
         assert topology.declare_retries(declarer, name, step(LONGEST_DELAY))
         longest = topology.name_of_retries(name, step(LONGEST_DELAY))
         assert len(longest.encode()) == 255
@@ -266,7 +266,7 @@ def test_it_is_accepted_where_the_name_leaves_no_room_for_the_reason(broker, cha
     with wire(broker) as connection:
         for kind in ('quorum', 'stream', 'classic'):
             channel.queue_declare(name, arguments={'x-queue-type': kind}, **KEPT)
-            again = topology.establish(connection.channel(), Wire.refusals)
+            again = topology.establish(connection.channel(), RabbitMQTransport.refusals)
             assert again.is_open
             assert topology.is_stream(name) == (kind == 'stream')
             channel.queue_delete(name)
@@ -392,7 +392,7 @@ def test_a_stream_is_found_out_where_nothing_is_declared(broker, channel, queue_
         channel.queue_declare(name, arguments={'x-queue-type': 'quorum'}, **KEPT)
     topology = Topology(section_of(f'{{declare: false, queues: {{{queue_name}: }}}}'))
     with wire(broker) as connection:
-        topology.establish(connection.channel(), Wire.refusals)
+        topology.establish(connection.channel(), RabbitMQTransport.refusals)
     assert topology.is_stream(queue_name)
     assert [name for _, name, _ in topology.consumers] == [queue_name, f'{queue_name}.retry']
     assert topology.return_queue(queue_name) == f'{queue_name}.retry'
@@ -444,7 +444,7 @@ def test_it_is_told_the_time_for_all_that_is_prefetched(
     topology = Topology(section)
     with wire(broker) as connection:
         connection.server_properties['version'] = '4.3.0'
-        topology.establish(connection.channel(), Wire.refusals)
+        topology.establish(connection.channel(), RabbitMQTransport.refusals)
     said = {
         label: arguments.get('x-consumer-timeout')
         for label, _, arguments in topology.consumers

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from clihelper.errors import StoppedEarly
-from clihelper.pidfile import probe
-from clihelper.signals import Deadline, Interrupted, Signals, signal_later
+from clihelper.process.pidfile import probe
+from clihelper.process.signals import Deadline, Interrupted, Signals, signal_later
 from tests.life import LOGGING, Life
 
 CONFIG = """\
@@ -455,7 +455,7 @@ def test_uninstalling_gives_the_signals_back() -> None:
 def test_waiting_takes_descriptors_of_any_number() -> None:
     code = (
         'import os, resource\n'
-        'from clihelper.signals import wait_readable\n'
+        'from clihelper.process.signals import wait_readable\n'
         'hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n'
         'resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))\n'
         'reader, writer = os.pipe()\n'

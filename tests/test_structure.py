@@ -190,7 +190,8 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 def test_imports_are_found_wherever_they_are() -> None:
     known = ['clihelper', 'clihelper.errors', 'clihelper.logs', 'clihelper.logs.setup',
-             'clihelper.loops', 'clihelper.loops.ioloop', 'clihelper.schema', 'clihelper.states']
+             'clihelper.loops', 'clihelper.loops.ioloop', 'clihelper.config.schema',
+             'clihelper.states']
     visitor = Imports('clihelper.loops.interval', is_package=False, known=known)
     visitor.visit(without_docstrings(ast.parse(
         '"""Not clihelper.config."""\n'
@@ -200,12 +201,12 @@ def test_imports_are_found_wherever_they_are() -> None:
         '    from clihelper import logs\n'
         '    from clihelper.logs import setup, configure\n'
         'def f():\n'
-        '    import clihelper.schema as schema\n'
+        '    import clihelper.config.schema as schema\n'
         '    importlib.import_module("clihelper.states")\n'
     )))
     assert visitor.names == {
         'clihelper.loops.ioloop', 'clihelper.errors', 'clihelper.logs', 'clihelper.logs.setup',
-        'clihelper.schema', 'clihelper.states',
+        'clihelper.config.schema', 'clihelper.states',
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clihelper.systemd import Notifier
+from clihelper.process.systemd import Notifier
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_the_environment_is_left_as_it_is(
 
 
 def test_the_socket_module_is_loaded_only_where_there_is_a_manager() -> None:
-    code = 'import sys; from clihelper.systemd import Notifier; ' \
+    code = 'import sys; from clihelper.process.systemd import Notifier; ' \
            'Notifier.from_environment(); print("socket" in sys.modules)'
     for address, loaded in (('', 'False'), ('/nonexistent', 'True')):
         done = subprocess.run(

@@ -26,8 +26,8 @@ import pytest
 import clihelper
 from clihelper import testing
 from clihelper.errors import ConfigurationError, StopNow
+from clihelper.process.systemd import Notifier
 from clihelper.states import State
-from clihelper.systemd import Notifier
 from clihelper.testing import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent

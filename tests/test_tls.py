@@ -19,7 +19,7 @@ import kombu
 import pytest
 
 from clihelper.amqp import tls
-from clihelper.amqp.wire import HEARTBEAT_FRAME, Wire
+from clihelper.amqp.rabbitmq import HEARTBEAT_FRAME, RabbitMQTransport
 from clihelper.errors import ConfigurationError
 from clihelper.testing import Program
 from tests.broker import Broker, _free_ports
@@ -165,7 +165,7 @@ def test_what_the_broker_says_of_a_certificate_is_heard_each_time(secure):
     """It says so and closes while the client, which thinks that all is well, writes already."""
     options = {**secure.options, 'certificate': None, 'key': None}
     for _ in range(30):
-        connection = Wire(secure.url, 0, 5, 'test', options)
+        connection = RabbitMQTransport(secure.url, 0, 5, 'test', options)
         with pytest.raises(OSError, match='certificate required') as caught:
             connection.connect()
         connection.collect()
@@ -218,7 +218,7 @@ def test_a_handshake_that_stalls_is_ended_by_a_signal(configure, signum):
 
 def test_a_handshake_that_stalls_is_given_up(secure):
     with socket.create_server(('127.0.0.1', 0)) as server:
-        wire = Wire(f'amqps://127.0.0.1:{server.getsockname()[1]}//', 0, 0.3, 'test')
+        wire = RabbitMQTransport(f'amqps://127.0.0.1:{server.getsockname()[1]}//', 0, 0.3, 'test')
         with pytest.raises(TimeoutError):
             wire.connect()
 
@@ -291,7 +291,7 @@ def test_a_key_that_the_daemon_may_not_read_is_an_error_before_its_command_retur
     code = (
         'import runpy, sys\n'
         'import logging.config, clihelper.loops.consumer\n'
-        'import clihelper.amqp.wire, clihelper.amqp.tls\n'
+        'import clihelper.amqp.rabbitmq, clihelper.amqp.tls\n'
         'sys.argv[:] = sys.argv[1:]\n'
         'runpy.run_path(sys.argv[0], run_name="__main__")\n'
     )
@@ -304,7 +304,7 @@ def test_a_key_that_the_daemon_may_not_read_is_an_error_before_its_command_retur
 
 @contextlib.contextmanager
 def wire(secure, heartbeat=0):
-    connection = Wire(secure.url, heartbeat, 5, 'test', secure.options)
+    connection = RabbitMQTransport(secure.url, heartbeat, 5, 'test', secure.options)
     connection.connect()
     try:
         yield connection
@@ -369,7 +369,7 @@ def test_one_thread_may_send_while_another_one_receives(secure, queue_name):
 
 def test_a_dead_peer_is_dropped_at_once(secure):
     """Nobody waits for its good-bye."""
-    connection = Wire(secure.url, 0, 5, 'test', secure.options)
+    connection = RabbitMQTransport(secure.url, 0, 5, 'test', secure.options)
     connection.connect()
     secure.node.pause()
     try:
@@ -383,7 +383,8 @@ def test_a_dead_peer_is_dropped_at_once(secure):
 def test_what_is_not_connected_yet_can_be_dropped(secure):
     with socket.create_server(('127.0.0.1', 0)) as server:
         url = f'amqps://127.0.0.1:{server.getsockname()[1]}//'
-        connection = Wire(url, 0, 5, 'test', {**secure.options, 'ca': f'{secure.folder}/gone'})
+        options = {**secure.options, 'ca': f'{secure.folder}/gone'}
+        connection = RabbitMQTransport(url, 0, 5, 'test', options)
         with pytest.raises(ConfigurationError):
             connection.connect()
         connection.collect()
@@ -391,7 +392,7 @@ def test_what_is_not_connected_yet_can_be_dropped(secure):
 
 @pytest.mark.filterwarnings('ignore:.*fork')
 def test_a_child_leaves_the_connection_without_a_goodbye(secure, queue_name):
-    connection = Wire(secure.url, 1, 5, 'test', secure.options)
+    connection = RabbitMQTransport(secure.url, 1, 5, 'test', secure.options)
     connection.connect()
     try:
         channel = connection.channel()
@@ -417,7 +418,7 @@ def test_an_authority_without_key_usage_is_good_enough(secure, monkeypatch):
         return context
 
     monkeypatch.setattr(ssl, 'create_default_context', strict)
-    connection = Wire(secure.url, 0, 5, 'test', secure.options)
+    connection = RabbitMQTransport(secure.url, 0, 5, 'test', secure.options)
     connection.connect()
     connection.collect()
 

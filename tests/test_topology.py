@@ -14,11 +14,11 @@ import pytest
 
 from clihelper import config
 from clihelper.amqp.connection import Connection, Lost
+from clihelper.amqp.declare_errors import DeclarationRefused, explain
 from clihelper.amqp.declarer import Declarer
 from clihelper.amqp.entities import Entities
-from clihelper.amqp.refusal import Refused, explained
+from clihelper.amqp.rabbitmq import RabbitMQTransport
 from clihelper.amqp.topology import Topology
-from clihelper.amqp.wire import Wire
 from clihelper.errors import ConfigurationError
 from clihelper.testing import Program
 
@@ -342,7 +342,7 @@ def test_what_the_broker_does_not_take_is_an_error_of_the_user(
     ],
 )
 def test_a_text_that_is_not_understood_is_repeated(text, said):
-    assert explained(text) == said
+    assert explain(text) == said
 
 
 def test_declare_false_creates_and_binds_nothing_but_what_goes_with_the_connection(
@@ -370,7 +370,7 @@ def test_declare_false_creates_and_binds_nothing_but_what_goes_with_the_connecti
 
 @contextlib.contextmanager
 def wire(broker):
-    connection = Wire(broker.url(), 0, 5, 'test')
+    connection = RabbitMQTransport(broker.url(), 0, 5, 'test')
     connection.connect()
     try:
         yield connection
@@ -384,18 +384,19 @@ def test_a_queue_that_an_old_connection_still_has_is_waited_for(broker, channel,
     text = f'AMQP: {{queues: {{{queue_name}: {{exclusive: true}}}}, dead_letter: false}}'
     section = config.parse(text.encode(), '/', appname='x', shown='x').amqp
     with wire(broker) as connection:
-        with pytest.raises(Refused):
-            Topology(section).establish(connection.channel(), Wire.refusals)
+        with pytest.raises(DeclarationRefused):
+            Topology(section).establish(connection.channel(), RabbitMQTransport.refusals)
         with pytest.raises(Lost, match='it belongs to another connection'):
-            Topology(section).establish(connection.channel(), Wire.refusals, again=True)
+            Topology(section).establish(
+                connection.channel(), RabbitMQTransport.refusals, again=True)
 
 
 def test_a_queue_whose_node_is_down_is_waited_for():
     error = amqp.NotFound(
         "NOT_FOUND - home node 'a@b' of durable queue 'q' in vhost '/' is down or inaccessible"
     )
-    assert Refused('AMQP.queues.q', error).transient
-    assert not Refused('AMQP.queues.q', amqp.NotFound('NOT_FOUND - no queue')).transient
+    assert DeclarationRefused('AMQP.queues.q', error).transient
+    assert not DeclarationRefused('AMQP.queues.q', amqp.NotFound('NOT_FOUND - no queue')).transient
 
 
 # What a program declares with kombu's classes.
@@ -521,7 +522,7 @@ def test_who_declares_in_the_section_alone_does_not_load_kombu(broker, queue_nam
         'import sys\n'
         'from clihelper import config\n'
         'from clihelper.amqp.topology import Topology\n'
-        'from clihelper.amqp.wire import Wire\n'
+        'from clihelper.amqp.rabbitmq import Wire\n'
         f"wire = Wire('{broker.url()}', 0, 5, 'test')\n"
         'wire.connect()\n'
         f"text = b'AMQP: {{queues: {{{queue_name}: {{exchange: amq.topic}}}}}}'\n"

@@ -8,10 +8,10 @@ import clihelper
 class Clerk(clihelper.ConsumerController):
     def _setup(self):
         path = os.path.join(os.environ['BENCHMARK_LEDGERS'], str(os.getpid()))
-        self.ledger = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.scoreboard = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def on_message(self, body, message):
-        os.write(self.ledger, body)
+        os.write(self.scoreboard, body)
 
 
 clihelper.setup('clerk', 'Writes ledgers.', '1.0')

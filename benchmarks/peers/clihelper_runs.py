@@ -18,7 +18,7 @@ FAILING = int(os.environ.get('BENCHMARK_FAILING', 0))
 class Clerk(clihelper.ConsumerController):
     def _setup(self):
         path = os.path.join(os.environ['BENCHMARK_LEDGERS'], str(os.getpid()))
-        self.ledger = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.scoreboard = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def on_message(self, body, message):
         (number,) = struct.unpack('>Q', body)
@@ -32,7 +32,7 @@ class Clerk(clihelper.ConsumerController):
         self.note(number, True)
 
     def note(self, number, ended):
-        os.write(self.ledger, struct.pack('<Q?7xd', number, ended, time.monotonic()))
+        os.write(self.scoreboard, struct.pack('<Q?7xd', number, ended, time.monotonic()))
 
 
 clihelper.setup('clerk', 'Writes ledgers.', '1.0')

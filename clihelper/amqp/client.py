@@ -17,13 +17,13 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
+from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.message import Message, settle_at_once
-from clihelper.amqp.patience import NoAnswer, Patience
 from clihelper.amqp.publisher import Publisher, PublishError
-from clihelper.amqp.refusal import Refused
 from clihelper.amqp.settlement import StoppableError
+from clihelper.amqp.waiting import BrokerTimeout, BrokerWait
+from clihelper.config.schema import LONGEST_NAME, is_short_string
 from clihelper.errors import Error
-from clihelper.schema import LONGEST_NAME, is_short_string
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class Client:
     """
 
     @classmethod
-    def of(cls, host: Any, *, looked_after: bool) -> Client:
+    def of(cls, host: Any, *, polled: bool) -> Client:
         """The client of a controller, for one round.
 
         :param host: its life cycle; see :class:`clihelper.loops.Host`.
         :param looked_after: whether somebody calls :meth:`look` while it is idle.
         """
-        connection = publishing_connection(host, looked_after=looked_after)
+        connection = publishing_connection(host, polled=polled)
         return cls(connection, host.signals.held, partial(publishing_connection, host))
 
     def __init__(
@@ -72,7 +72,7 @@ class Client:
         """The descriptor that is readable when there is a reason to :meth:`look`; None: none."""
         return self._connection.fileno() if self._connection.is_open else None
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Take in what the broker says unasked: that it is blocked, or goes.
 
         While another thread uses the connection, that one does.
@@ -184,7 +184,7 @@ class Client:
             raise ConnectionError(str(error)) from error
         except Lost as lost:
             self._connection.drop_unless_refused(lost)
-            if lost.__cause__ is not None and Refused('', lost.__cause__).missing:
+            if lost.__cause__ is not None and DeclarationRefused('', lost.__cause__).missing:
                 raise LookupError(f'there is no queue {queue!r}') from lost
             raise ConnectionError(f'queue {queue!r}: {lost}') from lost
 
@@ -206,7 +206,7 @@ class Client:
 
         :raises PublishError: no broker answers.
         """
-        self.look()
+        self.poll()
         if not self._connection.is_open:
             self._idle.clear()
             open_any(self._connection)
@@ -220,20 +220,20 @@ def open_any(connection: Connection) -> None:
     try:
         connection.open_any()
     except (Unreachable, Error) as error:
-        stopped = isinstance(error.__cause__, NoAnswer) and error.__cause__.stopped
+        stopped = isinstance(error.__cause__, BrokerTimeout) and error.__cause__.stopped
         # A caller that publishes again what is in ``failed`` must not leave out the first message.
         raise PublishError(str(error), stopped=stopped, failed=[(0, str(error))]) from error
 
 
-def publishing_connection(host: Any, *, looked_after: bool = False) -> Connection:
+def publishing_connection(host: Any, *, polled: bool = False) -> Connection:
     """A connection of a controller's for publishing, which is not open yet.
 
     :param host: its life cycle; see :class:`clihelper.loops.Host`.
     :param looked_after: whether somebody reads it while it is idle; else it has no heartbeats.
     """
-    connection = Connection.of(host.config.amqp, host.appname, heartbeat=looked_after)
+    connection = Connection.of(host.config.amqp, host.appname, heartbeat=polled)
     connection.on_blocked = partial(_tell_blocked, host)
-    connection.wait_for = Patience(host.signals, lambda: host.is_running).wait
+    connection.wait_for = BrokerWait(host.signals, lambda: host.is_running).wait
     return connection
 
 
@@ -340,7 +340,7 @@ class Caller:
                 if not self._connection.drain():
                     self._connection.wait(deadline)
         except Lost as lost:
-            if not isinstance(lost.__cause__, NoAnswer):
+            if not isinstance(lost.__cause__, BrokerTimeout):
                 self._connection.drop_unless_refused(lost)
             where = f'exchange {exchange!r}, routing key {routing_key!r}'
             raise NoReply(f'{where}: {lost}', lost.stopped) from lost

@@ -15,8 +15,8 @@ import time
 
 from clihelper.amqp import forks
 from clihelper.amqp.escaping import escaped
+from clihelper.config.schema import TLS
 from clihelper.errors import Error, UnavailableError
-from clihelper.schema import TLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.acknowledgement import Acknowledger
-    from clihelper.amqp.link import Link, OnReturn, WaitFor
+    from clihelper.amqp.transport import OnReturn, Transport, WaitFor
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -79,7 +79,7 @@ class Guard:
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if isinstance(error, self._errors):
-            raise Lost(said(error)) from error
+            raise Lost(error_text(error)) from error
 
 
 class Backoff:
@@ -132,9 +132,9 @@ class Connection:
     :param name: of the program, for the broker's operator.
     :param tls: the section ``AMQP.tls``; by default its defaults.
     :param options: ``AMQP.transport_options``.
-    :param max_body: ``AMQP.max_body``; see :class:`clihelper.amqp.wire.Wire`.
+    :param max_body: ``AMQP.max_body``; see :class:`clihelper.amqp.rabbitmq.RabbitMQTransport`.
     :ivar wait_for: how the main thread waits for the broker; see
-        :attr:`clihelper.amqp.wire.Wire.wait_for`. None: without ado.
+        :attr:`clihelper.amqp.rabbitmq.RabbitMQTransport.wait_for`. None: without ado.
     :ivar on_blocked: called with why the broker takes no messages, in its words, and with an
         empty text when it takes them again.
     """
@@ -178,7 +178,7 @@ class Connection:
         self._next = self._failed = 0
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
-        self._link: Link | None = None
+        self._link: Transport | None = None
         # Of a broker that has not been met nothing is known: it may be starting, as we are.
         self._healthy = time.monotonic()
         self._backoff = Backoff()
@@ -436,7 +436,7 @@ class Connection:
             self.on_blocked(reason)
 
     @property
-    def _open_link(self) -> Link:
+    def _open_link(self) -> Transport:
         if self._link is None:
             self.check_owner()
             raise Lost('not connected')
@@ -484,14 +484,14 @@ class Connection:
             self.drop()
 
 
-def _transport(url: str) -> Callable[..., Link]:
+def _transport(url: str) -> Callable[..., Transport]:
     if url.partition('://')[0] in ('amqp', 'amqps', 'pyamqp'):
-        from clihelper.amqp.wire import Wire
+        from clihelper.amqp.rabbitmq import RabbitMQTransport
 
-        return Wire
-    from clihelper.amqp.others import Other
+        return RabbitMQTransport
+    from clihelper.amqp.kombu_transport import KombuTransport
 
-    return Other
+    return KombuTransport
 
 
 def masked(url: str) -> str:
@@ -518,10 +518,10 @@ def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> 
         return UnavailableError(f'AMQP.url: {where} refuses the credentials')
     if code == 530:
         return UnavailableError(f'AMQP.url: {where}: no such vhost, or no permission for it')
-    return Unreachable(f'{where}: {said(error)}')
+    return Unreachable(f'{where}: {error_text(error)}')
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What *error* says, for a line of the log: the broker's own words where it has some."""
     if getattr(error, 'method_sig', None) == BASIC_CANCEL:
         return CANCELLED

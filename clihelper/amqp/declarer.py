@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clihelper.amqp.connection import Lost
-from clihelper.amqp.refusal import RESOURCE_LOCKED, Refused, is_for_good
+from clihelper.amqp.declare_errors import RESOURCE_LOCKED, DeclarationRefused, is_for_good
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Declarer:
         parts = str(properties.get('version', '')).split('.')[:2]
         return tuple(map(int, parts)) if all(map(str.isdecimal, parts)) else ()
 
-    def exchange(self, place: str, name: str, options: Options, declare: bool) -> None:
+    def exchange(self, position: str, name: str, options: Options, declare: bool) -> None:
         """Declare an exchange, or verify that it is there.
 
         :param place: where it is from, for errors.
@@ -76,7 +76,7 @@ class Declarer:
         :raises Refused: it is not there, or not as declared.
         """
         self._ask(
-            place,
+            position,
             'exchange_declare',
             exchange=name,
             type=options['type'],
@@ -86,7 +86,7 @@ class Declarer:
             arguments=options['arguments'] or None,
         )
 
-    def queue(self, place: str, name: str, options: Options, declare: bool = True) -> Any:
+    def queue(self, position: str, name: str, options: Options, declare: bool = True) -> Any:
         """Declare a queue, or verify that it is there.
 
         :param options: as in ``AMQP.queues``.
@@ -94,7 +94,7 @@ class Declarer:
         :raises Refused: it is not there, or not as declared.
         """
         return self._ask(
-            place,
+            position,
             'queue_declare',
             queue=name,
             passive=not declare,
@@ -105,7 +105,7 @@ class Declarer:
         )
 
     def adopt(
-        self, place: str, name: str, options: Options, differing: Collection[str]
+        self, position: str, name: str, options: Options, differing: Collection[str]
     ) -> tuple[Any, Options]:
         """Declare a queue; one that exists may differ in some arguments.
 
@@ -115,34 +115,34 @@ class Declarer:
         """
         for _ in range(MOST_DIFFERENCES):
             try:
-                return self.queue(place, name, options), options
-            except Refused as refused:
+                return self.queue(position, name, options), options
+            except DeclarationRefused as refused:
                 difference = refused.difference
                 if difference is None or difference.argument not in differing:
                     raise
                 if not difference.known and difference.argument == TYPE:
-                    return self._of_some_type(place, name, options, refused)
+                    return self._of_some_type(position, name, options, refused)
                 options = _adapted(options, refused)
-        return self.queue(place, name, options), options
+        return self.queue(position, name, options), options
 
     def _of_some_type(
-        self, place: str, name: str, options: Options, refused: Refused
+        self, position: str, name: str, options: Options, refused: DeclarationRefused
     ) -> tuple[Any, Options]:
         """Declare a queue that is of another type; of which one, the reply has no room to say."""
         for kind in TYPES:
             typed = _with_argument(options, TYPE, kind)
             try:
-                return self.queue(place, name, typed), typed
-            except Refused as again:
+                return self.queue(position, name, typed), typed
+            except DeclarationRefused as again:
                 refused = again
                 if again.difference is None or again.difference.argument != TYPE:
                     raise
         raise refused
 
-    def bind(self, place: str, queue: str, binding: Options) -> None:
-        """Bind a queue; raises :class:`Refused`."""
+    def bind(self, position: str, queue: str, binding: Options) -> None:
+        """Bind a queue; raises :class:`DeclarationRefused`."""
         self._ask(
-            place,
+            position,
             'queue_bind',
             queue=queue,
             exchange=binding['exchange'],
@@ -150,45 +150,45 @@ class Declarer:
             arguments=binding['arguments'] or None,
         )
 
-    def has_queue(self, place: str, name: str) -> bool:
-        """Whether there is a queue of that name; raises :class:`Refused`."""
-        return self._has(place, 'queue_declare', queue=name, passive=True)
+    def has_queue(self, position: str, name: str) -> bool:
+        """Whether there is a queue of that name; raises :class:`DeclarationRefused`."""
+        return self._has(position, 'queue_declare', queue=name, passive=True)
 
-    def has_exchange(self, place: str, name: str) -> bool:
-        """Whether there is an exchange of that name; raises :class:`Refused`."""
+    def has_exchange(self, position: str, name: str) -> bool:
+        """Whether there is an exchange of that name; raises :class:`DeclarationRefused`."""
         return self._has(
-            place, 'exchange_declare', exchange=name, type='direct', passive=True
+            position, 'exchange_declare', exchange=name, type='direct', passive=True
         )  # fmt: skip
 
-    def _has(self, place: str, method: str, **arguments: Any) -> bool:
+    def _has(self, position: str, method: str, **arguments: Any) -> bool:
         try:
-            self._ask(place, method, **arguments)
-        except Refused as refused:
+            self._ask(position, method, **arguments)
+        except DeclarationRefused as refused:
             if not refused.missing:
                 raise
             return False
         return True
 
-    def type_of(self, place: str, name: str, options: Options) -> str | None:
+    def type_of(self, position: str, name: str, options: Options) -> str | None:
         """The type of a queue that exists; None: it cannot be found out.
 
         :param options: the queue's, as far as they are known.
         """
-        found = self._learn(place, name, options, TYPE)
+        found = self._learn(position, name, options, TYPE)
         return None if found is None else type_of(found)
 
-    def arguments_of(self, place: str, name: str, options: Options) -> Options | None:
+    def arguments_of(self, position: str, name: str, options: Options) -> Options | None:
         """The arguments of a queue that exists; None: they cannot be found out.
 
         :param options: the queue's, as far as they are known.
         """
-        found = self._learn(place, name, options, TYPE)
+        found = self._learn(position, name, options, TYPE)
         if found is not None and type_of(found) == 'quorum':
             # Some of a quorum queue's arguments are compared after the type.
-            found = self._learn(place, name, found, LEADER)
+            found = self._learn(position, name, found, LEADER)
         return None if found is None else found['arguments']
 
-    def _learn(self, place: str, name: str, options: Options, until: str) -> Options | None:
+    def _learn(self, position: str, name: str, options: Options, until: str) -> Options | None:
         """The options of a queue that exists, up to the argument *until*.
 
         RabbitMQ has no method for that. But it says in what a declaration differs from a queue,
@@ -199,17 +199,17 @@ class Declarer:
         try:
             for _ in range(MOST_DIFFERENCES):
                 try:
-                    self.queue(place, name, options)
+                    self.queue(position, name, options)
                     return None  # a broker that does not compare
-                except Refused as refused:
+                except DeclarationRefused as refused:
                     options = _adapted(options, refused)
                     if refused.difference is not None and refused.difference.argument == until:
                         return options
-        except Refused:
+        except DeclarationRefused:
             pass
         return None
 
-    def _ask(self, place: str, method: str, **arguments: Any) -> Any:
+    def _ask(self, position: str, method: str, **arguments: Any) -> Any:
         call: Callable[..., Any] = getattr(self.channel, method)
         try:
             return call(**arguments)
@@ -219,7 +219,7 @@ class Declarer:
             if not _is_of_declaring(error):
                 raise  # another channel was closed while the answer was awaited
             self._is_closed = True
-            refused = Refused(place, error)
+            refused = DeclarationRefused(position, error)
             if refused.transient or (self._again and refused.code == RESOURCE_LOCKED):
                 raise Lost(str(refused)) from error
             raise refused from error
@@ -245,7 +245,7 @@ def _with_argument(options: Options, name: str, value: Any) -> Options:
     return {**options, 'arguments': arguments}
 
 
-def _adapted(options: Options, refused: Refused) -> Options:
+def _adapted(options: Options, refused: DeclarationRefused) -> Options:
     """The options with what a refusal says of the queue that exists.
 
     :raises Refused: it does not say it.

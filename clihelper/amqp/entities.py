@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from itertools import chain
 
-from clihelper.errors import ConfigurationError
-from clihelper.schema import (
+from clihelper.config.schema import (
     LONGEST_NAME,
     NAMING_ARGUMENTS,
     is_retried,
     is_short_string,
     name_fault,
 )
+from clihelper.errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Entities:
     ) -> None:
         self.exchanges: dict[str, Options] = dict(section['exchanges'])
         self.queues: dict[str, Options] = dict(section['queues'])
-        self.places = {label: f'AMQP.queues.{label}' for label in self.queues}
-        self._exchange_places = {name: f'AMQP.exchanges.{name}' for name in self.exchanges}
+        self.positions = {label: f'AMQP.queues.{label}' for label in self.queues}
+        self._exchange_positions = {name: f'AMQP.exchanges.{name}' for name in self.exchanges}
         self._owner = owner
         self._section = section
         for exchange in exchanges:
@@ -57,46 +57,47 @@ class Entities:
         for queue in queues:
             self._add_queue(queue)
 
-    def place_of(self, exchange: str) -> str:
+    def position_of(self, exchange: str) -> str:
         """Where an exchange is from, for errors."""
-        return self._exchange_places[exchange]
+        return self._exchange_positions[exchange]
 
     def _add_exchange(self, exchange: Any) -> None:
-        place = f'{self._owner}.exchanges: {exchange.name}'
+        position = f'{self._owner}.exchanges: {exchange.name}'
         if exchange.name in self.exchanges:
-            raise ConfigurationError(f'{place}: is there twice: {self.place_of(exchange.name)}')
+            other = self.position_of(exchange.name)
+            raise ConfigurationError(f'{position}: is there twice: {other}')
         self.exchanges[exchange.name] = options = _exchange_options(exchange)
-        self._exchange_places[exchange.name] = place
-        _check_names(place, [exchange.name], options)
+        self._exchange_positions[exchange.name] = position
+        _check_names(position, [exchange.name], options)
 
     def _add_queue(self, queue: Any) -> None:
         label = queue.name or queue.alias
-        place = f'{self._owner}.queues: {label}'
+        position = f'{self._owner}.queues: {label}'
         if not label:
             raise ConfigurationError(
                 f'{self._owner}.queues: a queue that the broker names needs an alias'
             )
         if queue.no_ack:
-            raise ConfigurationError(f'{place}: no_ack: each message is settled by its outcome')
+            raise ConfigurationError(f'{position}: no_ack: each message is settled by its outcome')
         names = {options['name']: each for each, options in self.queues.items()}
         if label in self.queues or (queue.name and queue.name in names):
-            there = self.places[label if label in self.queues else names[queue.name]]
-            raise ConfigurationError(f'{place}: is there twice: {there}')
+            there = self.positions[label if label in self.queues else names[queue.name]]
+            raise ConfigurationError(f'{position}: is there twice: {there}')
         for exchange in _exchanges_of(queue):
-            self._add_exchange_of(exchange, place)
+            self._add_exchange_of(exchange, position)
         self.queues[label] = options = _queue_options(queue)
-        self.places[label] = place
-        self._check_queue_names(place, label, options)
+        self.positions[label] = position
+        self._check_queue_names(position, label, options)
 
-    def _check_queue_names(self, place: str, label: str, options: Options) -> None:
+    def _check_queue_names(self, position: str, label: str, options: Options) -> None:
         bound = [(each['exchange'], each['routing_key']) for each in options['bindings']]
-        _check_names(place, [label, *chain.from_iterable(bound)], options)
+        _check_names(position, [label, *chain.from_iterable(bound)], options)
         retries = is_retried(self._section, options)
         fault = name_fault(options['name'], label, self._section['dead_letter'], retries)
         if fault:
-            raise ConfigurationError(f'{place}: {fault}')
+            raise ConfigurationError(f'{position}: {fault}')
 
-    def _add_exchange_of(self, exchange: Any, place: str) -> None:
+    def _add_exchange_of(self, exchange: Any, position: str) -> None:
         """An exchange that a queue is bound to is declared with it, but for the broker's own."""
         name = exchange.name
         if not name or name.startswith('amq.') or exchange.no_declare or exchange.passive:
@@ -104,17 +105,17 @@ class Entities:
         options = _exchange_options(exchange)
         if name not in self.exchanges:
             self.exchanges[name] = options
-            self._exchange_places[name] = f'{place}: exchange {name}'
+            self._exchange_positions[name] = f'{position}: exchange {name}'
             return
         for key, value in self.exchanges[name].items():
             if value != options[key]:
                 raise ConfigurationError(
-                    f'{place}: exchange {name}: {key} is {options[key]} here, but {value} in'
-                    f' {self.place_of(name)} (no_declare=True refers to that one)'
+                    f'{position}: exchange {name}: {key} is {options[key]} here, but {value} in'
+                    f' {self.position_of(name)} (no_declare=True refers to that one)'
                 )
 
 
-def _check_names(place: str, names: Iterable[str], options: Options) -> None:
+def _check_names(position: str, names: Iterable[str], options: Options) -> None:
     """See that names and routing keys are short strings of AMQP.
 
     :raises ConfigurationError: one is none.
@@ -123,7 +124,7 @@ def _check_names(place: str, names: Iterable[str], options: Options) -> None:
     for name in (*names, *(each for each in arguments if isinstance(each, str))):
         if not is_short_string(name):
             raise ConfigurationError(
-                f'{place}: expected names and routing keys of at most {LONGEST_NAME} bytes of'
+                f'{position}: expected names and routing keys of at most {LONGEST_NAME} bytes of'
                 f' UTF-8, got {name[:40]!r}...'
             )
 

@@ -16,8 +16,14 @@ import time
 from collections import deque
 
 from clihelper.amqp.connection import Lost, Unreachable
-from clihelper.amqp.patience import NoAnswer
-from clihelper.amqp.publisher import UNROUTABLE, Letter, Publisher, PublishError, is_refusal
+from clihelper.amqp.publisher import (
+    UNROUTABLE,
+    PendingPublish,
+    Publisher,
+    PublishError,
+    is_refusal,
+)
+from clihelper.amqp.waiting import BrokerTimeout
 from clihelper.errors import Error
 
 TYPE_CHECKING = False
@@ -44,7 +50,7 @@ class Forwarder(Publisher):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self._callbacks: dict[Letter, OnSettled] = {}
+        self._callbacks: dict[PendingPublish, OnSettled] = {}
         self._outcomes: deque[tuple[OnSettled, PublishError | None]] = deque()
         self._alone = False
         self._blocked = ''
@@ -126,7 +132,7 @@ class Forwarder(Publisher):
         """The descriptor that is readable when there is a reason to :meth:`look`; None: none."""
         return self._connection.fileno() if self._connection.is_open else None
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Take in what the broker has said, without waiting."""
         self._drain()
         self._tell()
@@ -146,10 +152,10 @@ class Forwarder(Publisher):
                 if not self._connection.drain():
                     self._connection.wait(deadline)
         except Lost as lost:
-            if not isinstance(lost.__cause__, NoAnswer):
+            if not isinstance(lost.__cause__, BrokerTimeout):
                 self._end(lost)
 
-    def _settled(self, letter: Letter) -> None:
+    def _settled(self, letter: PendingPublish) -> None:
         on_settled = self._callbacks.pop(letter, None)
         if on_settled is None:
             return
@@ -159,7 +165,7 @@ class Forwarder(Publisher):
             error = PublishError(f'{letter}: {letter.failure}', unroutable=unroutable)
         self._outcomes.append((on_settled, error))
 
-    def _lost(self, lost: Lost, *letters: Letter, unknown: bool) -> PublishError:
+    def _lost(self, lost: Lost, *letters: PendingPublish, unknown: bool) -> PublishError:
         self._end(lost)
         return PublishError(str(lost))
 

@@ -1,8 +1,9 @@
 """Frames of AMQP 0-9-1, and the messages that come in them.
 
 A message comes in several frames: its method, its header, and its body in any number of frames. A
-delivery whose frames are all there is taken apart in one step: by :class:`Mould`, where it is like
-the one before. Any other message is put together by :class:`Contents`, frame by frame.
+delivery whose frames are all there is taken apart in one step: by a :class:`DeliveryTemplate`,
+where it is like the one before. Any other message is put together by :class:`Contents`, frame by
+frame.
 
 Nothing of a message is decoded before somebody asks for it: what a publisher has written is no
 fault of the connection. What contradicts the layout of frames is.
@@ -182,8 +183,8 @@ class Delivery:
         if packed[1] & MORE_FLAGS:
             raise InvalidProperties('content_encoding: not where it should be')
         try:
-            place = TYPE + 1 + packed[TYPE] if flags & HAS_TYPE else TYPE
-            return _text(packed[place : place + 1 + packed[place]])
+            offset = TYPE + 1 + packed[TYPE] if flags & HAS_TYPE else TYPE
+            return _text(packed[offset : offset + 1 + packed[offset]])
         except IndexError:
             raise InvalidProperties('content_encoding: cut short') from None
 
@@ -254,7 +255,7 @@ def _text(data: bytes) -> str:
         raise InvalidProperties('content type or encoding: not UTF-8') from None
 
 
-class Mould:
+class DeliveryTemplate:
     """Takes apart, in one step each, deliveries of the shape of another.
 
     They are of the same consumer, exchange and routing key, and have properties of the same
@@ -315,12 +316,12 @@ class Deliveries:
     def __init__(self) -> None:
         self.consumers: dict[tuple[int, bytes], Consumer] = {}
         self._shape: tuple[int, int, bytes] | None = None  # of the delivery before
-        self._mould: Mould | None = None
+        self._template: DeliveryTemplate | None = None
 
     def direct(self, consumers: Mapping[tuple[int, bytes], Consumer]) -> None:
         """Hand over to these, too, or instead, from now on."""
         self.consumers.update(consumers)
-        self._shape = self._mould = None
+        self._shape = self._template = None
 
     def of(self, channel: int) -> dict[tuple[int, bytes], Consumer]:
         """The consumers of one channel."""
@@ -330,7 +331,7 @@ class Deliveries:
         """The channel is closed."""
         for key in self.of(channel):
             del self.consumers[key]
-        self._shape = self._mould = None
+        self._shape = self._template = None
 
     def take(self, data: bytes, position: int) -> int:
         """Hand over the complete deliveries that follow each other.
@@ -341,8 +342,8 @@ class Deliveries:
         after = -1
         while position != after:
             after = position
-            if self._mould is not None:
-                after = self._mould.take(data, position)
+            if self._template is not None:
+                after = self._template.take(data, position)
             position = self._take_one(data, after)
         return position
 
@@ -379,9 +380,10 @@ class Deliveries:
         shape = header - position, body - header, origin
         # Two in a row that are alike are a rule.
         if shape != self._shape:
-            self._shape, self._mould = shape, None
+            self._shape, self._template = shape, None
         else:
-            self._mould = Mould(data, (position, tag, header, body), channel, on_delivery)
+            self._template = DeliveryTemplate(
+                data, (position, tag, header, body), channel, on_delivery)
         packed = data[header + 19 : body - 1]
         on_delivery(
             Delivery(channel, _tag(data, tag)[0], origin, packed, data[body + 7 : after - 1])
@@ -452,9 +454,9 @@ class Content:
         if method.startswith(RETURN):
             origin = b'\0' + method[7 + method[6] :]
         else:
-            place, end = (5 + method[4], None) if method.startswith(DELIVER) else (4, -4)
-            tag = _tag(method, place)[0]
-            origin = method[place + 8 : end]
+            offset, end = (5 + method[4], None) if method.startswith(DELIVER) else (4, -4)
+            tag = _tag(method, offset)[0]
+            origin = method[offset + 8 : end]
         if not is_origin(origin):
             raise UnexpectedFrame('a message that does not say where it comes from')
         if self._is_kept:

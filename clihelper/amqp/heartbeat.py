@@ -24,7 +24,7 @@ MUCH = 32 * 1024
 """bytes that nobody has read, from which on the peer may be kept from sending more"""
 
 
-class Heart:
+class HeartbeatThread:
     """A thread that sends signs of life, and notices when the peer gives none.
 
     When anything last arrived the kernel knows, no matter whether somebody reads it; so a

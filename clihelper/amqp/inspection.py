@@ -7,8 +7,8 @@ in what it differs; what does not exist is not.
 from __future__ import annotations
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
+from clihelper.amqp.declare_errors import FOR_GOOD, DeclarationRefused
 from clihelper.amqp.declarer import TYPE, Declarer, type_of
-from clihelper.amqp.refusal import FOR_GOOD, Refused
 from clihelper.amqp.retries import steps
 from clihelper.amqp.risks import DLX, DLX_KEY, risks_of
 from clihelper.amqp.topology import (
@@ -125,8 +125,8 @@ class Inspection:
             for label, options in self._entities.queues.items():
                 keys = self._keys_of('queues', label)
                 self._try(keys, self._queue, keys, label, options)
-            for place, name, options in topology.further_queues():
-                self._try(_keys(place), self._further_queue, place, name, options)
+            for position, name, options in topology.further_queues():
+                self._try(_keys(position), self._further_queue, position, name, options)
             for label in () if topology.declares else topology.queues:
                 self._try(('AMQP', 'retry'), self._retry_queues, label)
 
@@ -134,7 +134,7 @@ class Inspection:
         """Look at one thing; that the broker refuses it is a fault."""
         try:
             look(*what)
-        except Refused as refused:
+        except DeclarationRefused as refused:
             self._report.fault(keys, str(refused))
             if refused.code in FOR_GOOD:
                 raise Lost('the broker has closed the connection') from refused
@@ -144,64 +144,64 @@ class Inspection:
         return ('AMQP', kind, label) if label in self._section[kind] else ()
 
     def _exchange(self, keys: Keys, name: str, options: Options) -> None:
-        place = self._entities.place_of(name)
+        position = self._entities.position_of(name)
         declares = self._topology.declares
-        if declares and not self._declarer.has_exchange(place, name):
-            self._is_missing(keys, place)
+        if declares and not self._declarer.has_exchange(position, name):
+            self._is_missing(keys, position)
         else:
-            self._declarer.exchange(place, name, options, declares)
+            self._declarer.exchange(position, name, options, declares)
 
-    def _is_missing(self, keys: Keys, place: str) -> None:
-        self._report.note(keys, f'{place}: does not exist yet, and will be declared')
+    def _is_missing(self, keys: Keys, position: str) -> None:
+        self._report.note(keys, f'{position}: does not exist yet, and will be declared')
 
     def _queue(self, keys: Keys, label: str, options: Options) -> None:
-        place = self._entities.places[label]
+        position = self._entities.positions[label]
         own = self._topology.is_own(label)
         if not own:
-            options = self._as_it_is(keys, place, label, options)
+            options = self._as_it_is(keys, position, label, options)
         for binding in bindings_of(options):
-            self._check_binding(place, binding['exchange'])
-        self._look_for_dead_letter_exchange(keys, place, options)
+            self._check_binding(position, binding['exchange'])
+        self._look_for_dead_letter_exchange(keys, position, options)
         for risk in risks_of(options, own):
-            self._report.warn((*keys, *risk.keys), f'{place}: {risk.text}')
+            self._report.warn((*keys, *risk.keys), f'{position}: {risk.text}')
         if self._topology.dead_letters_of(label) is None and DLX not in options['arguments']:
             self._report.warn(
                 ('AMQP', 'dead_letter'),
-                f'{place}: AMQP.dead_letter is false and the queue has no {DLX}: what cannot be'
+                f'{position}: AMQP.dead_letter is false and the queue has no {DLX}: what cannot be'
                 ' handled is dropped',
             )
         if not own:
-            self._look_at_timeout(place, type_of(options))
+            self._look_at_timeout(position, type_of(options))
 
-    def _as_it_is(self, keys: Keys, place: str, label: str, options: Options) -> Options:
+    def _as_it_is(self, keys: Keys, position: str, label: str, options: Options) -> Options:
         """The options of a queue as the broker has it, or will have it.
 
         :raises Refused: it is missing, or not as declared.
         """
         declarer, name = self._declarer, options['name']
         if not self._topology.declares_queue(label):
-            declarer.queue(place, name, options, False)
-            arguments = declarer.arguments_of(place, name, options)
+            declarer.queue(position, name, options, False)
+            arguments = declarer.arguments_of(position, name, options)
             found = options if arguments is None else {**options, 'arguments': arguments}
-        elif not declarer.has_queue(place, name):
-            self._is_missing(keys, place)
+        elif not declarer.has_queue(position, name):
+            self._is_missing(keys, position)
             return options
         elif type_of(options) is None:
-            _, found = declarer.adopt(place, name, options, (TYPE,))
+            _, found = declarer.adopt(position, name, options, (TYPE,))
         else:
-            declarer.queue(place, name, options)
+            declarer.queue(position, name, options)
             found = options
         self._topology.find_type(declarer, label, found)
         return found
 
-    def _check_binding(self, place: str, exchange: str) -> None:
-        """See that there is an exchange to bind to; raises :class:`Refused`."""
+    def _check_binding(self, position: str, exchange: str) -> None:
+        """See that there is an exchange to bind to; raises :class:`DeclarationRefused`."""
         if exchange not in self._entities.exchanges:
             # As it is the broker's own, it is to be of some type, and durable.
             options = {'type': 'direct', 'durable': True, 'auto_delete': False, 'arguments': {}}
-            self._declarer.exchange(place, exchange, options, False)
+            self._declarer.exchange(position, exchange, options, False)
 
-    def _look_for_dead_letter_exchange(self, keys: Keys, place: str, options: Options) -> None:
+    def _look_for_dead_letter_exchange(self, keys: Keys, position: str, options: Options) -> None:
         """Warn where what a queue dead-letters would go nowhere; the broker would not mind."""
         arguments = options['arguments']
         exchange, key = arguments.get(DLX), arguments.get(DLX_KEY)
@@ -210,14 +210,15 @@ class Inspection:
         keys = (*keys, 'arguments', DLX)
         if exchange:
             declared = self._topology.declares and exchange in self._entities.exchanges
-            if not declared and not self._declarer.has_exchange(place, exchange):
+            if not declared and not self._declarer.has_exchange(position, exchange):
                 self._report.warn(
-                    keys, f'{place}: there is no exchange {exchange!r}: what the queue'
+                    keys, f'{position}: there is no exchange {exchange!r}: what the queue'
                     ' dead-letters is dropped'
                 )  # fmt: skip
-        elif key and key not in self._declared and not self._declarer.has_queue(place, key):
+        elif key and key not in self._declared and not self._declarer.has_queue(position, key):
             self._report.warn(
-                keys, f'{place}: there is no queue {key!r}: what the queue dead-letters is dropped'
+                keys,
+                f'{position}: there is no queue {key!r}: what the queue dead-letters is dropped',
             )
 
     @property
@@ -228,18 +229,18 @@ class Inspection:
         names.update(name for _, name, _ in topology.further_queues())
         return names if topology.declares else set()
 
-    def _further_queue(self, place: str, name: str, options: Options) -> None:
-        keys = _keys(place)
+    def _further_queue(self, position: str, name: str, options: Options) -> None:
+        keys = _keys(position)
         if not self._topology.declares:
-            self._declarer.queue(place, name, options, False)
+            self._declarer.queue(position, name, options, False)
             return
-        if not self._declarer.has_queue(place, name):
-            self._is_missing(keys, f'{place}: {name}')
+        if not self._declarer.has_queue(position, name):
+            self._is_missing(keys, f'{position}: {name}')
             return
-        _, found = self._declarer.adopt(place, name, options, (TYPE,))
+        _, found = self._declarer.adopt(position, name, options, (TYPE,))
         if type_of(found) == STREAM:
             self._report.warn(
-                keys, f'{place}: {name} is a stream, from which nothing can be taken; delete it'
+                keys, f'{position}: {name} is a stream, from which nothing can be taken; delete it'
             )
 
     def _retry_queues(self, label: str) -> None:
@@ -258,7 +259,7 @@ class Inspection:
                     f'AMQP.retry: {name} is not declared with {wanted}: {NOT_KEPT}',
                 )
 
-    def _look_at_timeout(self, place: str, kind: str | None) -> None:
+    def _look_at_timeout(self, position: str, kind: str | None) -> None:
         """Warn where the broker may take a message back that a handler still has."""
         timeout, version = self._section['handler_timeout'], self._declarer.version
         if timeout is None or timeout < LEAST_CONSUMER_TIMEOUT or not version:
@@ -267,11 +268,11 @@ class Inspection:
             return
         self._report.warn(
             ('AMQP', 'handler_timeout'),
-            f'{place}: AMQP.handler_timeout is {timeout}, but the broker takes a message back'
+            f'{position}: AMQP.handler_timeout is {timeout}, but the broker takes a message back'
             f' after {LEAST_CONSUMER_TIMEOUT} s unless its consumer_timeout is longer',
         )
 
 
-def _keys(place: str) -> Keys:
+def _keys(position: str) -> Keys:
     """The keys of ``AMQP.dead_letter`` and ``AMQP.retry``."""
-    return tuple(place.split('.'))
+    return tuple(position.split('.'))

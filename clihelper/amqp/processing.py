@@ -24,14 +24,14 @@ from zlib import crc32
 from clihelper.amqp import raised, settlement
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
+from clihelper.amqp.poison import PoisonGuard
 from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.publishing import HeadersTooLarge
-from clihelper.amqp.record import Record
-from clihelper.amqp.retries import Postponed, Waiting
+from clihelper.amqp.retries import LocalRetries, RetryQueues
 from clihelper.amqp.settlement import Outcome, Retry
 from clihelper.errors import StopNow, UnavailableError
-from clihelper.signals import Interrupted
+from clihelper.process.signals import Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.forwarder import Forwarder
     from clihelper.amqp.topology import Topology
     from clihelper.config import Config
-    from clihelper.ledger import Hand
+    from clihelper.process.scoreboard import Slot
 
     class Host(Protocol):
         """Whose messages these are, as far as it is called here."""
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         @property
         def appname(self) -> str: ...
         @property
-        def hand(self) -> Hand | None: ...
+        def slot(self) -> Slot | None: ...
         @property
         def on_message(self) -> Callable[[Any, Any], Any]: ...
         def retire(self) -> None: ...
@@ -98,9 +98,9 @@ class Processor:
         self._connection = connection
         self._topology = topology
         self._forwarder = forwarder
-        self._retry_queues = Waiting(topology, section['retry'])
-        self._record = Record(host.hand, section) if host.hand is not None else None
-        self._postponed = Postponed()
+        self._retry_queues = RetryQueues(topology, section['retry'])
+        self._record = PoisonGuard(host.slot, section) if host.slot is not None else None
+        self._postponed = LocalRetries()
         self._acknowledger: Acknowledger | None = None
         self._round = 0
         # What handlers, or threads of theirs, have settled and handle() has not seen yet.
@@ -122,7 +122,7 @@ class Processor:
         self._postponed.clear()
         self._retry_queues.reset()
         self._acknowledger = None
-        self.rest()
+        self.end_message()
 
     @property
     def lowest_unsettled(self) -> int:
@@ -151,7 +151,7 @@ class Processor:
                 reply = _reply(message, answer)
         except (StopNow, Interrupted) as stop:
             self._end_if_forked(stop)
-            self.rest()
+            self.end_message()
             raise
         except BaseException as failure:
             error = failure
@@ -160,7 +160,7 @@ class Processor:
         if _forks != self._forks:
             self._end_if_forked(error)
         if record is not None and record.timed:
-            record.rest()  # what becomes of it now is the broker's time, not the handler's
+            record.end_message()  # what becomes of it now is the broker's time, not the handler's
         outcome = message.outcome
         if outcome is None:
             message.outcome = ACK
@@ -171,10 +171,10 @@ class Processor:
         else:
             self._conclude(message, outcome, error, reply)
         if record is not None:
-            hand = record.hand
-            hand.handled += 1
-            if record.suspect or hand.handled >= hand.limit:
-                self._look_after(message, record)
+            slot = record.slot
+            slot.handled += 1
+            if record.suspect or slot.handled >= slot.limit:
+                self._after_settling(message, record)
 
     def _conclude(
         self,
@@ -233,7 +233,8 @@ class Processor:
         if outcome is Outcome.REQUEUE:
             self._requeue(message)
         elif outcome is Outcome.RETRY:
-            self._run_later(message, error, settlement.delay(error, message.attempts, self._retry))
+            delay = settlement.delay(error, message.attempts, self._retry)
+            self._retry_later(message, error, delay)
         else:
             self._dead_letter(message, error)
 
@@ -245,7 +246,7 @@ class Processor:
         queue = self._topology.return_queue(message.queue)
         self._copy(message, queue, [message.renewal()], partial(self._hold, message, 0.0))
 
-    def _run_later(self, message: Message, error: BaseException, seconds: float) -> None:
+    def _retry_later(self, message: Message, error: BaseException, seconds: float) -> None:
         """Have the message run again after so long."""
         LOGGER.warning(
             'a message of %s failed (run %d of %d), and is run again in %g s',
@@ -479,7 +480,7 @@ class Processor:
 
     # Deaths of processes.
 
-    def _is_fatal(self, message: Message, record: Record) -> bool:
+    def _is_fatal(self, message: Message, record: PoisonGuard) -> bool:
         """Whether a message has killed so many processes that it is settled, and not run."""
         error = record.look_up(message)
         if record.suspect:
@@ -488,23 +489,23 @@ class Processor:
             return False
         message.outcome = Outcome.DEAD_LETTER
         self._settle(message, error, None)
-        self._look_after(message, record)
+        self._after_settling(message, record)
         return True
 
-    def _look_after(self, message: Message, record: Record) -> None:
+    def _after_settling(self, message: Message, record: PoisonGuard) -> None:
         """What is seldom to be done when a message has been settled."""
         if record.suspect and message.outcome is not Outcome.REQUEUE:
             self.flush()  # before its deaths are forgotten: it is not to come again
             record.settled()
         record.suspect = 0
-        if record.hand.handled >= record.hand.limit:
+        if record.slot.handled >= record.slot.limit:
             LOGGER.info('Daemon.max_messages is reached: another process takes over')
             self._host.retire()
 
-    def rest(self) -> None:
+    def end_message(self) -> None:
         """Nothing is in hand that could be to blame if the process died."""
         if self._record is not None:
-            self._record.rest()
+            self._record.end_message()
 
     # Settling
 

@@ -140,9 +140,9 @@ def header(packed: bytes, name: str) -> Any:
     wanted = name.encode()
     for field, _, value, end in _walk(packed):
         if field == HEADERS:
-            for found, _, place, after in _entries(packed, value, end):
+            for found, _, offset, after in _entries(packed, value, end):
                 if found == wanted:
-                    return _decoded(packed, place, after, found, 0)
+                    return _decoded(packed, offset, after, found, 0)
             break
     return None
 
@@ -159,10 +159,10 @@ def readable(packed: bytes) -> dict[str, Any]:
     for name, _, value, end in _walk(packed):
         if name == HEADERS:
             table = found[name] = {}
-            for entry, _, place, after in _entries(packed, value, end):
+            for entry, _, offset, after in _entries(packed, value, end):
                 text = entry.decode(errors='backslashreplace')
                 if text not in table:
-                    table[text] = _readable_value(packed, place, after, entry)
+                    table[text] = _readable_value(packed, offset, after, entry)
         elif _KINDS[name] is _SHORT:
             found[name] = packed[value:end].decode(errors='backslashreplace')
         else:
@@ -170,11 +170,11 @@ def readable(packed: bytes) -> dict[str, Any]:
     return found
 
 
-def _readable_value(packed: bytes, place: int, end: int, name: bytes) -> Any:
+def _readable_value(packed: bytes, offset: int, end: int, name: bytes) -> Any:
     try:
-        return _decoded(packed, place, end, name, 0)
+        return _decoded(packed, offset, end, name, 0)
     except InvalidProperties:
-        return packed[place + 1 : end]
+        return packed[offset + 1 : end]
 
 
 def _walk(packed: bytes) -> Iterator[tuple[str, int, int, int]]:
@@ -209,24 +209,24 @@ def _extent(packed: bytes, start: int, extent: tuple[int, int]) -> tuple[int, in
 def _entries(packed: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
     """The entries of a table: name, where it begins, where its value's type is, where it ends."""
     while start < end:
-        place = start + 1 + packed[start]
-        if place >= end:
+        offset = start + 1 + packed[start]
+        if offset >= end:
             raise InvalidProperties('headers: cut short')
-        name = packed[start + 1 : place]
-        after = _after(packed, place, end, name)
-        yield name, start, place, after
+        name = packed[start + 1 : offset]
+        after = _after(packed, offset, end, name)
+        yield name, start, offset, after
         start = after
 
 
-def _after(packed: bytes, place: int, end: int, name: bytes) -> int:
+def _after(packed: bytes, offset: int, end: int, name: bytes) -> int:
     """Where the value whose type is at *place* ends.
 
     :param name: of the header, for the error.
     """
-    extent = _EXTENTS.get(packed[place])
+    extent = _EXTENTS.get(packed[offset])
     if extent is None:
-        raise InvalidProperties(f'headers: {_quoted(name)}: no type is {packed[place]:#04x}')
-    _, after = _extent(packed, place + 1, extent)
+        raise InvalidProperties(f'headers: {_quoted(name)}: no type is {packed[offset]:#04x}')
+    _, after = _extent(packed, offset + 1, extent)
     if after > end:
         raise InvalidProperties(f'headers: {_quoted(name)}: cut short')
     return after
@@ -234,16 +234,16 @@ def _after(packed: bytes, place: int, end: int, name: bytes) -> int:
 
 def _decoded_table(packed: bytes, start: int, end: int, depth: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, _, place, after in _entries(packed, start, end):
+    for name, _, offset, after in _entries(packed, start, end):
         text = _text(name, 'headers: the name of one')
         if text not in found:
-            found[text] = _decoded(packed, place, after, name, depth)
+            found[text] = _decoded(packed, offset, after, name, depth)
     return found
 
 
-def _decoded(packed: bytes, place: int, end: int, name: bytes, depth: int) -> Any:
+def _decoded(packed: bytes, offset: int, end: int, name: bytes, depth: int) -> Any:
     """The value whose type is at *place*, and which ends at *end*."""
-    kind, start = packed[place], place + 1
+    kind, start = packed[offset], offset + 1
     if kind in _NUMBERS:
         return _NUMBERS[kind].unpack_from(packed, start)[0]
     if kind == ord('S'):
@@ -271,12 +271,12 @@ def _decoded(packed: bytes, place: int, end: int, name: bytes, depth: int) -> An
     return _decoded_array(packed, start + 4, end, name, depth + 1)
 
 
-def _decoded_array(packed: bytes, place: int, end: int, name: bytes, depth: int) -> list[Any]:
+def _decoded_array(packed: bytes, offset: int, end: int, name: bytes, depth: int) -> list[Any]:
     found = []
-    while place < end:
-        after = _after(packed, place, end, name)
-        found.append(_decoded(packed, place, after, name, depth))
-        place = after
+    while offset < end:
+        after = _after(packed, offset, end, name)
+        found.append(_decoded(packed, offset, after, name, depth))
+        offset = after
     return found
 
 

@@ -63,7 +63,7 @@ class PublishError(StoppableError):
         self.failed = failed or []
 
 
-class Letter:
+class PendingPublish:
     """A message that is on its way.
 
     :ivar int number: its number among those that are settled together, from 0.
@@ -129,12 +129,12 @@ class Publisher:
         exchange: str,
         routing_key: str,
         properties: dict[str, Any] | bytes,
-    ) -> Letter:
+    ) -> PendingPublish:
         """Put one message on its way as it is; see :meth:`send`.
 
         :param properties: all of them, by name or packed.
         """
-        letter = Letter(self._count, exchange, routing_key, body)
+        letter = PendingPublish(self._count, exchange, routing_key, body)
         self._count += 1
         try:
             self._open_channel()
@@ -208,8 +208,8 @@ class Publisher:
     def _forget(self) -> None:
         """Nothing is on its way any more."""
         self._count = 0
-        self._unconfirmed: dict[int, Letter] = {}
-        self._failed: list[tuple[Letter, str]] = []
+        self._unconfirmed: dict[int, PendingPublish] = {}
+        self._failed: list[tuple[PendingPublish, str]] = []
         self._unsent: list[bytes] = []
         self._unsent_size = 0
 
@@ -238,19 +238,19 @@ class Publisher:
                 letter.failure = UNROUTABLE
                 return
 
-    def _settled(self, letter: Letter) -> None:
+    def _settled(self, letter: PendingPublish) -> None:
         """The broker has said what became of a message."""
         if letter.failure:
             self._failed.append((letter, letter.failure))
 
-    def _taken(self, delivery_tag: int, multiple: bool) -> list[Letter]:
+    def _taken(self, delivery_tag: int, multiple: bool) -> list[PendingPublish]:
         if not multiple:
             letter = self._unconfirmed.pop(delivery_tag, None)
             return [] if letter is None else [letter]
         tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
         return [self._unconfirmed.pop(tag) for tag in tags]
 
-    def _lost(self, lost: Lost, *letters: Letter, unknown: bool) -> PublishError:
+    def _lost(self, lost: Lost, *letters: PendingPublish, unknown: bool) -> PublishError:
         # What is confirmed late must not be taken for the confirmation of something else.
         self._connection.drop_unless_refused(lost)
         self._channel = None
@@ -266,7 +266,7 @@ class Publisher:
     def _given_up(
         self,
         why: str,
-        *letters: Letter,
+        *letters: PendingPublish,
         unknown: bool = False,
         refused: bool = False,
         stopped: bool = False,

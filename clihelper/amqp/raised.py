@@ -7,7 +7,7 @@ An exception is the program's own code: its text, the name of its class, an attr
 from __future__ import annotations
 
 from clihelper.errors import StopNow
-from clihelper.signals import Interrupted
+from clihelper.process.signals import Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ def steps(schedule: Mapping[str, float]) -> list[int]:
     return sorted(found)
 
 
-class Waiting:
+class RetryQueues:
     """The queues of the broker in which messages wait.
 
     :param topology: says how they are declared.
@@ -109,7 +109,7 @@ class Waiting:
         return next((each for each in known if each >= wanted), known[-1] if known else wanted)
 
 
-class Postponed:
+class LocalRetries:
     """What is done later in this process, by when it is due: runs, and copies to be published."""
 
     def __init__(self) -> None:

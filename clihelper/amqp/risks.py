@@ -38,7 +38,7 @@ def warnings(topology: Topology) -> list[str]:
     Nobody is asked: the arguments of policies are not known.
     """
     return [
-        f'{topology.entities.places[label]}: {risk.text}'
+        f'{topology.entities.positions[label]}: {risk.text}'
         for label, options in topology.entities.queues.items()
         for risk in risks_of(options, topology.is_own(label))
         if not risk.chosen

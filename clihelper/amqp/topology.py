@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import logging
 
+from clihelper.amqp.declare_errors import PRECONDITION_FAILED, DeclarationRefused
 from clihelper.amqp.declarer import TYPE, Declarer, type_of
 from clihelper.amqp.entities import Entities
-from clihelper.amqp.refusal import PRECONDITION_FAILED, Refused
 from clihelper.amqp.settlement import renewal_threshold
-from clihelper.schema import DEAD_LETTERS
+from clihelper.config.schema import DEAD_LETTERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -242,14 +242,14 @@ class Topology:
         declarer = Declarer(channel, refusals, again=again)
         self._version = declarer.version
         for name, options in self._entities.exchanges.items():
-            declarer.exchange(self._entities.place_of(name), name, options, self._declare)
+            declarer.exchange(self._entities.position_of(name), name, options, self._declare)
         for label, options in self._queues.items():
             self._declare_queue(declarer, label, options)
-        for place, name, options in self.further_queues():
+        for position, name, options in self.further_queues():
             if self._declare:
-                declarer.adopt(place, name, options, (TYPE,))
+                declarer.adopt(position, name, options, (TYPE,))
             else:
-                declarer.queue(place, name, options, False)
+                declarer.queue(position, name, options, False)
         if not self._declare:
             shared = [queue for queue in self._queues if not self.is_own(queue)]
             for queue, delay in itertools.product(shared, delays):
@@ -266,21 +266,21 @@ class Topology:
                 yield 'AMQP.retry', self.return_queue(queue), self._as_safe_as(queue)
 
     def _declare_queue(self, declarer: Declarer, label: str, options: Options) -> None:
-        place = self._entities.places[label]
+        position = self._entities.positions[label]
         declare = self.declares_queue(label)
         bindings = bindings_of(options) if declare else ()
         on_declared = options.get('on_declared')
         if declare and type_of(options) is None:
             # Which type is the default depends on the virtual host; it may have been another.
-            found, options = declarer.adopt(place, options['name'], options, (TYPE,))
+            found, options = declarer.adopt(position, options['name'], options, (TYPE,))
         else:
-            found = declarer.queue(place, options['name'], options, declare)
+            found = declarer.queue(position, options['name'], options, declare)
         name = self._names[label] = found[0]
         self.find_type(declarer, label, options)
         if on_declared:
             on_declared(*found)
         for binding in bindings:
-            declarer.bind(place, name, binding)
+            declarer.bind(position, name, binding)
 
     def find_type(self, declarer: Declarer, label: str, options: Options) -> None:
         """Know of what type a queue is that exists, where that makes a difference.
@@ -291,8 +291,8 @@ class Topology:
         if known is None and self._needs_type(label):
             known = self._types[label]
             if known is None:
-                place = self._entities.places[label]
-                known = declarer.type_of(place, self._names[label], options)
+                position = self._entities.positions[label]
+                known = declarer.type_of(position, self._names[label], options)
         self._types[label] = known
 
     def _needs_type(self, label: str) -> bool:
@@ -335,7 +335,7 @@ def _declare_lasting_retries(declarer: Declarer, name: str, options: Options) ->
     wanted = {**options, 'arguments': {**options['arguments'], **AT_LEAST_ONCE}}
     try:
         _, there = declarer.adopt('AMQP.retry', name, wanted, INESSENTIAL)
-    except Refused as refused:
+    except DeclarationRefused as refused:
         if refused.code != PRECONDITION_FAILED or refused.difference is not None:
             raise
         LOGGER.warning('%s; %s is a classic queue: %s', refused, name, NOT_KEPT)

@@ -6,7 +6,7 @@ import os
 import time
 
 from clihelper.errors import ConfigurationError, Error, NotPermitted, UsageError
-from clihelper.pidfile import probe
+from clihelper.process.pidfile import probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import Any
 
-    from clihelper.commands.words import Words
+    from clihelper.commands.arguments import Arguments
 
 OPTIONS = {'-c': 'config', '--config': 'config', '--pidfile': 'pidfile'}
 """What names a daemon, besides its NAME"""
@@ -60,16 +60,16 @@ class Found:
         return text if self.label == self.path else f'{text} ({self.path})'
 
 
-def parse(arguments: Sequence[str], *, command: str, values: Collection[str] = (),
-          flags: Collection[str] = ()) -> Words:
+def parse(argv: Sequence[str], *, command: str, values: Collection[str] = (),
+          flags: Collection[str] = ()) -> Arguments:
     """The words after a subcommand that is about one daemon.
 
     :raises UsageError: they are wrong, or name none.
     """
-    from clihelper.commands import words
+    from clihelper.commands import arguments
 
     options = {**OPTIONS, **{name: name for name in values}}
-    found = words.parse(arguments, command=command, values=options, flags=flags, most_names=1)
+    found = arguments.parse(argv, command=command, values=options, flags=flags, max_names=1)
     name = found.names[0] if found.names else ''
     if '/' in name:
         raise UsageError(f'{command}: no name: {name!r} (--pidfile takes a path, and so does -c)')
@@ -78,18 +78,18 @@ def parse(arguments: Sequence[str], *, command: str, values: Collection[str] = (
     return found
 
 
-def find(words: Words) -> Found:
+def find(arguments: Arguments) -> Found:
     """Find the daemon that was asked for.
 
     :raises Error: the configuration does not say where its pidfile is, or cannot be read.
     """
-    name = words.names[0] if words.names else ''
-    if 'pidfile' in words.values:
-        path = os.path.abspath(words.values['pidfile'])
+    name = arguments.names[0] if arguments.names else ''
+    if 'pidfile' in arguments.values:
+        path = os.path.abspath(arguments.values['pidfile'])
         return Found(path, path, None)
     stop_timeout = None
-    if 'config' in words.values:
-        path, stop_timeout = _configured(words.values['config'], name)
+    if 'config' in arguments.values:
+        path, stop_timeout = _configured(arguments.values['config'], name)
         if path:
             return Found(name or path, path, stop_timeout)
     candidates = [Found(name, path, stop_timeout) for path in _default_places(name)]
@@ -98,18 +98,18 @@ def find(words: Words) -> Found:
 
 def _configured(shown: str, name: str) -> tuple[str, float]:
     """The pidfile of a configuration, empty if it has its default place; and the time to stop."""
-    from clihelper.config import load_daemon, place_pidfile
+    from clihelper.config import expand_pidfile, load_daemon
 
     daemon: dict[str, Any] = load_daemon(os.path.abspath(shown), shown=shown)
     path = daemon.get('pidfile', '')
     if path is None:
         raise ConfigurationError(f'{shown}: Daemon.pidfile is null: its daemon cannot be found')
-    if not name and (not path or place_pidfile(path, '') != place_pidfile(path, 'name')):
+    if not name and (not path or expand_pidfile(path, '') != expand_pidfile(path, 'name')):
         raise ConfigurationError(f'{shown}: Daemon.pidfile depends on the name of the program:'
                                  ' give that too')
     if path:
         default = '/' if os.geteuid() == 0 else os.getcwd()
-        path = os.path.join(daemon.get('working_directory', default), place_pidfile(path, name))
+        path = os.path.join(daemon.get('working_directory', default), expand_pidfile(path, name))
     return path, daemon['stop_timeout']
 
 
@@ -122,7 +122,7 @@ def _default_places(name: str) -> list[str]:
     return [os.path.join(folder, f'{name}.pid') for folder in folders if folder]
 
 
-class Held:
+class LockedDaemon:
     """A daemon that runs, and can be signalled without ever hitting another process.
 
     Its process is held by a pidfd, and was seen to hold the lock after that was opened: so
@@ -144,7 +144,7 @@ class Held:
                 raise Error(f'{self.path}: locked, but not by the process whose number it has')
             time.sleep(_NAP)
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> LockedDaemon:
         return self
 
     def __exit__(self, *exception: object) -> None:

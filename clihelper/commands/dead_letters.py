@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-    from clihelper.amqp.letters import DeadLetter, Letters
+    from clihelper.amqp.dead_letters import DeadLetter, DeadLetterReader
     from clihelper.config import Config
 
 COMMAND = 'clihelper dead-letters'
@@ -70,10 +70,10 @@ def main(arguments: Sequence[str]) -> int:
     path = options.configuration
     loaded = config.load(os.path.abspath(path), appname='clihelper', shown=path)
     queues = _queues(loaded, options)
-    from clihelper.amqp.letters import Letters
+    from clihelper.amqp.dead_letters import DeadLetterReader
 
     actions = {'list': _list, 'show': _show, 'replay': _replay, 'drop': _drop}
-    with Letters(loaded.amqp, _warn) as letters:
+    with DeadLetterReader(loaded.amqp, _warn) as letters:
         return actions[options.action](letters, queues, options)
 
 
@@ -168,7 +168,9 @@ def _queues(config: Config, options: Namespace) -> dict[str, str]:
     return found
 
 
-def _chosen(letters: Letters, queues: dict[str, str], options: Namespace) -> Iterator[DeadLetter]:
+def _chosen(
+    letters: DeadLetterReader, queues: dict[str, str], options: Namespace
+) -> Iterator[DeadLetter]:
     """The letters that the options mean, up to the limit."""
     left = options.limit or sys.maxsize
     position = 0
@@ -200,7 +202,7 @@ def _names(word: str, letter: DeadLetter) -> bool:
 
 # The actions
 
-def _list(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
+def _list(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
     options.limit = options.limit or 1000
     total = sum(letters.count(queue) or 0 for queue in queues)
     rows = [letter.row() for letter in _chosen(letters, queues, options)]
@@ -214,7 +216,7 @@ def _list(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
     return 0
 
 
-def _show(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
+def _show(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
     for letter in _chosen(letters, queues, options):
         if options.raw:
             sys.stdout.buffer.write(letter.body)
@@ -226,7 +228,7 @@ def _show(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
     raise _missing(options.letters)
 
 
-def _replay(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
+def _replay(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
     from clihelper.amqp.publisher import PublishError
 
     replayed: dict[str, int] = {}
@@ -257,7 +259,7 @@ def _replay(letters: Letters, queues: dict[str, str], options: Namespace) -> int
     return os.EX_UNAVAILABLE if kept else 0
 
 
-def _drop(letters: Letters, queues: dict[str, str], options: Namespace) -> int:
+def _drop(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
     if not options.yes and not sys.stdin.isatty():
         raise _misused('drop: there is no terminal to ask on; --yes drops without asking')
     # There may be many, and large ones: what they contain is not kept.
@@ -362,7 +364,7 @@ def _base64(data: bytes) -> str:
 
 def _for_json(value: Any) -> Any:
     """A value of a header as JSON can say it; what has no form there is text."""
-    from clihelper.amqp.letters import as_text
+    from clihelper.amqp.dead_letters import as_text
 
     if isinstance(value, dict):
         return {name: _for_json(each) for name, each in value.items()}
@@ -395,7 +397,7 @@ def _print_whole(letter: DeadLetter) -> None:
 
 def _line(value: object) -> str:
     """A value on one line, with nothing in it that a terminal would act on."""
-    from clihelper.amqp.letters import as_text
+    from clihelper.amqp.dead_letters import as_text
 
     text = as_text(value)
     if text.isprintable():

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 
-from clihelper.commands import words
+from clihelper.commands import arguments
 from clihelper.errors import Error, UsageError
 
 TYPE_CHECKING = False
@@ -56,13 +56,13 @@ LOOPS = {
 }
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Write the files of a new program; returns the exit status."""
-    if '-h' in arguments or '--help' in arguments:
+    if '-h' in argv or '--help' in argv:
         print(USAGE)
         return 0
-    asked = words.parse(arguments, command='new', values={'--loop': 'loop'}, flags=(),
-                        most_names=1)
+    asked = arguments.parse(argv, command='new', values={'--loop': 'loop'}, flags=(),
+                        max_names=1)
     if not asked.names:
         raise UsageError('new: expected a NAME (see clihelper new --help)')
     name, loop = asked.names[0], asked.values.get('loop', 'interval')
@@ -129,10 +129,10 @@ def configuration(name: str, appname: str, sections: Mapping[str, Mapping[str, A
     :param appname: what it calls itself.
     :param sections: what is not left at its default.
     """
-    from clihelper.commands import commented, templates
+    from clihelper.commands import config_template, templates
 
     log = templates.fill(LOGGING, {'appname': appname, 'name': name})
-    return commented.render(
+    return config_template.render(
         f'The configuration of {name}. What is commented out has its default.'
         ' A value can be !env VARIABLE or !file PATH. To see what is wrong with it:\n'
         f'{name} -c {name}.yml --check',

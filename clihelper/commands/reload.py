@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if found.state != 'running':
             raise ProcessLookupError
-        with daemons.Held(found) as daemon:
+        with daemons.LockedDaemon(found) as daemon:
             daemon.signal(signal.SIGUSR1 if '--in-place' in asked.flags else signal.SIGHUP)
     except ProcessLookupError:
         error = Error(f'{found.label}: does not run')

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from clihelper.commands import daemons, words
+from clihelper.commands import arguments, daemons
 from clihelper.errors import Error, PidfileError
-from clihelper.pidfile import Pidfile
+from clihelper.process.pidfile import Pidfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ signalled.
   --kill            kill it if it runs still after that"""
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Stop the daemon; returns the exit status."""
-    if '-h' in arguments or '--help' in arguments:
+    if '-h' in argv or '--help' in argv:
         print(USAGE)
         return 0
-    asked = daemons.parse(arguments, command='stop', values=('--timeout',), flags=('--kill',))
+    asked = daemons.parse(argv, command='stop', values=('--timeout',), flags=('--kill',))
     given = asked.values.get('--timeout')
     if given is not None:
-        timeout = words.seconds(given, command='stop', option='--timeout')
+        timeout = arguments.seconds(given, command='stop', option='--timeout')
     found = daemons.find(asked)
     if given is None:
         timeout = TIMEOUT if found.stop_timeout is None else found.stop_timeout + PATIENCE
@@ -64,7 +64,7 @@ def _end(found: daemons.Found, timeout: float, *, kill: bool) -> str:
     :raises Error: it runs still.
     """
     try:
-        with daemons.Held(found) as daemon:
+        with daemons.LockedDaemon(found) as daemon:
             daemon.signal(signal.SIGTERM)
             if daemon.wait(timeout):
                 return ''

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 
 from clihelper.controller import Controller
-from clihelper.legacy import deprecation, numbers
+from clihelper.legacy import deprecation, states
 from clihelper.legacy.driver import HookDriver
-from clihelper.legacy.written import as_written
+from clihelper.legacy.sections import as_written
 from clihelper.states import State
 
 TYPE_CHECKING = False
@@ -240,7 +240,7 @@ class LegacyController(Controller):
     @property
     def _state(self) -> Any:
         deprecation.used_of_controller('_state')
-        return numbers.number_of(self._driver.state, later=self.later)
+        return states.number_of(self._driver.state, later=self.later)
 
     @_state.setter
     def _state(self, value: object) -> None:
@@ -279,7 +279,7 @@ class LegacyController(Controller):
 
 
 def _add_constants() -> None:
-    for names in (numbers.LATER, numbers.EARLIER):
+    for names in (states.LATER, states.EARLIER):
         for name, number in names.items():
             _add(name, number)
     for name, value in (

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 from clihelper.controller import Controller
 from clihelper.errors import ConfigurationError
-from clihelper.legacy import numbers
+from clihelper.legacy import states
 from clihelper.legacy.hooks import PAIRS, required_arguments
 from clihelper.legacy.loops import AlarmLoop
 from clihelper.lifecycle import RETRY, LifeCycle
-from clihelper.signals import running_event_loop, signal_later
+from clihelper.process.signals import running_event_loop, signal_later
 from clihelper.states import RUNNING, TRANSITIONS, State
 
 TYPE_CHECKING = False
@@ -250,16 +250,16 @@ class HookDriver(Controller):
         return self.state in RUNNING and (self._runs_itself or self._life_cycle.is_running)
 
     @property
-    def number(self) -> numbers.Number:
+    def number(self) -> states.Number:
         """The state as the program knows it."""
-        return numbers.number_of(self.state, later=self.program.later)
+        return states.number_of(self.state, later=self.program.later)
 
     @property
     def words(self) -> str:
         """The state in the words of 1.6."""
         if self.is_connecting:
-            return numbers.CONNECTING.words
-        return numbers.number_of(self.state, later=True).words
+            return states.CONNECTING.words
+        return states.number_of(self.state, later=True).words
 
     def note(self, value: object) -> None:
         """The program sets its state.
@@ -268,17 +268,17 @@ class HookDriver(Controller):
         """
         if 'set_state' in self._active:
             return  # it is being told by the life cycle, and has come to its super()
-        number = numbers.read(value, later=self.program.later)
+        number = states.read(value, later=self.program.later)
         if number == self.number and not self.is_connecting:
             return
-        if number.state in numbers.ENDING:
+        if number.state in states.ENDING:
             self._is_told = self._is_told or not self.ending
             self.ending = True
             if self.state in RUNNING:
                 self._life_cycle.stop()
         elif self.state in RUNNING and number.state in {*TRANSITIONS[self.state], self.state}:
             self._state = number.state
-            self.is_connecting = number is numbers.CONNECTING
+            self.is_connecting = number is states.CONNECTING
         else:
             LOGGER.warning('a program that is %s cannot become %s', self.words, number.words)
 

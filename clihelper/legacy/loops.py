@@ -68,7 +68,7 @@ class AlarmLoop(Loop):
                 self._call('wake', signal.SIGALRM, None)
             elif is_set:
                 host.sleeping()
-                host.signals.wait(host.progress())
+                host.signals.wait(host.heartbeat())
             else:
                 return
             host.serve_signals()

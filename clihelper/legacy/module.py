@@ -8,7 +8,7 @@ import os
 from clihelper import config as configuration
 from clihelper import program
 from clihelper.legacy import classes, deprecation
-from clihelper.legacy.written import as_written
+from clihelper.legacy.sections import as_written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from clihelper.amqp.client import Client
     from clihelper.config import Config
-    from clihelper.ledger import Hand
-    from clihelper.signals import Signals
-    from clihelper.systemd import Notifier
+    from clihelper.process.scoreboard import Slot
+    from clihelper.process.signals import Signals
+    from clihelper.process.systemd import Notifier
 
     class Host(Protocol):
         """What a loop calls; see the life cycle's methods of the same names."""
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
         def retire(self) -> None: ...
         @property
-        def hand(self) -> Hand | None: ...
+        def slot(self) -> Slot | None: ...
         @property
         def is_running(self) -> bool: ...
         @property
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         def idle(self) -> None: ...
         def sleeping(self) -> None: ...
         def active(self) -> None: ...
-        def progress(self) -> float | None: ...
+        def heartbeat(self) -> float | None: ...
         def serve_signals(self) -> None: ...
 
 
@@ -62,7 +62,7 @@ class Loop:
     reads_signals = True
     """Whether :meth:`run` reads the signal pipe; otherwise signals are delivered to it."""
 
-    looks_after_client = False
+    polls_client = False
     """Whether :meth:`run` looks after the client's connection while that is idle."""
 
     def __init__(self, host: Host) -> None:
@@ -84,7 +84,7 @@ class Loop:
         if self._client is None:
             from clihelper.amqp.client import Client
 
-            self._client = Client.of(self._host, looked_after=self.looks_after_client)
+            self._client = Client.of(self._host, polled=self.polls_client)
         return self._client
 
     @client.setter

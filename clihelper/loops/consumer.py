@@ -24,16 +24,16 @@ from clihelper.amqp.connection import (
 )
 from clihelper.amqp.forwarder import Forwarder
 from clihelper.amqp.message import Message
-from clihelper.amqp.patience import POLL, Patience
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.retries import steps
 from clihelper.amqp.settlement import Outcome
 from clihelper.amqp.streams import Positions
 from clihelper.amqp.topology import Topology
+from clihelper.amqp.waiting import POLL, BrokerWait
 from clihelper.errors import Error, UnavailableError
 from clihelper.loops import Loop
 from clihelper.loops.interval import Ticks
-from clihelper.signals import Interrupted, wait_readable
+from clihelper.process.signals import Interrupted, wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ REFUSED_DELAY = 30.0
 class ConsumerLoop(Loop):
     """Consumes every queue of the ``AMQP`` section."""
 
-    looks_after_client = True
+    polls_client = True
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -67,12 +67,12 @@ class ConsumerLoop(Loop):
         self._positions = Positions()
         self._returned: list[Message] = []  # those that were delivered before, as they arrive
         self._ticks: Ticks | None = None
-        self._pulse = 0.0
+        self._watchdog_due = 0.0
         self._was_consuming = False
         self._channel: Any = None
         connection = Connection.of(section, host.appname)
-        connection.wait_for = Patience(host.signals, lambda: host.is_running).wait
-        self.connect_by(connection, publishing_connection(host, looked_after=True))
+        connection.wait_for = BrokerWait(host.signals, lambda: host.is_running).wait
+        self.connect_by(connection, publishing_connection(host, polled=True))
 
     def connect_by(self, connection: Connection, copies: Connection) -> None:
         """Consume over one connection, and publish copies of messages over another."""
@@ -120,7 +120,7 @@ class ConsumerLoop(Loop):
     def close(self) -> None:
         """Close the connections: what was prefetched goes back to its queue."""
         self._forget_deliveries()
-        self._processor.rest()
+        self._processor.end_message()
         try:
             self._forwarder.finish()
             self._processor.flush()
@@ -176,10 +176,10 @@ class ConsumerLoop(Loop):
             host.notifier.extend_timeout(delay + 2 * CONNECT_TIMEOUT)
         end = time.monotonic() + delay
         while self._goes_on():
-            pulse = host.progress()
+            watchdog_delay = host.heartbeat()
             if (left := end - time.monotonic()) <= 0:
                 return
-            host.signals.wait(left if pulse is None else min(left, pulse))
+            host.signals.wait(left if watchdog_delay is None else min(left, watchdog_delay))
             host.serve_signals()
 
     def _subscribe(self) -> None:
@@ -208,7 +208,7 @@ class ConsumerLoop(Loop):
             for line in risks.warnings(self._topology):
                 LOGGER.warning('%s', line)
         self._connection.serves()
-        self._pulse = 0.0
+        self._watchdog_due = 0.0
         if self._ticks is not None:
             self._ticks.resume()
         elif self._host.has_process:
@@ -235,7 +235,7 @@ class ConsumerLoop(Loop):
                 self._handle_what_is_here()
             else:
                 processor.flush()
-                processor.rest()
+                processor.end_message()
                 if not self._connection.drain():
                     self._wait()
             self._keep_alive()
@@ -275,15 +275,15 @@ class ConsumerLoop(Loop):
     @property
     def _due(self) -> float:
         """When something else than a message is to be looked after."""
-        due = min(self._pulse, self._processor.due)
+        due = min(self._watchdog_due, self._processor.due)
         return due if self._ticks is None else min(due, self._ticks.due)
 
     def _keep_alive(self) -> None:
         """When it is due, send a sign of life to the watchdog."""
         now = time.monotonic()
-        if now >= self._pulse:
-            pulse = self._host.progress()
-            self._pulse = now + (float('inf') if pulse is None else pulse)
+        if now >= self._watchdog_due:
+            watchdog_delay = self._host.heartbeat()
+            self._watchdog_due = now + (float('inf') if watchdog_delay is None else watchdog_delay)
 
     def _wait(self) -> None:
         """Wait for a message, a signal, or the next thing that is due."""
@@ -303,12 +303,12 @@ class ConsumerLoop(Loop):
                 publishing[descriptor] = each
         ready = wait_readable((*descriptors, *publishing), min(limits))
         for descriptor in publishing.keys() & set(ready):
-            publishing[descriptor].look()
+            publishing[descriptor].poll()
         if signals in ready:
             host.serve_signals()
 
     def _process(self, ticks: Ticks) -> None:
-        self._processor.rest()
+        self._processor.end_message()
         self._host.active()
         self._host.process()
         ticks.done()

@@ -96,6 +96,6 @@ class IntervalLoop(Loop):
             left = ticks.due - time.monotonic()
             if left <= 0:
                 break
-            pulse = host.progress()
-            host.signals.wait(left if pulse is None else min(left, pulse))
+            watchdog_delay = host.heartbeat()
+            host.signals.wait(left if watchdog_delay is None else min(left, watchdog_delay))
             host.serve_signals()

@@ -14,7 +14,7 @@ from tornado.tcpserver import TCPServer
 
 from clihelper.loops import Loop
 from clihelper.loops.interval import Ticks
-from clihelper.signals import wait_readable
+from clihelper.process.signals import wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ class TornadoLoop(Loop):
             self._timer = self._event_loop.call_at(self._ticks.due, self._begin_work)
 
     def _feed_watchdog(self) -> None:
-        pulse = self._host.progress()
-        if pulse is not None:
-            self._event_loop.call_later(pulse, self._feed_watchdog)
+        watchdog_delay = self._host.heartbeat()
+        if watchdog_delay is not None:
+            self._event_loop.call_later(watchdog_delay, self._feed_watchdog)
 
     async def _drain(self) -> None:
         try:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.config import Config
-    from clihelper.supervisor.seat import Seat as Seat
-    from clihelper.supervisor.supervising import Supervisor as Supervisor
+    from clihelper.supervisor.child import WorkerChannel as WorkerChannel
+    from clihelper.supervisor.supervisor import Supervisor as Supervisor
 
 
 def is_needed(config: Config) -> bool:

@@ -53,7 +53,7 @@ class Backoff:
         return self._uniform(delay / 2, delay)
 
 
-class Failures:
+class StartFailures:
     """Counts the workers that end in a row without having been ready."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from clihelper.supervisor.policy import jittered
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from clihelper.config import Config
-    from clihelper.ledger import Hand
+    from clihelper.process.scoreboard import Slot
 
 TRACE = 16384
 """bytes of a crash's traceback that are kept"""
@@ -39,11 +39,11 @@ class Worker:
     """
 
     def __init__(
-        self, number: int, config: Config, hand: Hand, replaces: Worker | None = None
+        self, number: int, config: Config, slot: Slot, replaces: Worker | None = None
     ) -> None:
         self.number = number
         self.config = config
-        self.hand = hand
+        self.slot = slot
         self.replaces = replaces
         self.pid = 0
         self.pidfd = self.reader = self._lifeline = -1

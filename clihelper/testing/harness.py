@@ -16,9 +16,9 @@ from clihelper.controller import ConsumerController, Controller, IOLoopControlle
 from clihelper.lifecycle import LifeCycle
 from clihelper.loops import Loop
 from clihelper.options import Options
-from clihelper.signals import HANDLED, Deadline, Signals
+from clihelper.process.signals import HANDLED, Deadline, Signals
+from clihelper.process.systemd import Notifier
 from clihelper.states import RUNNING, State
-from clihelper.systemd import Notifier
 from clihelper.testing import configuration
 from clihelper.testing.process import signal_number
 from clihelper.testing.waiting import TIMEOUT, WaitError

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Self, TypeVar
 
-from clihelper.pidfile import probe
+from clihelper.process.pidfile import probe
 from clihelper.testing.notify import NotifySocket
 from clihelper.testing.waiting import TIMEOUT, WaitError
 

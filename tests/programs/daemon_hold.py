@@ -9,7 +9,7 @@ import os
 import sys
 
 from clihelper.errors import Error
-from clihelper.pidfile import Pidfile
+from clihelper.process.pidfile import Pidfile
 
 
 def become(user):

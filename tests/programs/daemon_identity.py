@@ -8,7 +8,7 @@ import os
 import sys
 
 from clihelper.errors import Error
-from clihelper.privileges import resolve
+from clihelper.process.privileges import resolve
 
 
 def ids():

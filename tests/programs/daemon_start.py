@@ -11,9 +11,9 @@ import resource
 import signal
 import sys
 
-from clihelper import daemonize
 from clihelper.errors import Error
-from clihelper.signals import Signals
+from clihelper.process import daemonize
+from clihelper.process.signals import Signals
 
 
 def arguments():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from clihelper.signals import wait_readable, wait_writable
+from clihelper.process.signals import wait_readable, wait_writable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clihelper.signals import Signals
+    from clihelper.process.signals import Signals
 
 POLL = 0.05
 """seconds between two looks into a transport that has no descriptor"""
@@ -19,7 +19,7 @@ LAST_MOMENT = 1.0
 """seconds that a broker has to answer once a stop has been asked for: a healthy one needs less"""
 
 
-class NoAnswer(TimeoutError):
+class BrokerTimeout(TimeoutError):
     """The broker has not answered in time.
 
     :ivar bool stopped: whether it is because of a stop.
@@ -30,7 +30,7 @@ class NoAnswer(TimeoutError):
         self.stopped = stopped
 
 
-class Patience:
+class BrokerWait:
     """Waits for a broker inside a call that a user's hook has made.
 
     A stop does not interrupt the call, since the work in hand is to be finished; but a broker
@@ -60,7 +60,7 @@ class Patience:
         end = deadline if self._last is None else min(deadline, self._last)
         if now >= end:
             stopped = end != deadline
-            raise NoAnswer(f'no answer{" before the stop" * stopped}', stopped)
+            raise BrokerTimeout(f'no answer{" before the stop" * stopped}', stopped)
         descriptors = () if descriptor is None else (descriptor,)
         pipe: tuple[int, ...] = (self._signals.fileno(),)
         left = end - now

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clihelper import ledger
-from clihelper.ledger import CRASHED, ENTRIES, EXPIRY, SIZE, TIMEOUT, Ledger, find
+from clihelper.process import scoreboard
+from clihelper.process.scoreboard import CRASHED, ENTRIES, EXPIRY, SIZE, TIMEOUT, Scoreboard, find
 
 ROOT = Path(__file__).parent.parent
 MESSAGE = 4711
@@ -19,81 +19,81 @@ MESSAGE = 4711
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / 'orders.ledger'
+    return tmp_path / 'orders.scoreboard'
 
 
-def die_with(hand, message):
+def die_with(slot, message):
     """A process that has that in hand, and is killed."""
     pid = os.fork()
     if not pid:
-        hand.occupy()
-        hand.take(1.0, message)
+        slot.claim()
+        slot.take(1.0, message)
         os._exit(9)
     os.waitpid(pid, 0)
     return pid
 
 
 def test_what_a_dead_process_had_in_hand_is_known_before_and_after_it_is_buried():
-    book = Ledger.anonymous()
-    hand = book.hand(3)
-    die_with(hand, MESSAGE)
+    book = Scoreboard.anonymous()
+    slot = book.slot(3)
+    die_with(slot, MESSAGE)
     assert book.deaths(MESSAGE) == (1, CRASHED)
     assert book.deaths(MESSAGE + 1) == (0, CRASHED)
-    hand.bury()
+    slot.record_death()
     assert book.deaths(MESSAGE) == (1, CRASHED)
-    assert hand.read() == (0.0, 0, 0, 0.0)
-    hand.blame(TIMEOUT)
-    die_with(hand, MESSAGE)
+    assert slot.read() == (0.0, 0, 0, 0.0)
+    slot.set_cause(TIMEOUT)
+    die_with(slot, MESSAGE)
     assert book.deaths(MESSAGE) == (2, TIMEOUT)
-    hand.bury()
+    slot.record_death()
     assert book.deaths(MESSAGE) == (2, TIMEOUT)
     book.forget(MESSAGE)
     assert book.deaths(MESSAGE) == (0, CRASHED)
 
 
 def test_who_is_counted_already_is_not_counted_twice_while_the_slot_is_not_cleared():
-    book = Ledger.anonymous()
-    pid = die_with(book.hand(0), MESSAGE)
+    book = Scoreboard.anonymous()
+    pid = die_with(book.slot(0), MESSAGE)
     book.count(MESSAGE, pid, 0)
     assert book.deaths(MESSAGE) == (1, CRASHED)
 
 
 def test_a_zombie_is_dead_and_a_living_process_is_not():
-    book = Ledger.anonymous()
-    hand = book.hand(0)
+    book = Scoreboard.anonymous()
+    slot = book.slot(0)
     pid = os.fork()
     if not pid:
-        hand.occupy()
-        hand.take(0.0, MESSAGE)
+        slot.claim()
+        slot.take(0.0, MESSAGE)
         os._exit(0)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert book.deaths(MESSAGE) == (1, CRASHED)
     os.waitpid(pid, 0)
-    hand.occupy()
+    slot.claim()
     assert book.deaths(MESSAGE) == (0, CRASHED)
 
 
 def test_who_is_absolved_is_not_counted():
-    book = Ledger.anonymous()
-    hand = book.hand(0)
-    die_with(hand, MESSAGE)
-    hand.absolve()
-    hand.bury()
+    book = Scoreboard.anonymous()
+    slot = book.slot(0)
+    die_with(slot, MESSAGE)
+    slot.clear_in_flight()
+    slot.record_death()
     assert book.deaths(MESSAGE) == (0, CRASHED)
 
 
 def test_what_rests_has_nothing_in_hand():
-    hand = Ledger.anonymous().hand(0)
-    hand.take(5.0, MESSAGE)
-    hand.handled = 7
-    assert hand.read()[:2] == (5.0, MESSAGE)
-    hand.rest()
-    assert hand.read()[:3] == (0.0, 0, 7)
+    slot = Scoreboard.anonymous().slot(0)
+    slot.take(5.0, MESSAGE)
+    slot.handled = 7
+    assert slot.read()[:2] == (5.0, MESSAGE)
+    slot.end_message()
+    assert slot.read()[:3] == (0.0, 0, 7)
 
 
 def test_the_table_is_bounded_and_forgets_the_oldest():
     now = 1e9
-    book = Ledger(Ledger.anonymous().memory, clock=lambda: now)
+    book = Scoreboard(Scoreboard.anonymous().memory, clock=lambda: now)
     for message in range(1, 3 * ENTRIES):
         now += 0.001
         book.count(message, 1, 0)
@@ -105,7 +105,7 @@ def test_the_table_is_bounded_and_forgets_the_oldest():
 
 def test_entries_expire():
     now = 1e9
-    book = Ledger(Ledger.anonymous().memory, clock=lambda: now)
+    book = Scoreboard(Scoreboard.anonymous().memory, clock=lambda: now)
     book.count(MESSAGE, 1, 0)
     now += EXPIRY - 1
     assert book.deaths(MESSAGE)[0] == 1
@@ -117,13 +117,13 @@ def test_entries_expire():
 
 def test_the_next_start_knows_what_a_process_that_died_alone_had_in_hand(path):
     script = (
-        'import os, sys; from clihelper.ledger import Ledger\n'
+        'import os, sys; from clihelper.process.scoreboard import Ledger\n'
         'book = Ledger.open(sys.argv[1]); hand = book.hand(0); hand.occupy()\n'
         'hand.take(0.0, 4711); os.kill(os.getpid(), 9)'
     )
     for deaths in (1, 2, 3):
         subprocess.run([sys.executable, '-c', script, str(path)], cwd=ROOT)
-        book = Ledger.open(str(path))
+        book = Scoreboard.open(str(path))
         assert book.deaths(MESSAGE) == (deaths, CRASHED)
         os.close(book._descriptor)
         book.memory.close()
@@ -137,19 +137,19 @@ def close(book):
 
 
 def test_what_is_torn_or_garbage_in_the_table_is_nothing(path):
-    book = Ledger.open(str(path))
+    book = Scoreboard.open(str(path))
     book.count(MESSAGE, 1, 0)
     close(book)
     data = bytearray(path.read_bytes())
     place = data.rindex(MESSAGE.to_bytes(8, 'little'))
     data[place + 8] ^= 0xFF
     path.write_bytes(data)
-    book = Ledger.open(str(path))
+    book = Scoreboard.open(str(path))
     assert book.deaths(MESSAGE) == (0, CRASHED)
     close(book)
-    header = ledger._HEADER.size
+    header = scoreboard._HEADER.size
     path.write_bytes(data[:header] + os.urandom(SIZE - header))
-    book = Ledger.open(str(path))  # slots with garbage in hand are of dead processes
+    book = Scoreboard.open(str(path))  # slots with garbage in hand are of dead processes
     assert book.deaths(MESSAGE) == (0, CRASHED)
     book.count(MESSAGE, 1, 0)
     assert book.deaths(MESSAGE) == (1, CRASHED)
@@ -160,7 +160,7 @@ def test_what_is_torn_or_garbage_in_the_table_is_nothing(path):
 def test_a_file_that_is_empty_or_of_another_version_is_begun_anew(path, data):
     path.write_bytes(data)
     path.chmod(0o600)
-    book = Ledger.open(str(path))
+    book = Scoreboard.open(str(path))
     assert path.stat().st_size == SIZE
     close(book)
 
@@ -221,7 +221,7 @@ def test_what_is_no_ledger_is_left_alone_and_told_in_one_line(path, caplog, make
 
 
 def test_it_is_one_programs_alone(path, caplog):
-    book = Ledger.open(str(path))
+    book = Scoreboard.open(str(path))
     assert find(str(path.parent), 'orders') is None
     assert 'is in use by another process' in caplog.text
     close(book)
@@ -237,7 +237,7 @@ def test_without_a_state_directory_or_room_there_is_none(tmp_path, caplog):
 def test_a_full_disk_is_told_and_does_not_kill(tmp_path):
     script = (
         'mount -t tmpfs -o size=64k none "$1" && exec "$2" -c "'
-        'import logging; logging.basicConfig(); from clihelper.ledger import find; '
+        'import logging; logging.basicConfig(); from clihelper.process.scoreboard import find; '
         "print(find('$1', 'orders'))\""
     )
     done = subprocess.run(

@@ -52,9 +52,9 @@ CRASHED, TIMEOUT = 'crashed', 'timeout'
 """Why a worker died under a message, as ``x-clihelper-reason`` has it."""
 
 _REASONS = (CRASHED, TIMEOUT)
-_MAGIC = b'clihelper ledger'
+_MAGIC = b'clihelper scoreboard'
 _VERSION = 1
-_HEADER = Struct('<16sIII36x')
+_HEADER = Struct('<20sIII32x')
 _SLOT = Struct('<dQQdQQ16x')
 _ENTRY = Struct('<QIIdQI4x')
 _CHECKED = 32  # bytes of an entry that its checksum is of
@@ -71,10 +71,10 @@ _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Unusable(Exception):
-    """The file cannot be the ledger; the text says why."""
+    """The file cannot be the scoreboard; the text says why."""
 
 
-class Hand:
+class Slot:
     """A slot: what one process has in hand. The process itself writes it, others read it.
 
     :ivar note: called before a handler runs, with the message's fingerprint. It is what every
@@ -84,27 +84,27 @@ class Hand:
     :ivar float limit: after how many it is to be replaced.
     """
 
-    __slots__ = ('_map', '_offset', 'handled', 'index', 'ledger', 'limit', 'note', 'take')
+    __slots__ = ('_map', '_offset', 'handled', 'index', 'scoreboard', 'limit', 'note', 'take')
 
-    def __init__(self, ledger: Ledger, index: int) -> None:
-        self.ledger = ledger
+    def __init__(self, scoreboard: Scoreboard, index: int) -> None:
+        self.scoreboard = scoreboard
         self.index = index
         self.handled = 0
         self.limit = float('inf')
-        self._map = ledger.memory
+        self._map = scoreboard.memory
         self._offset = _HEADER.size + index * _SLOT.size
         self.note: Callable[[int], None] = partial(_number, self._map, self._offset + _MESSAGE)
         self.take: Callable[[float, int], None] = partial(_take, self._map, self._offset)
 
-    def rest(self) -> None:
+    def end_message(self) -> None:
         """Nothing is in hand any more, and all that was is settled."""
         _rest(self._map, self._offset, 0.0, 0, self.handled)
 
-    def progress(self) -> None:
+    def heartbeat(self) -> None:
         """The loop has come round."""
         _note(self._map, self._offset + 16, self.handled, time.monotonic())
 
-    def occupy(self) -> None:
+    def claim(self) -> None:
         """This process is the one whose slot it is."""
         _number(self._map, self._offset + 32, os.getpid())
 
@@ -116,11 +116,11 @@ class Hand:
         since, message, handled, progress, _, _ = _SLOT.unpack_from(self._map, self._offset)
         return since, message, handled, progress
 
-    def blame(self, reason: str) -> None:
+    def set_cause(self, reason: str) -> None:
         """It is about to be killed for what it has in hand."""
         _number(self._map, self._offset + 40, _REASONS.index(reason))
 
-    def absolve(self) -> None:
+    def clear_in_flight(self) -> None:
         """It is about to be killed, and what it has in hand is not to blame."""
         _number(self._map, self._offset + _MESSAGE, 0)
 
@@ -129,15 +129,15 @@ class Hand:
         self.handled = 0
         _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0, 0, 0)
 
-    def bury(self) -> None:
+    def record_death(self) -> None:
         """The process is dead: count what it had in hand, and clear the slot."""
         _, message, _, _, pid, reason = _SLOT.unpack_from(self._map, self._offset)
         if message:
-            self.ledger.count(message, pid, reason if reason < len(_REASONS) else 0)
+            self.scoreboard.count(message, pid, reason if reason < len(_REASONS) else 0)
         self.clear()
 
 
-class Ledger:
+class Scoreboard:
     """The memory: slots, and the table of messages that ended a worker.
 
     :param memory: of :data:`SIZE` bytes, shared.
@@ -150,12 +150,12 @@ class Ledger:
         self._descriptor = -1
 
     @classmethod
-    def anonymous(cls) -> Ledger:
+    def anonymous(cls) -> Scoreboard:
         """One that the processes forked from this one share, and that ends with them."""
         return cls(mmap(-1, SIZE))
 
     @classmethod
-    def open(cls, path: str) -> Ledger:
+    def open(cls, path: str) -> Scoreboard:
         """The one in that file, which is made if it is not there, and is this process's alone.
 
         What processes of an earlier run had in hand is counted: they are dead.
@@ -171,21 +171,21 @@ class Ledger:
         try:
             _lock(descriptor)
             _prepare(descriptor)
-            ledger = cls(mmap(descriptor, SIZE))
+            scoreboard = cls(mmap(descriptor, SIZE))
         except OSError as error:
             os.close(descriptor)
             raise Unusable(error.strerror or str(error)) from error
         except Unusable:
             os.close(descriptor)
             raise
-        ledger._descriptor = descriptor  # it holds the lock
+        scoreboard._descriptor = descriptor  # it holds the lock
         for index in range(SLOTS):
-            ledger.hand(index).bury()
-        return ledger
+            scoreboard.slot(index).record_death()
+        return scoreboard
 
-    def hand(self, index: int) -> Hand:
+    def slot(self, index: int) -> Slot:
         """The slot of that number, from 0."""
-        return Hand(self, index)
+        return Slot(self, index)
 
     def deaths(self, message: int) -> tuple[int, str]:
         """How often a process died under it, and of what the last time.
@@ -262,17 +262,17 @@ class Ledger:
         return message, deaths, reason, when, pid
 
 
-def find(directory: str | None, appname: str) -> Ledger | None:
-    """The ledger in the state directory; None if there is no directory, or it cannot be used.
+def find(directory: str | None, appname: str) -> Scoreboard | None:
+    """The scoreboard in the state directory; None if there is no directory, or it cannot be used.
 
     The latter is told in one line of the log: the program works without it, and only forgets
     at a restart which messages ended it.
     """
     if directory is None:
         return None
-    path = os.path.join(directory, f'{appname}.ledger')
+    path = os.path.join(directory, f'{appname}.scoreboard')
     try:
-        return Ledger.open(path)
+        return Scoreboard.open(path)
     except Unusable as error:
         LOGGER.warning(
             '%s: %s; after a restart it is not known which messages ended a process', path, error

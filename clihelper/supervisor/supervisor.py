@@ -8,14 +8,14 @@ import select
 import signal
 import time
 
-from clihelper import titles
 from clihelper.errors import Error, StopNow
-from clihelper.ledger import SLOTS, Ledger
-from clihelper.signals import HANDLED
-from clihelper.supervisor import seat
-from clihelper.supervisor.init import reap
-from clihelper.supervisor.policy import Backoff, Failures, describe, exit_status
-from clihelper.supervisor.watch import NEVER, STATUS_POLL, Watch
+from clihelper.process import title
+from clihelper.process.init import reap
+from clihelper.process.scoreboard import SLOTS, Scoreboard
+from clihelper.process.signals import HANDLED
+from clihelper.supervisor import child
+from clihelper.supervisor.monitor import NEVER, STATUS_POLL, Monitor
+from clihelper.supervisor.policy import Backoff, StartFailures, describe, exit_status
 from clihelper.supervisor.worker import Worker
 
 TYPE_CHECKING = False
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from clihelper.config import Config
-    from clihelper.ledger import Hand
-    from clihelper.signals import Signals
-    from clihelper.systemd import Notifier
+    from clihelper.process.scoreboard import Slot
+    from clihelper.process.signals import Signals
+    from clihelper.process.systemd import Notifier
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -65,7 +65,7 @@ class Supervisor:
     :param config: what the first workers are started with.
     :param signals: the signal pipe, installed.
     :param notifier: the service manager.
-    :param ledger: what is shared with the workers.
+    :param scoreboard: what is shared with the workers.
     :param reread: reads and validates the configuration anew.
     :param configure_logging: sets the supervisor's own logging up.
     :param report_ready: tells the command that waits that all workers are ready.
@@ -80,17 +80,17 @@ class Supervisor:
         config: Config,
         signals: Signals,
         notifier: Notifier,
-        ledger: Ledger,
+        scoreboard: Scoreboard,
         reread: Callable[[], Config],
         configure_logging: Callable[[Config], None],
         report_ready: Callable[[], None],
-        work: Callable[[seat.Seat, Config], int],
+        work: Callable[[child.WorkerChannel, Config], int],
     ) -> None:
         self._appname = appname
         self._config = config
         self._signals = signals
         self._notifier = notifier
-        self._ledger = ledger
+        self._ledger = scoreboard
         self._reread = reread
         self._configure_logging = configure_logging
         self._report_ready = report_ready
@@ -102,8 +102,8 @@ class Supervisor:
         self._backoffs: dict[int, Backoff] = {}
         self._due: dict[int, float] = {}
         self._fork_backoff = Backoff(cap=5.0)
-        self._failures = Failures()
-        self._watch = Watch(notifier)
+        self._failures = StartFailures()
+        self._monitor = Monitor(notifier)
         self._status_due = 0.0
         self._old_config: Config | None = None
         self._announced = self._was_ready = False
@@ -121,7 +121,7 @@ class Supervisor:
         :raises WorkersFailed: none becomes ready.
         :raises clihelper.errors.StopNow: it was told to stop at once.
         """
-        titles.set_title(f'{self._appname}: supervisor')
+        title.set_title(f'{self._appname}: supervisor')
         self._signals.urgent = None
         self._signals.take_over((*OWN_SIGNALS, *((signal.SIGCHLD,) if self._reaps else ())))
         while self._stopping is None or self._workers:
@@ -146,8 +146,8 @@ class Supervisor:
         self._reap()
         self._kill_stragglers()
         now = time.monotonic()
-        if now >= self._watch.due:
-            self._watch.look(self._workers, self._config)
+        if now >= self._monitor.due:
+            self._monitor.check(self._workers, self._config)
         self._status(now)
 
     def _wait(self) -> None:
@@ -157,7 +157,7 @@ class Supervisor:
         for worker in self._workers:
             poll.register(worker.pidfd, select.POLLIN)
             poll.register(worker.reader, select.POLLIN)
-        dues = [self._watch.due, self._status_due]
+        dues = [self._monitor.due, self._status_due]
         dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
         if self._stopping is None:
             # Of those before, each was either started or is there.
@@ -175,7 +175,7 @@ class Supervisor:
         return 0 if self._was_ready else os.EX_TEMPFAIL
 
     def _status(self, now: float) -> None:
-        self._watch.tell(self._workers, self._wanted)
+        self._monitor.report_status(self._workers, self._wanted)
         self._status_due = now + STATUS_POLL if self._notifier.enabled else NEVER
 
     # Starting.
@@ -192,7 +192,7 @@ class Supervisor:
     def _start(self, number: int, replaces: Worker | None = None) -> bool:
         """Start a process; False if that is not possible now."""
         try:
-            worker = Worker(number, self._config, self._hand(), replaces)
+            worker = Worker(number, self._config, self._slot(), replaces)
         except IndexError:
             LOGGER.error('worker %d cannot be started: too many are being stopped', number)
             self._due[number] = time.monotonic() + self._fork_backoff.next()
@@ -211,14 +211,14 @@ class Supervisor:
             return False
         self._due.pop(number, None)
         self._fork_backoff = Backoff(cap=5.0)
-        self._watch.due = 0.0
+        self._monitor.due = 0.0
         LOGGER.debug('%s starts', worker)
         return True
 
-    def _hand(self) -> Hand:
-        hand = self._ledger.hand(self._slots.pop())
-        hand.clear()
-        return hand
+    def _slot(self) -> Slot:
+        slot = self._ledger.slot(self._slots.pop())
+        slot.clear()
+        return slot
 
     def _fork(self, worker: Worker) -> None:
         """Fork; this returns in the supervisor only."""
@@ -243,16 +243,16 @@ class Supervisor:
         """In the new process, which does not come back from here."""
         status = 1
         try:
-            seat.forget_exit_handlers()
+            child.forget_exit_handlers()
             for other in self._workers:
                 other.close()
-            place = seat.Seat(
-                worker.number, worker.hand, writer, lifeline, self._notifier.watchdog_interval
+            place = child.WorkerChannel(
+                worker.number, worker.slot, writer, lifeline, self._notifier.watchdog_interval
             )
-            titles.set_title(f'{self._appname}: worker {worker.number}')
+            title.set_title(f'{self._appname}: worker {worker.number}')
             status = self._work(place, worker.config)
         finally:
-            seat.leave(status)
+            child.leave(status)
 
     # What workers tell, and their ends.
 
@@ -275,10 +275,10 @@ class Supervisor:
         if worker.is_ready:
             return
         worker.is_ready = True
-        worker.hand.progress()
+        worker.slot.heartbeat()
         self._failures.ready()
-        self._watch.weigh(worker)
-        self._watch.due = 0.0
+        self._monitor.check_initial_memory(worker)
+        self._monitor.due = 0.0
         LOGGER.info('%s is ready', worker)
 
     def _announce(self) -> None:
@@ -309,8 +309,8 @@ class Supervisor:
     def _bury(self, worker: Worker, status: int) -> None:
         """A worker has ended."""
         asked = worker.deadline is not None and not worker.timed_out
-        self._watch.died(worker.hand.read()[2])
-        worker.hand.bury()
+        self._monitor.count_finished(worker.slot.read()[2])
+        worker.slot.record_death()
         self._forget(worker)
         lived = time.monotonic() - worker.started
         if worker.trace:
@@ -365,7 +365,7 @@ class Supervisor:
     def _forget(self, worker: Worker) -> None:
         self._workers.remove(worker)
         worker.close()
-        self._slots.append(worker.hand.index)
+        self._slots.append(worker.slot.index)
         for other in self._workers:
             if other.replaces is worker:
                 other.replaces = None
@@ -458,7 +458,7 @@ class Supervisor:
                 LOGGER.error('%s has not stopped in time: killed', worker)
                 worker.deadline = NEVER
                 if not worker.timed_out:
-                    worker.hand.absolve()
+                    worker.slot.clear_in_flight()
                 worker.signal(signal.SIGKILL)
 
     # Signals.
@@ -527,7 +527,7 @@ class Supervisor:
         for worker in self._workers:
             LOGGER.warning(
                 '%s: %s, %.0f s old, %d messages',
-                worker, worker.state, time.monotonic() - worker.started, worker.hand.read()[2],
+                worker, worker.state, time.monotonic() - worker.started, worker.slot.read()[2],
             )
         self._signal_all(signal.SIGUSR2)
 

@@ -1,6 +1,6 @@
 """YAML -> :class:`Config`: read, merge with the defaults, validate, say where it is wrong.
 
-What is right is declared in :mod:`clihelper.schema`; here nodes of the file are held against it.
+What is right is declared in :mod:`clihelper.config.schema`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import errno
 import os
 import stat
 
-from clihelper import program, schema, yamlfile
+from clihelper import program
+from clihelper.config import nodes, schema
+from clihelper.config.nodes import Faults, Mapping, Node, Scalar, Sequence
 from clihelper.errors import ConfigurationError, NotPermitted
-from clihelper.yamlfile import Faults, Mapping, Node, Scalar, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ class Config(_Base):
 
         :param keys: the way to it from the root: ``locate('Logging', 'handlers', 'file')``.
         """
-        place = self._shown
+        position = self._shown
         for key, _ in _steps(self._root, keys):
-            place = yamlfile.place(self._shown, key.line, key.column)
-        return place
+            position = nodes.position(self._shown, key.line, key.column)
+        return position
 
 
 def load(path: str, required: Iterable[str] = (), *, appname: str, shown: str | None = None,
@@ -99,7 +100,7 @@ def load(path: str, required: Iterable[str] = (), *, appname: str, shown: str | 
     :raises ConfigurationError: the file is missing or wrong; all faults, by their place.
     :raises NotPermitted: the file may not be read, or others than root may write it.
     """
-    shown = yamlfile.printable(shown or path)
+    shown = nodes.printable(shown or path)
     return parse(_read(path, shown), path, required, appname=appname, shown=shown, as_root=as_root)
 
 
@@ -108,7 +109,7 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
     """As :func:`load`, of a file that has been read."""
     required = tuple(required)
     faults = Faults(shown)
-    root = yamlfile.parse(data, os.path.dirname(path), faults)
+    root = nodes.parse(data, os.path.dirname(path), faults)
     for name in required:
         if name not in root.entries:
             faults.add(0, 0, (name,), f'a section that {appname} requires is missing')
@@ -141,14 +142,14 @@ def load_daemon(path: str, *, shown: str) -> dict[str, Any]:
     :raises ConfigurationError: the file is missing or no YAML, or these keys are wrong.
     :raises NotPermitted: the file may not be read, or others than root may write it.
     """
-    shown = yamlfile.printable(shown)
+    shown = nodes.printable(shown)
     faults, others = Faults(shown), Faults(shown)
-    root = yamlfile.parse(_read(path, shown), os.path.dirname(path), others)
+    root = nodes.parse(_read(path, shown), os.path.dirname(path), others)
     section = root.entries.get('Daemon', (root, root))[1]
     if isinstance(section, Mapping) and section is not root:
         for name in set(section.entries) - {'pidfile', 'working_directory', 'stop_timeout'}:
             del section.entries[name]
-        if any(getattr(node, 'value', None) is yamlfile.FAULTY
+        if any(getattr(node, 'value', None) is nodes.FAULTY
                for _, node in section.entries.values()):
             others.raise_any()
     else:
@@ -158,7 +159,7 @@ def load_daemon(path: str, *, shown: str) -> dict[str, Any]:
     return daemon
 
 
-def place_pidfile(path: str, appname: str) -> str:
+def expand_pidfile(path: str, appname: str) -> str:
     """A ``Daemon.pidfile`` with the program's name filled in."""
     parts = path.split('%%')
     return '%'.join(part.replace('%(app)s', appname) for part in parts)
@@ -169,11 +170,11 @@ def place_pidfile(path: str, appname: str) -> str:
 def _read(path: str, shown: str) -> bytes:
     """The file's bytes, if it is a file, may be read, and can be trusted."""
     try:
-        descriptor = yamlfile.open_regular(path)
+        descriptor = nodes.open_regular(path)
         try:
             if os.geteuid() == 0:
                 _refuse_foreign_writers(path, descriptor, shown)
-            return yamlfile.read_bounded(descriptor, yamlfile.MAX_BYTES)
+            return nodes.read_bounded(descriptor, nodes.MAX_BYTES)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -199,7 +200,7 @@ def _refuse_foreign_writers(path: str, descriptor: int, shown: str) -> None:
         found = os.lstat(entry)
         reason = _foreign_writer(entry, found)
         if reason:
-            raise NotPermitted(f'{shown}: refused, as root: {yamlfile.printable(entry)} {reason}')
+            raise NotPermitted(f'{shown}: refused, as root: {nodes.printable(entry)} {reason}')
     if not os.path.samestat(opened, found):
         raise NotPermitted(f'{shown}: refused, as root: it was replaced while it was read')
 
@@ -257,7 +258,7 @@ class _Validation:
 
     def value(self, kind: schema.Type, node: Node, keys: Keys) -> Any:
         """What a node stands for; None, and a fault noted, where it is not of its type."""
-        if isinstance(node, Scalar) and node.value is yamlfile.FAULTY:
+        if isinstance(node, Scalar) and node.value is nodes.FAULTY:
             return None
         if isinstance(kind, schema.Either):
             kind = kind.alternative(isinstance(node, Mapping), isinstance(node, Sequence))
@@ -277,9 +278,9 @@ class _Validation:
             return self._expected(kind.noun, kind, node, keys)
         try:
             return _read_scalar(kind, node)
-        except schema.WrongKind as wrong:
+        except schema.WrongType as wrong:
             return self._expected(str(wrong), kind, node, keys, _hint(kind, node))
-        except schema.Unfit as unfit:
+        except schema.InvalidValue as unfit:
             return self._expected(str(unfit), kind, node, keys)
 
     def list(self, kind: schema.List, node: Node, keys: Keys) -> Any:
@@ -338,7 +339,7 @@ def _is_faulty(node: Node) -> bool:
         return any(map(_is_faulty, node.items))
     if isinstance(node, Mapping):
         return any(_is_faulty(value) for _, value in node.entries.values())
-    return isinstance(node, Scalar) and node.value is yamlfile.FAULTY
+    return isinstance(node, Scalar) and node.value is nodes.FAULTY
 
 
 def _suggestion(word: object, known: Collection[object], faults: Faults) -> str:
@@ -359,7 +360,7 @@ def _read_scalar(kind: schema.Scalar | schema.Either, node: Scalar) -> Any:
     """
     try:
         return kind.read(node.value, node.text)
-    except schema.WrongKind:
+    except schema.WrongType:
         if not node.origin:
             raise
         return kind.read(node.text, node.text)
@@ -373,8 +374,8 @@ def _shown(node: Node) -> str:
     if node.origin:
         return node.origin
     if isinstance(node.value, str):
-        return yamlfile.quoted(node.text)
-    return yamlfile.unquoted(node.text) if node.text else 'nothing'
+        return nodes.quoted(node.text)
+    return nodes.unquoted(node.text) if node.text else 'nothing'
 
 
 def _hint(kind: schema.Scalar | schema.Either, node: Scalar) -> str:
@@ -383,7 +384,7 @@ def _hint(kind: schema.Scalar | schema.Either, node: Scalar) -> str:
     if node.value is None or (with_quotes and node.bare):
         return ''
     try:
-        kind.read(yamlfile.resolve(node.text) if with_quotes else node.text, node.text)
+        kind.read(nodes.resolve(node.text) if with_quotes else node.text, node.text)
     except ValueError:
         return ''
     return ' (leave out the quotes)' if with_quotes else ' (put it in quotes)'
@@ -434,21 +435,21 @@ def _check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
 def _check_queue(root: Mapping, exchanges: dict[str, Any], label: str, queue: dict[str, Any],
                  faults: Faults) -> None:
     """It is bound to exchanges that there are, and is not left behind by each connection."""
-    place: Keys = ('AMQP', 'queues', label)
-    bound = {(*place, 'exchange'): queue.get('exchange', '')}
+    position: Keys = ('AMQP', 'queues', label)
+    bound = {(*position, 'exchange'): queue.get('exchange', '')}
     for number, binding in enumerate(queue['bindings'] or []):
-        bound[(*place, 'bindings', number, 'exchange')] = (binding or {}).get('exchange')
+        bound[(*position, 'bindings', number, 'exchange')] = (binding or {}).get('exchange')
     for keys, exchange in bound.items():
         if exchange and exchange not in exchanges and not exchange.startswith('amq.'):
             node = _value(root, keys)
             text = f'no such exchange in AMQP.exchanges: {_shown(node)}'
             faults.at(node, keys, text + _suggestion(exchange, exchanges, faults))
     if queue.get('exchange', '') == '' and queue['routing_keys']:
-        keys = (*place, 'routing_keys')
+        keys = (*position, 'routing_keys')
         faults.at(_value(root, keys), keys, 'routing keys, but no exchange')
     if queue.get('name', label) == '' and queue.get('exclusive') is False and not (
             queue['auto_delete'] or 'x-expires' in (queue['arguments'] or {})):
-        keys = (*place, 'exclusive')
+        keys = (*position, 'exclusive')
         faults.at(_value(root, keys), keys, 'each connection would leave such a queue behind:'
                   ' it needs auto_delete or the argument x-expires')
 
@@ -556,7 +557,7 @@ def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
         own = program.current.default_pidfile
         daemon['pidfile'] = own(appname) if own else _default_pidfile(appname, as_root)
     elif daemon['pidfile'] is not None:
-        daemon['pidfile'] = place_pidfile(daemon['pidfile'], appname)
+        daemon['pidfile'] = expand_pidfile(daemon['pidfile'], appname)
     if 'state_directory' not in daemon:
         daemon['state_directory'] = _first_directory('STATE_DIRECTORY')
     if 'logs_directory' not in daemon:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 
-class Words:
+class Arguments:
     """What was typed.
 
     :ivar values: of the options that take one, by their name.
@@ -24,7 +24,7 @@ class Words:
 
 
 def parse(words: Sequence[str], *, command: str, values: Mapping[str, str],
-          flags: Collection[str], most_names: int) -> Words:
+          flags: Collection[str], max_names: int) -> Arguments:
     """Tell options from names: ``-c FILE``, ``--config FILE``, ``--config=FILE``, ``--json``.
 
     :param command: the subcommand, for errors.
@@ -33,7 +33,7 @@ def parse(words: Sequence[str], *, command: str, values: Mapping[str, str],
     :param most_names: how many other words there may be.
     :raises UsageError: it is wrong.
     """
-    found = Words()
+    found = Arguments()
     rest = iter(words)
     for word in rest:
         name, equals, value = word.partition('=')
@@ -50,8 +50,8 @@ def parse(words: Sequence[str], *, command: str, values: Mapping[str, str],
             raise _error(command, f'no option {word!r}')
         else:
             found.names.append(word)
-    if len(found.names) > most_names:
-        raise _error(command, f'one word too many: {found.names[most_names]!r}')
+    if len(found.names) > max_names:
+        raise _error(command, f'one word too many: {found.names[max_names]!r}')
     return found
 
 

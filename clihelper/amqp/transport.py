@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.acknowledgement import Acknowledger
 
     class WaitFor(Protocol):
-        """See :attr:`clihelper.amqp.wire.Wire.wait_for`."""
+        """See :attr:`clihelper.amqp.rabbitmq.RabbitMQTransport.wait_for`."""
 
         def __call__(
             self, descriptor: int | None, deadline: float, *, write: bool = False
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
             self, error: Exception, exchange: str, routing_key: str, message: Any
         ) -> None: ...
 
-    class Link(Protocol):
+    class Transport(Protocol):
         """What :class:`~clihelper.amqp.connection.Connection` calls of a transport.
 
-        :class:`~clihelper.amqp.wire.Wire` is the one for AMQP,
-        :class:`~clihelper.amqp.others.Other` the one for all else.
+        :class:`~clihelper.amqp.rabbitmq.RabbitMQTransport` is the one for AMQP,
+        :class:`~clihelper.amqp.kombu_transport.KombuTransport` the one for all else.
         """
 
         errors: tuple[type[BaseException], ...]

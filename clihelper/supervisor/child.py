@@ -12,13 +12,13 @@ import select
 import signal
 import sys
 
-from clihelper.systemd import Notifier
+from clihelper.process.systemd import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from clihelper.ledger import Hand
+    from clihelper.process.scoreboard import Slot
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -26,7 +26,7 @@ LONGEST_LINE = 1024
 """bytes of a line for the supervisor; short enough to be written to a pipe as a whole"""
 
 
-class Seat(Notifier):
+class WorkerChannel(Notifier):
     """A worker's place among the workers. The life cycle takes it for its service manager.
 
     :param number: of the worker, from 1.
@@ -36,14 +36,14 @@ class Seat(Notifier):
     :param watchdog: seconds within which the loop has to come round; None: nobody watches.
     """
 
-    __slots__ = ('_lifeline', '_watchdog', '_writer', 'hand', 'number')
+    __slots__ = ('_lifeline', '_watchdog', '_writer', 'slot', 'number')
 
     def __init__(
-        self, number: int, hand: Hand, writer: int, lifeline: int, watchdog: float | None
+        self, number: int, slot: Slot, writer: int, lifeline: int, watchdog: float | None
     ) -> None:
         super().__init__()
         self.number = number
-        self.hand = hand
+        self.slot = slot
         self._writer = writer
         self._lifeline = lifeline
         self._watchdog = watchdog
@@ -61,7 +61,7 @@ class Seat(Notifier):
 
     def watchdog(self) -> bool:
         """The loop makes progress."""
-        self.hand.progress()
+        self.slot.heartbeat()
         return True
 
     def stopping(self, status: str = '') -> bool:
@@ -82,16 +82,16 @@ class Seat(Notifier):
         """This worker has ended of its own accord, and none is to take its place."""
         self._send('LEFT=1')
 
-    def settle(self, max_messages: float | None) -> None:
+    def prepare(self, max_messages: float | None) -> None:
         """Have a crash leave a traceback, and a TERM come when the supervisor dies.
 
         :param max_messages: after how many this worker is to be replaced.
         """
         import faulthandler
 
-        self.hand.occupy()
+        self.slot.claim()
         if max_messages is not None:
-            self.hand.limit = max_messages
+            self.slot.limit = max_messages
 
         faulthandler.enable(self._writer)  # the pipe takes it, from C, whoever holds the GIL
         _signal_at_end(self._lifeline, signal.SIGTERM)

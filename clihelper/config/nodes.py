@@ -127,7 +127,7 @@ class Faults:
 
         :raises ConfigurationError: always.
         """
-        raise ConfigurationError(place(self.shown, line, column) + ': ' + text)
+        raise ConfigurationError(position(self.shown, line, column) + ': ' + text)
 
     def raise_any(self) -> None:
         """Tell what was found, in the order of the file.
@@ -136,13 +136,13 @@ class Faults:
         """
         if not self._found:
             return
-        lines = [f'{place(self.shown, *where)}: {text}' for *where, text in sorted(self._found)]
+        lines = [f'{position(self.shown, *where)}: {text}' for *where, text in sorted(self._found)]
         if self._untold:
             lines.append(f'{self.shown}: and {self._untold} more faults')
         raise ConfigurationError(*lines)
 
 
-def place(shown: str, line: int, column: int) -> str:
+def position(shown: str, line: int, column: int) -> str:
     """``file:line:column``, or the file alone for line 0."""
     return f'{shown}:{line}:{column}' if line else shown
 
@@ -336,15 +336,16 @@ def _decode(data: bytes, faults: Faults) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         before = data[:error.start].decode(encoding, 'replace')
-        faults.fatal(*_position(before, len(before)), f'not {error.encoding.upper()}')
+        faults.fatal(*_line_and_column(before, len(before)), f'not {error.encoding.upper()}')
     unprintable = Reader.NON_PRINTABLE.search(text)
     if unprintable:
         code = ord(unprintable.group())
-        faults.fatal(*_position(text, unprintable.start()), f'a control character, U+{code:04X}')
+        position = _line_and_column(text, unprintable.start())
+        faults.fatal(*position, f'a control character, U+{code:04X}')
     return text
 
 
-def _position(text: str, index: int) -> tuple[int, int]:
+def _line_and_column(text: str, index: int) -> tuple[int, int]:
     """Line and column of a character, from 1."""
     line, start = 1, 0
     for found in re.compile(_LINE_BREAK).finditer(text, 0, index):
@@ -423,7 +424,8 @@ class _Composer:
             start = properties.end() if properties else start
         for found in re.compile(_COMMENT_OR_TAB).finditer(self._text, self._gap, start):
             if found.group(1):
-                self._faults.add(*_position(self._text, found.start()), (), 'a tab: use spaces')
+                position = _line_and_column(self._text, found.start())
+                self._faults.add(*position, (), 'a tab: use spaces')
                 # One tells it: a file that is indented with tabs has hundreds.
                 end = len(self._text)
                 break
@@ -619,7 +621,7 @@ class _Composer:
         except OSError as error:
             message = f'cannot read {shown}: {error.strerror}'
             if error.errno in (errno.EACCES, errno.EPERM):
-                where = place(self._faults.shown, node.line, node.column)
+                where = position(self._faults.shown, node.line, node.column)
                 raise NotPermitted(f'{where}: {dotted(self._path())}: {message}') from None
             raise ValueError(message) from None
         except ValueError as error:

@@ -6,15 +6,15 @@ import logging
 import signal
 import time
 
-from clihelper.ledger import TIMEOUT
+from clihelper.process.scoreboard import TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from clihelper.config import Config
+    from clihelper.process.systemd import Notifier
     from clihelper.supervisor.worker import Worker
-    from clihelper.systemd import Notifier
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -30,7 +30,7 @@ LAST_WORDS = 2.0
 NEVER = float('inf')
 
 
-class Watch:
+class Monitor:
     """Looks at the workers when it is time to.
 
     :ivar float due: when to look next, in seconds of ``time.monotonic``.
@@ -42,7 +42,7 @@ class Watch:
         self._handled = 0
         self.due = 0.0
 
-    def look(self, workers: Iterable[Worker], config: Config) -> None:
+    def check(self, workers: Iterable[Worker], config: Config) -> None:
         """Look, and have those replaced that have reached a limit."""
         now = time.monotonic()
         working = [worker for worker in workers if worker.is_staying]
@@ -61,14 +61,14 @@ class Watch:
             return NEVER
         due = now + timeout  # a handler that begins now
         for worker in working:
-            since = worker.hand.read()[0]
+            since = worker.slot.read()[0]
             if since and now >= since + timeout:
                 LOGGER.error(
                     '%s: on_message has not returned for %.1f s (AMQP.handler_timeout): killed',
                     worker, now - since,
                 )
                 worker.timed_out = True
-                worker.hand.blame(TIMEOUT)
+                worker.slot.set_cause(TIMEOUT)
                 # It dies of it, and its traceback is written in C, whoever holds the GIL.
                 worker.stop(signal.SIGABRT, LAST_WORDS)
             elif since:
@@ -97,7 +97,7 @@ class Watch:
                 worker.retire = f'Daemon.max_memory: {resident} bytes'
         return now + MEMORY_POLL if limited else NEVER
 
-    def weigh(self, worker: Worker) -> None:
+    def check_initial_memory(self, worker: Worker) -> None:
         """A worker is ready: a limit that it exceeds already would be exceeded for ever."""
         if worker.memory is not None and (resident := worker.resident()) > worker.memory:
             LOGGER.warning(
@@ -113,23 +113,23 @@ class Watch:
         if interval is None:
             return NEVER
         # Workers give a sign each half of it.
-        if all(now - worker.hand.read()[3] < interval * 3 / 4 for worker in ready):
+        if all(now - worker.slot.read()[3] < interval * 3 / 4 for worker in ready):
             self._notifier.watchdog()
         return now + interval / 4
 
     # The status line.
 
-    def died(self, handled: int) -> None:
+    def count_finished(self, handled: int) -> None:
         """A worker that has handled so many messages is gone."""
         self._handled += handled
 
-    def tell(self, workers: Iterable[Worker], wanted: int) -> None:
+    def report_status(self, workers: Iterable[Worker], wanted: int) -> None:
         """Tell the service manager how many workers there are, and what they have done."""
         if not self._notifier.enabled:
             return
         workers = list(workers)
         ready = len({worker.number for worker in workers if worker.is_ready and worker.is_staying})
-        handled = self._handled + sum(worker.hand.read()[2] for worker in workers)
+        handled = self._handled + sum(worker.slot.read()[2] for worker in workers)
         parts = [f'{ready} of {wanted} workers ready']
         if handled:
             parts.append(f'{handled} messages')

@@ -6,7 +6,7 @@ import time
 from zlib import crc32
 
 from clihelper.amqp.settlement import Crashed, TimedOut
-from clihelper.ledger import TIMEOUT
+from clihelper.process.scoreboard import TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.message import Message
-    from clihelper.ledger import Hand
+    from clihelper.process.scoreboard import Slot
 
 
-class Record:
+class PoisonGuard:
     """Notes each message in shared memory before it is run.
 
     :param hand: where.
@@ -28,11 +28,11 @@ class Record:
     :ivar int suspect: the checksum of the message in hand, if a process has died under it.
     """
 
-    def __init__(self, hand: Hand, section: Mapping[str, Any]) -> None:
-        self.hand = hand
+    def __init__(self, slot: Slot, section: Mapping[str, Any]) -> None:
+        self.slot = slot
         self.timed: bool = section['handler_timeout'] is not None
-        self.note = self._note_time if self.timed else hand.note
-        self.seeds = Seeds()
+        self.note = self._note_time if self.timed else slot.note
+        self.seeds = QueueChecksums()
         self.suspect = 0
         self._attempts: int = section['retry']['attempts']
 
@@ -42,7 +42,7 @@ class Record:
         :returns: why it is not to be run any more.
         """
         mark = crc32(message.raw, self.seeds[message.queue])
-        deaths, reason = self.hand.ledger.deaths(mark)
+        deaths, reason = self.slot.scoreboard.deaths(mark)
         if not deaths:
             return None
         self.suspect = mark
@@ -54,21 +54,21 @@ class Record:
     def is_fatal(self, message: Message) -> bool:
         """Whether it has killed so many processes that it is not run any more."""
         mark = crc32(message.raw, self.seeds[message.queue])
-        return message.attempts + self.hand.ledger.deaths(mark)[0] > self._attempts
+        return message.attempts + self.slot.scoreboard.deaths(mark)[0] > self._attempts
 
     def settled(self) -> None:
         """It is acknowledged, or on its way to be run again, with its runs in its headers."""
-        self.hand.ledger.forget(self.suspect)
+        self.slot.scoreboard.forget(self.suspect)
 
-    def rest(self) -> None:
+    def end_message(self) -> None:
         """Nothing is in hand."""
-        self.hand.rest()
+        self.slot.end_message()
 
     def _note_time(self, mark: int) -> None:
-        self.hand.take(time.monotonic(), mark)
+        self.slot.take(time.monotonic(), mark)
 
 
-class Seeds(dict[str, int]):
+class QueueChecksums(dict[str, int]):
     """The checksum of each queue's name."""
 
     def __missing__(self, queue: str) -> int:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from clihelper.amqp.link import WaitFor
+    from clihelper.amqp.transport import WaitFor
 
 
-class Other:
-    """What :class:`~clihelper.amqp.wire.Wire` is for AMQP, for everything else.
+class KombuTransport:
+    """What :class:`~clihelper.amqp.rabbitmq.RabbitMQTransport` is for AMQP, for everything else.
 
     These transports are polled: they have no descriptor to wait on, and no heartbeats.
 

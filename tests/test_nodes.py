@@ -10,15 +10,15 @@ import textwrap
 import pytest
 import yaml
 
-from clihelper import yamlfile
+from clihelper.config import nodes
 from clihelper.errors import ConfigurationError, NotPermitted
 
 
 def parse(text, folder='/'):
     """The value of a document without faults."""
-    faults = yamlfile.Faults('a.yml')
+    faults = nodes.Faults('a.yml')
     data = text if isinstance(text, bytes) else textwrap.dedent(text).encode()
-    root = yamlfile.parse(data, str(folder), faults)
+    root = nodes.parse(data, str(folder), faults)
     faults.raise_any()
     return root.plain()
 
@@ -146,9 +146,9 @@ def test_a_fault_is_one_line_with_its_place(text, fault, either_loader):
     ('%YAML 2.0\n---\na: b\n', 'a.yml:1:1: '), ('a: @b\n', 'a.yml:1:4: '),
     ('a: !x!y z\n', 'a.yml:1:4: '),
 ])
-def test_a_syntax_error_is_one_line_with_its_place(text, place, either_loader):
+def test_a_syntax_error_is_one_line_with_its_place(text, position, either_loader):
     [line] = faults_of(text)
-    assert line.startswith(place)
+    assert line.startswith(position)
     assert '\n' not in line
 
 
@@ -212,17 +212,17 @@ def test_hostile_input_takes_a_second_and_64_mib_at_most():
     program = textwrap.dedent('''
         import resource, sys, time
         import yaml
-        from clihelper import yamlfile
+        from clihelper.config import nodes
         from clihelper.errors import ConfigurationError
         def memory():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        faults = yamlfile.Faults('a.yml')
-        yamlfile.parse(b'a: {b: [1]}', '/', faults)
+        faults = nodes.Faults('a.yml')
+        nodes.parse(b'a: {b: [1]}', '/', faults)
         with open(sys.argv[1], 'rb') as file:
             before, start = memory(), time.process_time()
             try:
-                data = yamlfile.read_bounded(file.fileno(), yamlfile.MAX_BYTES)
-                yamlfile.parse(data, '/', faults)
+                data = nodes.read_bounded(file.fileno(), nodes.MAX_BYTES)
+                nodes.parse(data, '/', faults)
                 faults.raise_any()
             except (ConfigurationError, ValueError) as error:
                 print(len(str(error).splitlines()), time.process_time() - start, memory() - before)
@@ -245,11 +245,11 @@ def test_hostile_input_is_refused_by_the_python_parser_too(name, monkeypatch):
 
 
 def test_what_is_within_the_limits_is_read():
-    depth = yamlfile.MAX_DEPTH - 1
+    depth = nodes.MAX_DEPTH - 1
     parse('a: ' + '[' * depth + ']' * depth)
     assert faults_of('a: ' + '[' * (depth + 1) + ']' * (depth + 1)) == [
         f'a.yml:1:{4 + depth}: nested more than 100 deep']
-    size = yamlfile.MAX_NODES - 3
+    size = nodes.MAX_NODES - 3
     assert parse('a:\n' + '- x\n' * size) == {'a': ['x'] * size}
     [line] = faults_of('a:\n' + '- x\n' * (size + 1))
     assert 'more than 50,000 values' in line
@@ -295,7 +295,7 @@ def test_a_variable_that_is_no_value_is_a_fault_that_does_not_repeat_it(value, m
 @pytest.mark.parametrize(('content', 'value'), [
     (b'secret\n', 'secret'), (b'secret', 'secret'), (b'two\n\n', 'two\n'), (b'x\r\n', 'x'),
     (b'', ''), (b'123\n', '123'), ('\u00fc\n'.encode(), '\u00fc'),
-    (b'x' * yamlfile.MAX_FILE_BYTES, 'x' * yamlfile.MAX_FILE_BYTES),
+    (b'x' * nodes.MAX_FILE_BYTES, 'x' * nodes.MAX_FILE_BYTES),
 ])
 def test_a_file_is_a_string_without_its_last_newline(tmp_path, content, value):
     (tmp_path / 'secret').write_bytes(content)
@@ -305,7 +305,7 @@ def test_a_file_is_a_string_without_its_last_newline(tmp_path, content, value):
 
 def test_what_is_no_small_file_of_text_is_a_fault_where_it_is_named(tmp_path):
     os.mkfifo(tmp_path / 'fifo')
-    (tmp_path / 'large').write_bytes(b'x' * (yamlfile.MAX_FILE_BYTES + 1))
+    (tmp_path / 'large').write_bytes(b'x' * (nodes.MAX_FILE_BYTES + 1))
     (tmp_path / 'binary').write_bytes(b'\xff')
     names = ['fifo', 'large', 'binary', '.', 'absent', '/dev/null', '"a\\0b"']
     lines = faults_of('\n'.join(f'k{n}: !file {name}' for n, name in enumerate(names)), tmp_path)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import signal
 
-from clihelper.signals import HANDLED
+from clihelper.process.signals import HANDLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from clihelper.signals import Signals
+    from clihelper.process.signals import Signals
 
 
 def reap() -> Iterator[tuple[int, int]]:

@@ -11,8 +11,8 @@ import amqp
 import pytest
 from amqp.exceptions import UnexpectedFrame
 
-from clihelper.amqp.frames import HEARTBEAT_FRAME, Contents, Mould
-from clihelper.amqp.wire import Wire, _parameters
+from clihelper.amqp.frames import HEARTBEAT_FRAME, Contents, DeliveryTemplate
+from clihelper.amqp.rabbitmq import RabbitMQTransport, _parameters
 from tests.frames import Ends, delivery, frame, short
 
 
@@ -134,7 +134,7 @@ def test_a_changed_byte_is_not_overlooked_among_what_is_alike(monkeypatch, place
     for moulds in (True, False):
         ends = Ends()
         if not moulds:
-            monkeypatch.setattr(Mould, 'take', lambda self, data, position: position)
+            monkeypatch.setattr(DeliveryTemplate, 'take', lambda self, data, position: position)
         ends.far.sendall(stream)
         try:
             ends.connection.take()
@@ -189,7 +189,7 @@ def test_a_frame_that_is_too_large_is_not_waited_for(wire):
 def test_a_frame_that_does_not_end_is_given_up(wire, monkeypatch):
     """Its size may be wrong, and then what comes behind it is taken for a part of it."""
     now = 100.0
-    monkeypatch.setattr('clihelper.amqp.wire.time.monotonic', lambda: now)
+    monkeypatch.setattr('clihelper.amqp.rabbitmq.time.monotonic', lambda: now)
     method, header, body = delivery(1, b'x')
     wire.far.sendall(method + header + struct.pack('>BHI', 3, 1, 20_000) + body)
     assert wire.connection.take()
@@ -206,7 +206,7 @@ def test_a_frame_that_does_not_end_is_given_up(wire, monkeypatch):
 
 def test_frames_that_end_are_given_time_each(wire, monkeypatch):
     now = 100.0
-    monkeypatch.setattr('clihelper.amqp.wire.time.monotonic', lambda: now)
+    monkeypatch.setattr('clihelper.amqp.rabbitmq.time.monotonic', lambda: now)
     stream = b''.join(frame for n in range(1, 20) for frame in delivery(n, b'x' * 50))
     for start in range(0, len(stream), 60):
         now += 6
@@ -229,11 +229,11 @@ def test_what_an_error_has_left_is_acted_on_next(wire):
 @pytest.mark.parametrize('channel', [0, 1, 9])
 def test_frames_that_make_no_sense_are_an_error_of_the_connection(wire, payload, channel):
     wire.far.sendall(frame(1, channel, payload))
-    with contextlib.suppress(*Wire.errors):
+    with contextlib.suppress(*RabbitMQTransport.errors):
         while wire.connection.take():
             pass
     wire.far.sendall(b''.join(delivery(1, b'x', channel=channel)))
-    with contextlib.suppress(*Wire.errors):
+    with contextlib.suppress(*RabbitMQTransport.errors):
         while wire.connection.take():
             pass
 

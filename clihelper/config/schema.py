@@ -31,14 +31,14 @@ NAMING_ARGUMENTS = ('alternate-exchange', 'x-dead-letter-exchange', 'x-dead-lett
 ABSENT: Any = object()
 
 
-class Unfit(ValueError):
+class InvalidValue(ValueError):
     """A value that its type does not take.
 
     :param expected: what would have been right, as a noun: ``a number above 0``.
     """
 
 
-class WrongKind(Unfit):
+class WrongType(InvalidValue):
     """A value of another kind altogether: text instead of a number."""
 
 
@@ -76,7 +76,7 @@ class Boolean(Scalar):
 
     def read(self, value: object, text: str) -> bool:
         if not isinstance(value, bool):
-            raise WrongKind(self.noun)
+            raise WrongType(self.noun)
         return value
 
 
@@ -101,11 +101,11 @@ class Number(Scalar):
 
     def read(self, value: object, text: str) -> float:
         if not isinstance(value, self._types) or isinstance(value, bool):
-            raise WrongKind(self.noun)
+            raise WrongType(self.noun)
         if isinstance(value, float) and not math.isfinite(value):
-            raise Unfit('a finite number')
+            raise InvalidValue('a finite number')
         if not self._within(value):
-            raise Unfit(self.words)
+            raise InvalidValue(self.words)
         return value
 
 
@@ -122,15 +122,15 @@ class Text(Scalar):
 
     def read(self, value: object, text: str) -> str:
         if not isinstance(value, str):
-            raise WrongKind(self.noun)
+            raise WrongType(self.noun)
         if not value and not self._empty:
-            raise Unfit(f'{self.noun} that is not empty')
+            raise InvalidValue(f'{self.noun} that is not empty')
         if '\0' in value:
-            raise Unfit(f'{self.noun} without a NUL')
+            raise InvalidValue(f'{self.noun} without a NUL')
         if self._most and utf8_size(value) is None:
-            raise Unfit(f'{self.noun} in UTF-8')
+            raise InvalidValue(f'{self.noun} in UTF-8')
         if self._most and (utf8_size(value) or 0) > self._most:
-            raise Unfit(f'{self.noun} of at most {self._most} bytes')
+            raise InvalidValue(f'{self.noun} of at most {self._most} bytes')
         return value
 
 
@@ -164,7 +164,7 @@ class Choice(Text):
             return str(value)
         if isinstance(value, str) and self._pattern and re.fullmatch(self._pattern, value):
             return value
-        raise WrongKind(self.noun)
+        raise WrongType(self.noun)
 
 
 class OctalMode(Scalar):
@@ -176,7 +176,7 @@ class OctalMode(Scalar):
     def read(self, value: object, text: str) -> int:
         # YAML 1.1 has 027 as 23, 27 as 27 and 0o27 as a string: only the text tells.
         if not re.fullmatch('(0o)?[0-7]{1,12}', text) or int(text.removeprefix('0o'), 8) > 0o777:
-            raise WrongKind(self.noun)
+            raise WrongType(self.noun)
         return int(text.removeprefix('0o'), 8)
 
 
@@ -189,7 +189,7 @@ class AbsolutePath(Text):
     def read(self, value: object, text: str) -> str:
         path = super().read(value, text)
         if not path.startswith('/'):
-            raise Unfit(self.noun)
+            raise InvalidValue(self.noun)
         return path
 
 
@@ -203,7 +203,7 @@ class PidfilePath(Text):
         path = super().read(value, text)
         # The % operator would let a width in the file ask for gigabytes.
         if any('%' in part.replace('%(app)s', '') for part in path.split('%%')):
-            raise Unfit('a path with no % but %(app)s and %%')
+            raise InvalidValue('a path with no % but %(app)s and %%')
         return path
 
 
@@ -218,10 +218,10 @@ class Size(Scalar):
     def read(self, value: object, text: str) -> int:
         found = re.fullmatch('([0-9]{1,18})([KMG]?)', str(value))
         if isinstance(value, bool) or not isinstance(value, (int, str)) or not found:
-            raise WrongKind(self.noun)
+            raise WrongType(self.noun)
         size = int(found[1]) * self._FACTORS[found[2]]
         if not size:
-            raise Unfit('a size above 0')
+            raise InvalidValue('a size above 0')
         return size
 
 
@@ -235,11 +235,11 @@ class Address(Text):
         address = super().read(value, text)
         if address.startswith('unix:'):
             if not address.startswith('unix:/') or len(address.encode()) > 112:  # unix(7): 107
-                raise Unfit(f'{self.noun}, of at most 107 bytes')
+                raise InvalidValue(f'{self.noun}, of at most 107 bytes')
             return address
         found = re.fullmatch(r'(?:\[[0-9A-Fa-f:.%]+\]|[^:\[\]/]*):([0-9]{1,5})', address)
         if not found or int(found[1]) > 65535:
-            raise Unfit(self.noun)
+            raise InvalidValue(self.noun)
         return address
 
 
@@ -271,19 +271,19 @@ class BrokerURL(Text):
         url = super().read(value, text)
         scheme, separator, rest = url.partition('://')
         if not separator or scheme not in self._AMQP + self._OTHERS:
-            raise Unfit('a URL that begins with amqp://, amqps:// or memory://, or with redis://,'
+            raise InvalidValue('a URL that begins with amqp://, amqps:// or memory://, or with redis://,'
                         ' rediss://, filesystem:// or sqs://')
         if scheme in self._OTHERS:
             return url
         host = re.split('[/?#]', rest)[0].rpartition('@')[2]
         port = re.fullmatch(r'(?:\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?', host)
         if not port or (port.group(1) and not 0 < int(port.group(1)) < 65536):
-            raise Unfit('a URL whose port is from 1 to 65535 (in a password / is %2F, : is %3A,'
-                        ' @ is %40)')
+            raise InvalidValue('a URL whose port is from 1 to 65535 (in a password / is %2F, : is'
+                               ' %3A, @ is %40)')
         self._check_parameters(rest.partition('#')[0].partition('?')[2])
         vhost = re.sub('%[0-9A-Fa-f]{2}', '%', rest.partition('?')[0].partition('/')[2])
         if (utf8_size(vhost) or 0) > LONGEST_NAME:
-            raise Unfit(f'a URL whose virtual host has at most {LONGEST_NAME} bytes')
+            raise InvalidValue(f'a URL whose virtual host has at most {LONGEST_NAME} bytes')
         return url
 
     def _check_parameters(self, query: str) -> None:
@@ -292,9 +292,9 @@ class BrokerURL(Text):
             name, equals, value = parameter.partition('=')
             if name != 'heartbeat' or name in seen:
                 hint = self._hint(name) if equals else ''
-                raise Unfit(f'a URL with no parameter but one heartbeat{hint}')
+                raise InvalidValue(f'a URL with no parameter but one heartbeat{hint}')
             if not re.fullmatch(r'[0-9]{1,5}(\.[0-9]{1,9})?', value) or float(value) > 65535:
-                raise Unfit('a URL whose heartbeat is a number from 0 to 65535')
+                raise InvalidValue('a URL whose heartbeat is a number from 0 to 65535')
             seen.add(name)
 
     def _hint(self, name: str) -> str:
@@ -414,9 +414,9 @@ class Either:
         for each in self.scalars:
             try:
                 return each.read(value, text)
-            except WrongKind:
+            except WrongType:
                 continue
-        raise WrongKind(self.noun)
+        raise WrongType(self.noun)
 
 
 class Nothing(Scalar):
@@ -427,7 +427,7 @@ class Nothing(Scalar):
 
     def read(self, value: object, text: str) -> None:
         if value is not None:
-            raise WrongKind(self.noun)
+            raise WrongType(self.noun)
 
 
 if TYPE_CHECKING:

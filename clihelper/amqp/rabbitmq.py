@@ -30,7 +30,7 @@ from amqp import spec
 from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
-from clihelper.amqp import forks, names, publishing
+from clihelper.amqp import forks, publishing, resolver
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
@@ -55,17 +55,17 @@ from clihelper.amqp.frames import (
     frame_at,
     settlement,
 )
-from clihelper.amqp.heartbeat import Heart
+from clihelper.amqp.heartbeat import HeartbeatThread
 from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.tls import hear_last_words, wrap
-from clihelper.schema import TLS
+from clihelper.config.schema import TLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from clihelper.amqp.link import OnReturn, WaitFor
+    from clihelper.amqp.transport import OnReturn, WaitFor
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -132,7 +132,7 @@ class Channel(amqp.Channel):  # type: ignore[misc]
         super().collect()
 
 
-class Wire(amqp.Connection):  # type: ignore[misc]
+class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
     """A connection on which complete deliveries take the short road.
 
     The socket never blocks. Who has to wait for it does so in one place, with a deadline, and
@@ -198,7 +198,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
         self._write_timeout = WRITE_TIMEOUT
         self._deadline = 0.0
         self._acknowledger: Acknowledger | None = None
-        self._heart: Heart | None = None
+        self._heart: HeartbeatThread | None = None
         self._fault = ''
         self._begun = 0.0  # when a frame began that has not ended; 0: none
         self._left = False  # whether an error has left frames that were fetched and not acted on
@@ -233,7 +233,7 @@ class Wire(amqp.Connection):  # type: ignore[misc]
                 ) from error
             raise
         if self.heartbeat:
-            self._heart = Heart(self.sock, self.heartbeat, self._beat, self._on_silence)
+            self._heart = HeartbeatThread(self.sock, self.heartbeat, self._beat, self._on_silence)
 
     def _on_tune(
         self, channel_max: int, frame_max: int, server_heartbeat: int, argsig: str = 'BlB'
@@ -599,7 +599,7 @@ class _Unblocking:
 
     def _connect(self, host: bytes | str, port: int, timeout: float) -> None:
         """Connect to the address that answers first, within *timeout* seconds in all."""
-        self.sock = names.connect(host, port, timeout)
+        self.sock = resolver.connect(host, port, timeout)
 
     def _shutdown_transport(self) -> None:
         """Leave at once: TLS would say goodbye, and wait for an answer."""
@@ -652,9 +652,9 @@ def _parameters(url: str) -> dict[str, Any]:
     """
     scheme, _, rest = url.partition('://')
     authority, _, path = rest.partition('?')[0].partition('/')
-    credentials, _, place = authority.rpartition('@')
+    credentials, _, offset = authority.rpartition('@')
     user, _, password = credentials.partition(':')
-    found = re.fullmatch(r'\[(?P<v6>.*)\]:?(?P<v6port>\d*)|(?P<host>[^:]*):?(?P<port>\d*)', place)
+    found = re.fullmatch(r'\[(?P<v6>.*)\]:?(?P<v6port>\d*)|(?P<host>[^:]*):?(?P<port>\d*)', offset)
     assert found is not None
     host = found['v6'] or found['host'] or 'localhost'
     port = found['v6port'] or found['port'] or (TLS_PORT if scheme == 'amqps' else PORT)

@@ -1,6 +1,6 @@
 """A configuration with every key of the schema in it, explained, and commented out if not chosen.
 
-It is made from :mod:`clihelper.schema`, as validation and the reference are.
+It is made from :mod:`clihelper.config.schema`, as validation and the reference are.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import textwrap
 
-from clihelper import schema
+from clihelper.config import schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

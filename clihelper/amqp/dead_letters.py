@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
+from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.message import CARBON_COPIES, NOT_RENEWED, OWN
 from clihelper.amqp.properties import (
     HEADERS,
@@ -29,7 +30,6 @@ from clihelper.amqp.properties import (
     readable,
 )
 from clihelper.amqp.publisher import Publisher, PublishError
-from clihelper.amqp.refusal import Refused
 from clihelper.amqp.settlement import ATTEMPTS, REASON
 from clihelper.amqp.topology import Topology
 from clihelper.errors import UnavailableError
@@ -380,7 +380,7 @@ def _publish(
         raise PublishError(str(error)) from error
 
 
-class Letters:
+class DeadLetterReader:
     """The dead letters on one broker; a context manager that gives back what is not settled.
 
     :param section: the ``AMQP`` section.
@@ -402,7 +402,7 @@ class Letters:
         }
         self._readers: dict[str, _Reader] = {}
 
-    def __enter__(self) -> Letters:
+    def __enter__(self) -> DeadLetterReader:
         try:
             self._connection.open_any()
         except Unreachable as error:
@@ -436,7 +436,7 @@ class Letters:
                 channel.close()
                 return int(count)
         except Lost as lost:
-            if lost.__cause__ is not None and Refused(queue, lost.__cause__).missing:
+            if lost.__cause__ is not None and DeclarationRefused(queue, lost.__cause__).missing:
                 return None
             raise self._lost(lost) from lost
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clihelper.errors import CannotListen, NotPermitted
-from clihelper.listening import Listening
+from clihelper.process.sockets import Listening
 from clihelper.testing import Program
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'web.py')

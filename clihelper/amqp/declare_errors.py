@@ -53,7 +53,7 @@ _WORDS = {
 }
 
 
-class Refused(UnavailableError):
+class DeclarationRefused(UnavailableError):
     """The broker refuses a declaration.
 
     :ivar int code: its reply code, as 406; 0 for none.
@@ -68,7 +68,7 @@ class Refused(UnavailableError):
         self.transient = self.code == NOT_FOUND and _UNAVAILABLE.search(text) is not None
         self.missing = self.code == NOT_FOUND and not self.transient
         self.difference = Difference.in_text(text) if self.code == PRECONDITION_FAILED else None
-        super().__init__(f'{where}: {explained(text)}')
+        super().__init__(f'{where}: {explain(text)}')
 
 
 class Difference:
@@ -132,7 +132,7 @@ def reply_text(error: Any) -> str:
     return re.sub('^[A-Z_]+ - ', '', escaped(text))
 
 
-def explained(text: str) -> str:
+def explain(text: str) -> str:
     """A reply in words for the one who wrote the declaration.
 
     >>> explained("inequivalent arg 'durable' for queue 'orders' in vhost '/': "

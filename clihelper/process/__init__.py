@@ -1,0 +1,1 @@
+"""What any daemon process needs of its system; nothing here knows a controller."""
