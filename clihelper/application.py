@@ -20,6 +20,7 @@ from functools import partial
 
 from clihelper import config as configuration
 from clihelper import legacy, logs, program, supervisor
+from clihelper.controller import check_topology, own_topology
 from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from clihelper.process.privileges import Identity
     from clihelper.process.scoreboard import Scoreboard
     from clihelper.process.sockets import Listening
-    from clihelper.supervisor import WorkerChannel
+    from clihelper.supervisor.child import WorkerChannel
 
     C = TypeVar('C', bound=Controller)
 
@@ -198,7 +199,7 @@ class Run:
             from clihelper.amqp import tls
 
             tls.check(config)
-        self.controller.check_configuration(config)
+        check_topology(self.controller, config)
         return config
 
     def _check(self) -> int:
@@ -209,7 +210,7 @@ class Run:
         if self.options.check_broker:
             from clihelper.amqp.inspection import inspect
 
-            report = inspect(self.config, self.controller.own_topology(), self.appname)
+            report = inspect(self.config, own_topology(self.controller), self.appname)
             for line in report.notes:
                 print(line)
             for line in (*report.warnings, *report.faults):
@@ -314,12 +315,13 @@ class Run:
     def _supervise(self) -> int:
         """Run several workers; each of them comes to :meth:`_work_in`."""
         from clihelper.process import scoreboard
+        from clihelper.supervisor.supervisor import Supervisor
 
         self._preload()
         gc.freeze()  # what is here by now is for all of them, and not to be copied
         if self.collects:
             gc.enable()
-        return supervisor.Supervisor(
+        return Supervisor(
             appname=self.appname,
             config=self.config,
             signals=self.signals,
@@ -331,25 +333,25 @@ class Run:
             work=self._work_in,
         ).run()
 
-    def _work_in(self, seat: WorkerChannel, config: Config) -> int:
+    def _work_in(self, channel: WorkerChannel, config: Config) -> int:
         """In a worker's process, whose signals are blocked."""
-        from clihelper.supervisor.policy import jittered
+        from clihelper.backoff import jittered
 
         self.config = config
-        self.readiness = daemonize.Attached(seat.explain)
+        self.readiness = daemonize.Attached(channel.explain)
         life: list[LifeCycle] = []
 
         def work() -> int:
             self._begin_process()  # a signal that waits may end it at once
-            seat.prepare(jittered(config.daemon['max_messages']))
-            context = WorkerContext(seat.number, seat.slot, self._sockets(), supervised=True)
-            return self._control(seat, context, life)
+            channel.prepare(jittered(config.daemon['max_messages']))
+            context = WorkerContext(channel.number, channel.slot, self._sockets(), supervised=True)
+            return self._control(channel, context, life)
 
         status, lines = self._work_and_judge(work)
         if status:
             self.readiness.failed(status, lines)
         elif life and not life[0].was_told:
-            seat.left()
+            channel.left()
         return status
 
     def _begin_process(self) -> None:

@@ -284,16 +284,6 @@ class Controller:
 
     # What the application and the life cycle ask.
 
-    @classmethod
-    def check_configuration(cls, config: Config) -> None:
-        """Called with each configuration before it is used; raises ConfigurationError."""
-
-    @classmethod
-    def own_topology(cls) -> tuple[Sequence[Any], Sequence[Any], str] | None:
-        """The queues and exchanges that the class declares, and its name; None: it declares
-        nothing, and nothing of the configuration."""
-        return None
-
     def attach(self, life: Runner) -> None:
         """Called before ``__init__``, so that a subclass has its configuration there."""
         self._life = life
@@ -393,20 +383,27 @@ class ConsumerController(Controller):
         self._life_cycle.loop.recover()  # type: ignore[attr-defined]
 
 
-    @classmethod
-    def check_configuration(cls, config: Config) -> None:
-        queues, exchanges, name = cls.own_topology()
-        if queues or exchanges:
-            from clihelper.amqp.entities import Entities
+def own_topology(cls: type[Controller]) -> tuple[Sequence[Any], Sequence[Any], str] | None:
+    """The queues and exchanges that a class declares, as far as they are known before it runs,
+    and its name; None: it does not consume, and declares nothing."""
+    if not issubclass(cls, ConsumerController):
+        return None
+    queues, exchanges = cls.queues, cls.exchanges
+    if isinstance(queues, property) or isinstance(exchanges, property):
+        queues = exchanges = ()  # known only when the loop begins
+    return queues, exchanges, cls.__name__
 
-            Entities(config.amqp, queues, exchanges, name)
 
-    @classmethod
-    def own_topology(cls) -> tuple[Sequence[Any], Sequence[Any], str]:
-        queues, exchanges = cls.queues, cls.exchanges
-        if isinstance(queues, property) or isinstance(exchanges, property):
-            queues = exchanges = ()  # known only when the loop begins
-        return queues, exchanges, cls.__name__
+def check_topology(cls: type[Controller], config: Config) -> None:
+    """Check what a class declares against the configuration.
+
+    :raises clihelper.errors.ConfigurationError: they contradict each other.
+    """
+    queues, exchanges, name = own_topology(cls) or ((), (), '')
+    if queues or exchanges:
+        from clihelper.amqp.entities import Entities
+
+        Entities(config.amqp, queues, exchanges, name)
 
 
 def _overridden(controller: Controller, name: str) -> bool:

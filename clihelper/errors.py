@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 
 class Error(Exception):
     """A fault that its user can mend: ``str(error)`` is one line that says where and what.
@@ -98,3 +102,19 @@ class StoppedEarly(SystemExit):
 
     def __str__(self) -> str:
         return 'stopped before it was ready'
+
+
+def did_you_mean(word: object, known: Collection[object]) -> str:
+    """The end of an error message, ``; did you mean x?``; empty where nothing is near.
+
+    :param word: what was written; case, and whether ``-`` or ``_`` is in it, do not matter.
+    :param known: what could have been written.
+    """
+    # Many or long words take difflib minutes.
+    if not isinstance(word, str) or len(word) > 60 or len(known) > 100:
+        return ''
+    from difflib import get_close_matches
+
+    folded = {name.casefold(): name for name in known if isinstance(name, str)}
+    near = get_close_matches(word.casefold().replace('-', '_'), folded, 1)
+    return f'; did you mean {folded[near[0]]}?' if near else ''

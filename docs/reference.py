@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
-from clihelper import schema  # noqa: E402  (the folder above comes first)
+from clihelper.config import schema  # noqa: E402  (the folder above comes first)
 
 HEAD = '''\
 .. This page is made by docs/reference.py from clihelper/config/schema.py.

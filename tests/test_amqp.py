@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from clihelper.amqp import retries, settlement
-from clihelper.amqp.connection import Backoff, masked
+from clihelper.amqp.connection import BrokerBackoff
 from clihelper.amqp.message import Message, decode
 from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.settlement import Outcome
+from clihelper.amqp.url import masked
 
 ALL = ('json', 'text', 'binary')
 
@@ -175,7 +176,7 @@ def test_a_copy_neither_expires_nor_is_refused_nor_goes_elsewhere():
 
 
 def test_delays_grow_under_a_cap_that_depends_on_when_the_broker_was_well():
-    backoff = Backoff(uniform=lambda low, high: high)
+    backoff = BrokerBackoff(uniform=lambda low, high: high)
     assert [backoff.next(1) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert backoff.next(3600) == 0.1 * 2**6
     assert [backoff.next(3600) for _ in range(4)][-1] == 30
@@ -184,7 +185,7 @@ def test_delays_grow_under_a_cap_that_depends_on_when_the_broker_was_well():
 
 
 def test_delays_are_jittered_in_full():
-    backoff = Backoff(uniform=lambda low, high: low)
+    backoff = BrokerBackoff(uniform=lambda low, high: low)
     assert backoff.next(1) == 0
 
 

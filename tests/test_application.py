@@ -137,7 +137,7 @@ def as_nobody(words: list[str]) -> subprocess.CompletedProcess[str]:
         'import clihelper.loops.interval, clihelper.options, clihelper.config.nodes\n'
         'import clihelper.logs as logs\n'
         '[getattr(logs, name) for name in dir(logs)]\n'
-        'import clihelper.logs.configuring, clihelper.config.schema\n'
+        'import clihelper.logs.setup, clihelper.config.schema\n'
         'program = compile(open(sys.argv[1]).read(), sys.argv[1], "exec")\n'
         'os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n'
         'sys.argv[:] = sys.argv[1:]\n'

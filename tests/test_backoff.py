@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clihelper.amqp.connection import STABLE, Backoff, Connection, Unreachable
+from clihelper.amqp.connection import STABLE, BrokerBackoff, Connection, Unreachable
 from tests.peer import Peer
 
 
@@ -27,7 +27,7 @@ def connection():
     """One whose delays are the longest that there may be."""
     with Peer() as peer:
         connection = Connection([peer.url], 0, 'test')
-        connection._backoff = Backoff(uniform=lambda low, high: high)
+        connection._backoff = BrokerBackoff(uniform=lambda low, high: high)
         yield connection
         connection.drop()
 
@@ -52,7 +52,7 @@ def test_a_broker_that_refuses_is_asked_ever_less_often(clock, connection):
 
 
 def test_half_of_the_delay_is_waited_in_any_case():
-    backoff = Backoff(uniform=lambda low, high: low)
+    backoff = BrokerBackoff(uniform=lambda low, high: low)
     assert [backoff.next(1, refused=True) for _ in range(3)] == [0.05, 0.1, 0.2]
     assert backoff.next(1) == 0
 

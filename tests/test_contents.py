@@ -14,9 +14,8 @@ import pytest
 from amqp.exceptions import UnexpectedFrame
 
 from clihelper.amqp import properties
-from clihelper.amqp.frames import HEARTBEAT_FRAME, LARGEST_FRAME, Delivery
+from clihelper.amqp.frames import HEARTBEAT_FRAME, LARGEST_FRAME, Delivery, HeadersTooLarge
 from clihelper.amqp.properties import InvalidProperties
-from clihelper.amqp.publishing import HeadersTooLarge
 from clihelper.amqp.rabbitmq import LEAST_KEPT, RabbitMQTransport
 from tests.frames import Ends, delivery, frame, header, short
 
@@ -346,7 +345,7 @@ def channel(connection, queue_name):
 
 
 def publish(connection, channel, body, key, packed, **options):
-    connection.write(connection.published(channel, body, '', key, packed, **options))
+    connection.write(connection.encode_or_publish(channel, body, '', key, packed, **options))
 
 
 def wait_for(connection, found, number):

@@ -381,7 +381,8 @@ def test_what_the_program_opened_where_a_stream_was_closed_is_neither_closed_nor
 
 def test_a_stream_object_that_was_closed_is_opened_again():
     script = (
-        'import sys; from clihelper import daemonize; sys.stdout.close(); sys.stdin.close();'
+        'import sys; from clihelper.process import daemonize;'
+        'sys.stdout.close(); sys.stdin.close();'
         'daemonize.mend_standard_streams(); print("lost");'
         'assert sys.stdin.read() == "" and sys.stderr.fileno() == 2'
     )
@@ -429,13 +430,13 @@ def test_no_core_is_left(daemon):
 
 def test_prevent_core_takes_the_right_to_dump_core():
     script = (
-        'import resource; from clihelper import daemonize; daemonize.prevent_core();'
+        'import resource; from clihelper.process import daemonize; daemonize.prevent_core();'
         'assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)'
     )
     subprocess.run([sys.executable, '-c', script], cwd=ROOT, check=True)
 
 
-SHOULD_DETACH = 'from clihelper import daemonize; print(daemonize.should_detach({}))'
+SHOULD_DETACH = 'from clihelper.process import daemonize; print(daemonize.should_detach({}))'
 
 
 def should_detach(foreground=False, wrapper=(), **environment):
@@ -461,7 +462,7 @@ def test_a_working_directory_that_cannot_be_is_found_before_detaching(tmp_path):
 
 def test_a_working_directory_that_may_not_be_entered_is_found_before_detaching(tmp_path):
     script = (
-        'import os; from clihelper import daemonize;'
+        'import os; from clihelper.process import daemonize;'
         f'os.setresuid({PLAIN_USER}, {PLAIN_USER}, {PLAIN_USER});'
         f'daemonize.check_working_directory({str(tmp_path)!r})'
     )
@@ -484,7 +485,7 @@ def test_without_detaching_a_failure_is_told_at_once(capsys):
 
 def test_python_daemon_is_imported_with_the_limit_of_descriptors_restored():
     script = (
-        'import resource; from clihelper import daemonize; before = resource.getrlimit;'
+        'import resource; from clihelper.process import daemonize; before = resource.getrlimit;'
         'daemonize._import_detach_process(); assert resource.getrlimit is before'
     )
     subprocess.run([sys.executable, '-c', script], cwd=ROOT, check=True)

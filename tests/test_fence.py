@@ -252,7 +252,7 @@ def test_a_message_whose_origin_cannot_be_decoded_is_published_anew(
         channel.queue_bind(queue_name, f'{queue_name}.in')
         connection = Connection([broker.url()], 0, 'test')
         connection.open()
-        frames = connection.published(
+        frames = connection.encode_or_publish(
             connection.channel(), b'requeue 2', f'{queue_name}.in', '@@',
             properties.encode({'application_headers': {'x-delivery-count': 99}}),
         )  # fmt: skip

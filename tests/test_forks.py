@@ -60,7 +60,7 @@ def in_child(function, timeout=10):
 
 
 def publish(connection, channel, key):
-    data = connection.published(channel, b'x', '', key, {})
+    data = connection.encode_or_publish(channel, b'x', '', key, {})
     with connection.guard():
         connection.write(data)
 

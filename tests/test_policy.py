@@ -6,13 +6,13 @@ import signal
 
 import pytest
 
+from clihelper.backoff import jittered
 from clihelper.supervisor.policy import (
     HEALTHY,
-    Backoff,
+    RestartBackoff,
     StartFailures,
     describe,
     exit_status,
-    jittered,
 )
 
 
@@ -25,7 +25,7 @@ def high(least, most):
 
 
 def test_the_delay_doubles_up_to_a_cap_and_a_healthy_minute_resets_it():
-    backoff = Backoff(uniform=high)
+    backoff = RestartBackoff(uniform=high)
     assert [backoff.next() for _ in range(7)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert backoff.next(lived=HEALTHY - 1) == 1.0
     assert backoff.next(lived=HEALTHY) == 0.0
@@ -33,7 +33,7 @@ def test_the_delay_doubles_up_to_a_cap_and_a_healthy_minute_resets_it():
 
 
 def test_the_delay_has_jitter_and_does_not_overflow():
-    backoff = Backoff(uniform=low)
+    backoff = RestartBackoff(uniform=low)
     delays = [backoff.next() for _ in range(5000)]
     assert delays[:4] == [0.0, 0.05, 0.1, 0.2]
     assert delays[-1] == 0.5

@@ -12,7 +12,8 @@ import pytest
 from amqp.exceptions import UnexpectedFrame
 
 from clihelper.amqp.frames import HEARTBEAT_FRAME, Contents, DeliveryTemplate
-from clihelper.amqp.rabbitmq import RabbitMQTransport, _parameters
+from clihelper.amqp.rabbitmq import RabbitMQTransport
+from clihelper.amqp.url import parameters
 from tests.frames import Ends, delivery, frame, short
 
 
@@ -41,7 +42,7 @@ def expected(number, body, correlation_id=None):
     ],
 )
 def test_an_url_says_where_and_as_whom_to_connect(url, host, user, password, vhost):
-    said = _parameters(url)
+    said = parameters(url)
     assert said.pop('ssl') is ('amqps' in url)
     assert said == {'host': host, 'userid': user, 'password': password, 'virtual_host': vhost}
 

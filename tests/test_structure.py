@@ -26,15 +26,13 @@ LAYERS = [
     {'controller'},
     {'loops'},
     {'amqp'},
-    {'ledger', 'systemd', 'signals', 'states', 'titles'},
-    {'daemonize', 'listening', 'privileges', 'pidfile'},
+    {'process'},
     {'logs'},
     {'options'},
     {'parser'},
     {'config'},
-    {'schema', 'yamlfile'},
     {'program'},
-    {'errors'},
+    {'backoff', 'errors', 'states'},
 ]
 
 #: What `import clihelper` does not load.

@@ -322,7 +322,7 @@ def test_deliveries_of_any_size_come_through(secure, queue_name, size):
         got = []
         connection.consume(channel, queue_name, 'tag', lambda message: got.append(message.body))
         for body in bodies:
-            connection.write(connection.published(channel, body, '', queue_name, {}))
+            connection.write(connection.encode_or_publish(channel, body, '', queue_name, {}))
         while len(got) < 3:
             if not connection.take():
                 select_readable(connection)
@@ -358,7 +358,7 @@ def test_one_thread_may_send_while_another_one_receives(secure, queue_name):
         try:
             for number in range(300):
                 body = os.urandom(1000 + number * 300)
-                connection.write(connection.published(channel, body, '', queue_name, {}))
+                connection.write(connection.encode_or_publish(channel, body, '', queue_name, {}))
                 assert connection.get(channel, queue_name).body == body
         finally:
             ended.set()

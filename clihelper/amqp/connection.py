@@ -15,6 +15,8 @@ import time
 
 from clihelper.amqp import forks
 from clihelper.amqp.escaping import escaped
+from clihelper.amqp.url import masked
+from clihelper.backoff import Backoff
 from clihelper.config.schema import TLS
 from clihelper.errors import Error, UnavailableError
 
@@ -82,8 +84,8 @@ class Guard:
             raise Lost(error_text(error)) from error
 
 
-class Backoff:
-    """How long to wait before connecting again: a random time under a growing cap.
+class BrokerBackoff:
+    """How long to wait before connecting again.
 
     For a broker that cannot be reached the cap doubles from 0.1 s to 1 s while it was well a
     moment ago, to 30 s later, with full jitter. One that can be reached and refuses all the same
@@ -92,15 +94,16 @@ class Backoff:
     :param uniform: the source of the jitter.
     """
 
-    FIRST, SOON, REFUSED, LATER = 0.1, 1.0, 3.0, 30.0
+    SOON, REFUSED, LATER = 1.0, 3.0, 30.0
 
     def __init__(self, uniform: Callable[[float, float], float] | None = None) -> None:
-        self._uniform = uniform or _uniform
-        self.reset()
+        self._unreachable = Backoff(cap=self.LATER, least=0.0, uniform=uniform)
+        self._refused = Backoff(cap=self.LATER, uniform=uniform)
 
     def reset(self) -> None:
         """The broker is well."""
-        self._attempts = self._refusals = 0
+        self._unreachable.reset()
+        self._refused.reset()
 
     def next(self, since_healthy: float, *, refused: bool = False) -> float:
         """The seconds to wait.
@@ -110,17 +113,7 @@ class Backoff:
         """
         soon = self.REFUSED if refused else self.SOON
         cap = soon if since_healthy < HEALTHY else self.LATER
-        if refused:
-            self._refusals, number = min(self._refusals + 1, 30), self._refusals
-        else:
-            self._attempts, number = min(self._attempts + 1, 30), self._attempts
-        delay = min(self.FIRST * 2**number, cap)
-        return self._uniform(delay / 2 if refused else 0, delay)
-
-
-def _uniform(low: float, high: float) -> float:
-    """A random number between the two. Importing ``random`` would take a descriptor, and time."""
-    return low + (high - low) * int.from_bytes(os.urandom(4), 'big') / 2**32
+        return (self._refused if refused else self._unreachable).next(cap)
 
 
 class Connection:
@@ -181,7 +174,7 @@ class Connection:
         self._link: Transport | None = None
         # Of a broker that has not been met nothing is known: it may be starting, as we are.
         self._healthy = time.monotonic()
-        self._backoff = Backoff()
+        self._backoff = BrokerBackoff()
         self._refused = False  # whether it was there, and has not served
         self._served = float('inf')  # since when it does
         self._pid = os.getpid()
@@ -393,7 +386,7 @@ class Connection:
         with self.guard():
             return self._open_link.confirm(channel, on_ack, on_nack, on_return)
 
-    def published(
+    def encode_or_publish(
         self,
         channel: Any,
         body: bytes,
@@ -407,10 +400,10 @@ class Connection:
         :param properties: by name, or packed (see :mod:`clihelper.amqp.properties`).
         :param mandatory: whether it comes back (see :meth:`confirm`) if no queue gets it. A direct
             reply never does.
-        :raises clihelper.amqp.publishing.HeadersTooLarge: they do not fit in a frame.
+        :raises clihelper.amqp.frames.HeadersTooLarge: they do not fit in a frame.
         :raises TypeError, ValueError: it cannot be encoded.
         """
-        return self._open_link.published(
+        return self._open_link.encode_or_publish(
             channel, body, exchange, routing_key, properties, mandatory
         )
 
@@ -492,18 +485,6 @@ def _transport(url: str) -> Callable[..., Transport]:
     from clihelper.amqp.kombu_transport import KombuTransport
 
     return KombuTransport
-
-
-def masked(url: str) -> str:
-    """*url* without its password, for people to read.
-
-    >>> masked('amqp://orders:secret@broker//')
-    'amqp://orders:**@broker//'
-    """
-    scheme, separator, rest = url.partition('://')
-    credentials, at, place = rest.rpartition('@')
-    user, colon, _ = credentials.partition(':')
-    return f'{scheme}{separator}{user}{colon and ":**"}{at}{place}'
 
 
 def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> Exception:

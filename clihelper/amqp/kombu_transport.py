@@ -118,7 +118,7 @@ class KombuTransport:
         """These transports have no confirmations."""
         return False
 
-    def published(
+    def encode_or_publish(
         self,
         channel: Any,
         body: bytes,

@@ -23,11 +23,11 @@ from zlib import crc32
 
 from clihelper.amqp import raised, settlement
 from clihelper.amqp.connection import Lost
+from clihelper.amqp.frames import HeadersTooLarge
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
 from clihelper.amqp.poison import PoisonGuard
 from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.publisher import PublishError, encode
-from clihelper.amqp.publishing import HeadersTooLarge
 from clihelper.amqp.retries import LocalRetries, RetryQueues
 from clihelper.amqp.settlement import Outcome, Retry
 from clihelper.errors import StopNow, UnavailableError

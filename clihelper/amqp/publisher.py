@@ -139,7 +139,7 @@ class Publisher:
         try:
             self._open_channel()
             with self._connection.guard():
-                frames = self._connection.published(
+                frames = self._connection.encode_or_publish(
                     self._channel, body, exchange, routing_key, properties
                 )
         except Lost as lost:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import select
 import socket
 import threading
@@ -30,7 +29,7 @@ from amqp import spec
 from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
-from clihelper.amqp import forks, publishing, resolver
+from clihelper.amqp import forks, frames, resolver
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
@@ -58,6 +57,7 @@ from clihelper.amqp.frames import (
 from clihelper.amqp.heartbeat import HeartbeatThread
 from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.tls import hear_last_words, wrap
+from clihelper.amqp.url import parameters
 from clihelper.config.schema import TLS
 
 TYPE_CHECKING = False
@@ -68,8 +68,6 @@ if TYPE_CHECKING:
     from clihelper.amqp.transport import OnReturn, WaitFor
 
 LOGGER = logging.getLogger('clihelper')
-
-PORT, TLS_PORT = 5672, 5671
 
 CHUNK = 256 * 1024
 """bytes that are fetched at a time, at most"""
@@ -180,7 +178,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self.wait_for: WaitFor = wait_for
         self.on_blocked: Callable[[str], None] = lambda reason: None
         super().__init__(
-            **_parameters(url),
+            **parameters(url),
             login_method='PLAIN',
             heartbeat=heartbeat,
             connect_timeout=timeout,
@@ -360,7 +358,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self._returns[channel.channel_id] = on_return
         return True
 
-    def published(
+    def encode_or_publish(
         self,
         channel: Any,
         body: bytes,
@@ -369,8 +367,8 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         properties: dict[str, Any] | bytes,
         mandatory: bool = True,
     ) -> bytes:
-        """The frames of a message; see :func:`clihelper.amqp.publishing.frames`."""
-        return publishing.frames(
+        """The frames of a message; see :func:`clihelper.amqp.frames.encode`."""
+        return frames.encode(
             channel.channel_id,
             body,
             exchange,
@@ -643,33 +641,3 @@ def writable(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))
-
-
-def _parameters(url: str) -> dict[str, Any]:
-    """py-amqp's words for what is in an URL, which has been validated.
-
-    ``urllib.parse`` knows URLs, but takes longer to import than the broker takes to answer.
-    """
-    scheme, _, rest = url.partition('://')
-    authority, _, path = rest.partition('?')[0].partition('/')
-    credentials, _, offset = authority.rpartition('@')
-    user, _, password = credentials.partition(':')
-    found = re.fullmatch(r'\[(?P<v6>.*)\]:?(?P<v6port>\d*)|(?P<host>[^:]*):?(?P<port>\d*)', offset)
-    assert found is not None
-    host = found['v6'] or found['host'] or 'localhost'
-    port = found['v6port'] or found['port'] or (TLS_PORT if scheme == 'amqps' else PORT)
-    return {
-        'host': f'[{host}]:{port}' if found['v6'] else f'{host}:{port}',
-        'userid': _unquoted(user) or 'guest',
-        'password': _unquoted(password) or 'guest',
-        # "//" and "/%2F" are the default one, and so is none.
-        'virtual_host': _unquoted(path) or '/',
-        'ssl': scheme == 'amqps',
-    }
-
-
-def _unquoted(text: str) -> str:
-    """*text* with its percent-encoding undone: :rfc:`3986`, section 2.1."""
-    return re.sub(
-        rb'%([0-9A-Fa-f]{2})', lambda found: bytes([int(found[1], 16)]), text.encode()
-    ).decode(errors='replace')

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
             on_nack: Callable[[int, bool], None],
             on_return: OnReturn,
         ) -> bool: ...
-        def published(
+        def encode_or_publish(
             self,
             channel: Any,
             body: bytes,

@@ -14,11 +14,12 @@ import os
 import re
 import stat
 
-from clihelper.errors import ConfigurationError, NotPermitted
+from clihelper.config.faults import Faults, dotted, position, printable, unquoted
+from clihelper.errors import NotPermitted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, NoReturn
 
     import yaml
@@ -33,8 +34,6 @@ MAX_DEPTH = 100
 MAX_NODES = 50_000
 #: Characters of a number: Python takes quadratic time to read a long one.
 MAX_DIGITS = 300
-#: Faults that are told one by one; the rest is counted.
-MAX_FAULTS = 100
 
 _YAML = 'tag:yaml.org,2002:'
 _SCALAR_TAGS = {'bool', 'int', 'float', 'binary', 'timestamp'}
@@ -82,98 +81,6 @@ def read_bounded(descriptor: int, limit: int) -> bytes:
             return data
         data += piece
     raise ValueError(f'is larger than {limit // 1024} KiB')
-
-
-# Faults
-
-class Faults:
-    """What is wrong in one file, each with its place: one line of text in the end.
-
-    :param shown: the file as its user typed it.
-    """
-
-    def __init__(self, shown: str) -> None:
-        self.shown = shown
-        self._found: list[tuple[int, int, str]] = []
-        self._untold = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
-
-    @property
-    def full(self) -> bool:
-        """Whether further faults are only counted, so that no work need go into their text."""
-        return len(self._found) >= MAX_FAULTS
-
-    def add(self, line: int, column: int, keys: Iterable[object], text: str) -> None:
-        """Note a fault.
-
-        :param line: from 1; 0 where the fault is of the whole file.
-        :param column: from 1, in characters.
-        :param keys: the way to the value from the root.
-        """
-        if self.full:
-            self._untold += 1
-            return
-        name = dotted(keys)
-        self._found.append((line, column, f'{name}: {text}' if name else text))
-
-    def at(self, node: Node, keys: Iterable[object], text: str) -> None:
-        """Note a fault of a node."""
-        self.add(node.line, node.column, keys, text)
-
-    def fatal(self, line: int, column: int, text: str) -> NoReturn:
-        """Tell one fault that makes the rest unreadable.
-
-        :raises ConfigurationError: always.
-        """
-        raise ConfigurationError(position(self.shown, line, column) + ': ' + text)
-
-    def raise_any(self) -> None:
-        """Tell what was found, in the order of the file.
-
-        :raises ConfigurationError: there is a fault.
-        """
-        if not self._found:
-            return
-        lines = [f'{position(self.shown, *where)}: {text}' for *where, text in sorted(self._found)]
-        if self._untold:
-            lines.append(f'{self.shown}: and {self._untold} more faults')
-        raise ConfigurationError(*lines)
-
-
-def position(shown: str, line: int, column: int) -> str:
-    """``file:line:column``, or the file alone for line 0."""
-    return f'{shown}:{line}:{column}' if line else shown
-
-
-def dotted(keys: Iterable[object]) -> str:
-    """``('AMQP', 'url', 0)`` as ``AMQP.url[0]``: what a fault calls a value."""
-    name = ''
-    for key in keys:
-        if isinstance(key, int) and not isinstance(key, bool):
-            name += f'[{key}]'
-        else:
-            name += ('.' if name else '') + unquoted(str(key))
-    return name
-
-
-def quoted(text: str) -> str:
-    """A string of the file in quotes as an error may show it: short, printable, no password."""
-    if '://' in text or '@' in text:
-        return 'a string with an address in it'
-    return repr(text if len(text) <= 60 else text[:57] + '...')
-
-
-def unquoted(text: str) -> str:
-    """A name in the file as an error may show it: in quotes only where it needs them."""
-    shown = quoted(text)
-    return text if shown == f"'{text}'" and text else shown
-
-
-def printable(path: str) -> str:
-    """A path as an error may show it: whole, on one line."""
-    return path if path.isprintable() and path else repr(path)
 
 
 # Nodes
@@ -627,3 +534,32 @@ class _Composer:
         except ValueError as error:
             raise ValueError(f'{shown} {error}') from None
         return text[:-2] if text.endswith('\r\n') else text.removesuffix('\n')
+
+
+# The nodes of a key
+
+def steps(root: Node | None, keys: Iterable[object]) -> Iterator[tuple[Node, Node]]:
+    """The nodes of each key and its value on the way from the root, as far as it leads."""
+    node = root
+    for key in keys:
+        if isinstance(node, Mapping) and _hashable(key) and key in node.entries:
+            where, node = node.entries[key]
+        elif isinstance(node, Sequence) and key in range(len(node.items)):
+            where = node = node.items[int(str(key))]
+        else:
+            return
+        yield where, node
+
+
+def value_at(root: Mapping, keys: Iterable[object]) -> Node:
+    """The node of a value; of what is nearest, if the value is a default."""
+    return [root, *(value for _, value in steps(root, keys))][-1]
+
+
+def key_at(root: Mapping, keys: Iterable[object]) -> Node:
+    """The node of a key; of what is nearest, if it is not there."""
+    return [root, *(key for key, _ in steps(root, keys))][-1]
+
+
+def _hashable(key: object) -> bool:
+    return isinstance(key, (str, int, float, bool, bytes, type(None)))

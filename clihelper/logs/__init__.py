@@ -11,41 +11,39 @@ floods its standard error. From YAML these are useful by name::
     handlers:
       syslog:  {class: clihelper.logs.SyslogHandler, ident: orders}
 
-What each module is about: ``section`` prepares the section for ``dictConfig``, ``checking``
-finds its faults beforehand, ``explaining`` words the ones that ``dictConfig`` finds,
-``configuring`` puts one configuration in the place of another, ``defaults`` is what happens
-without a section; ``failures``, ``reopening``, ``listeners`` and ``output`` are about the time
-after that.
+``section`` prepares the section for ``dictConfig``, ``validation`` finds its faults, ``setup``
+puts one configuration in the place of another and reopens files, ``defaults`` is what happens
+without a section. ``failures`` handles a handler that cannot write, ``redirect`` what is printed.
 """
 
 from __future__ import annotations
 
 # Asked by signal handlers, which must not be the ones to import it.
-from clihelper.logs.emission import is_emitting
+from clihelper.logs.redirect import is_emitting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from clihelper.logs.checking import check as check
-    from clihelper.logs.configuring import configure as configure
     from clihelper.logs.defaults import ConsoleHandler as ConsoleHandler
     from clihelper.logs.defaults import SyslogHandler as SyslogHandler
     from clihelper.logs.defaults import check_default as check_default
     from clihelper.logs.formatters import ColorFormatter as ColorFormatter
     from clihelper.logs.formatters import JSONFormatter as JSONFormatter
     from clihelper.logs.formatters import PriorityFormatter as PriorityFormatter
-    from clihelper.logs.output import redirect_output as redirect_output
-    from clihelper.logs.output import restore_output as restore_output
-    from clihelper.logs.reopening import reopen as reopen
+    from clihelper.logs.redirect import redirect_output as redirect_output
+    from clihelper.logs.redirect import restore_output as restore_output
+    from clihelper.logs.setup import configure as configure
+    from clihelper.logs.setup import reopen as reopen
+    from clihelper.logs.validation import check as check
 
 _HOMES = {
-    'check': 'checking',
+    'check': 'validation',
     'check_default': 'defaults',
-    'configure': 'configuring',
-    'redirect_output': 'output',
-    'reopen': 'reopening',
-    'restore_output': 'output',
+    'configure': 'setup',
+    'redirect_output': 'redirect',
+    'reopen': 'setup',
+    'restore_output': 'redirect',
     'ColorFormatter': 'formatters',
     'ConsoleHandler': 'defaults',
     'JSONFormatter': 'formatters',

@@ -9,20 +9,16 @@
        '------- signals, the ends of workers, what is due
 
 The supervisor has no thread, no connection and no loop of the user's; it waits in one poll(2).
-What each module is about: ``policy`` decides and does nothing, ``worker`` is one process as the
-supervisor sees it, ``seat`` is that process as it sees itself, ``watch`` looks after limits and
-signs of life, ``supervising`` does what is decided, ``init`` is process 1 of a container.
+``policy`` decides and does nothing; ``supervisor`` does what is decided; ``monitor`` checks limits
+and heartbeats. ``worker`` is one process as the supervisor sees it, ``child`` the same process as
+it sees itself.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from clihelper.config import Config
-    from clihelper.supervisor.child import WorkerChannel as WorkerChannel
-    from clihelper.supervisor.supervisor import Supervisor as Supervisor
 
 
 def is_needed(config: Config) -> bool:
@@ -34,13 +30,3 @@ def is_needed(config: Config) -> bool:
     daemon = config.daemon
     limits = (daemon['max_messages'], daemon['max_memory'], daemon['max_age'])
     return daemon['workers'] > 1 or any(limits) or bool(config.amqp['handler_timeout'])
-
-
-def __getattr__(name: str) -> Any:
-    """Import the supervisor when there is to be one (:pep:`562`)."""
-    homes = {'Supervisor': 'supervising', 'Seat': 'seat'}
-    if name not in homes:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    import importlib
-
-    return getattr(importlib.import_module(f'{__name__}.{homes[name]}'), name)

@@ -147,12 +147,12 @@ def leave(status: int) -> NoReturn:
     import atexit
     import threading
 
-    from clihelper.logs import listeners
+    from clihelper.logs.setup import stop_listeners
 
     for step in (
         threading._shutdown,  # type: ignore[attr-defined]
         atexit._run_exitfuncs,
-        listeners.stop,
+        stop_listeners,
         logging.shutdown,
         *(stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None),
     ):

@@ -8,6 +8,7 @@ import select
 import signal
 import time
 
+from clihelper.backoff import Backoff
 from clihelper.errors import Error, StopNow
 from clihelper.process import title
 from clihelper.process.init import reap
@@ -15,7 +16,13 @@ from clihelper.process.scoreboard import SLOTS, Scoreboard
 from clihelper.process.signals import HANDLED
 from clihelper.supervisor import child
 from clihelper.supervisor.monitor import NEVER, STATUS_POLL, Monitor
-from clihelper.supervisor.policy import Backoff, StartFailures, describe, exit_status
+from clihelper.supervisor.policy import (
+    FIRST_DELAY,
+    RestartBackoff,
+    StartFailures,
+    describe,
+    exit_status,
+)
 from clihelper.supervisor.worker import Worker
 
 TYPE_CHECKING = False
@@ -99,7 +106,7 @@ class Supervisor:
         self._workers: list[Worker] = []
         self._slots = list(range(SLOTS - 1, -1, -1))
         self._left: set[int] = set()
-        self._backoffs: dict[int, Backoff] = {}
+        self._backoffs: dict[int, RestartBackoff] = {}
         self._due: dict[int, float] = {}
         self._fork_backoff = Backoff(cap=5.0)
         self._failures = StartFailures()
@@ -202,7 +209,7 @@ class Supervisor:
             self._fork(worker)
         except OSError as error:
             self._forget(worker)
-            delay = self._fork_backoff.next() or Backoff.FIRST
+            delay = self._fork_backoff.next()
             LOGGER.error(
                 'worker %d cannot be started: %s; next attempt in %.2f s',
                 number, error.strerror, delay,
@@ -329,7 +336,7 @@ class Supervisor:
         self._note_death(worker, status, lived)
 
     def _note_death(self, worker: Worker, status: int, lived: float) -> None:
-        delay = self._backoffs.setdefault(worker.number, Backoff()).next(lived)
+        delay = self._backoffs.setdefault(worker.number, RestartBackoff()).next(lived)
         words = f'{worker} ended after {lived:.1f} s: {describe(status)}'
         if self._stopping is not None:
             LOGGER.warning('%s', words)
@@ -338,7 +345,7 @@ class Supervisor:
             LOGGER.error('%s; next one in %.2f s', words, delay)
         else:
             LOGGER.error('%s, before it was ready', words)
-            delay = delay or Backoff.FIRST
+            delay = delay or FIRST_DELAY
             if self._old_config is not None and worker.config is self._config:
                 self._give_up_reload(worker)
             elif self._was_ready and status == -signal.SIGKILL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from clihelper.supervisor.policy import jittered
+from clihelper.backoff import jittered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

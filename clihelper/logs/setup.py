@@ -1,25 +1,26 @@
-"""Putting one logging configuration in the place of another."""
+"""Putting one logging configuration in the place of another, and what comes after: queue
+listeners, and log files that are rotated.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from contextlib import suppress
 
 from clihelper.errors import Error
-from clihelper.logs import listeners
 from clihelper.logs.defaults import install_default
 from clihelper.logs.failures import watch
 from clihelper.logs.formatters import adapt
-from clihelper.logs.handlers import all_loggers, registered_handlers
-from clihelper.logs.reopening import reopen
 from clihelper.logs.section import complete, copied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import logging
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from logging.handlers import QueueListener
     from typing import Any
-
 
 class _Applied:
     """What the last call of :func:`configure` did: the next one takes its place."""
@@ -72,7 +73,7 @@ def configure(section: Mapping[str, Any] | None, *, foreground: bool, detached: 
         except Error:
             raise
         except Exception as error:  # Classes that the section names may raise anything.
-            from clihelper.logs.explaining import explain
+            from clihelper.logs.validation import explain
 
             raise explain(error, locate) from error
     _applied.request = request
@@ -119,12 +120,12 @@ def _replace(install: Callable[[], None], *, loggers: set[str]) -> None:
         created, former = registered_handlers(), _applied.handlers
         snapshot.retire(former, _applied.loggers - loggers)
         _applied.handlers, _applied.loggers = created, loggers
-    listeners.stop()
+    stop_listeners()
     for handler in reversed(former):
         _close(handler)
     for handler in created:
         _finish(handler)
-    listeners.start(created)
+    start_listeners(created)
 
 
 def _finish(handler: logging.Handler) -> None:
@@ -201,3 +202,127 @@ def _close(handler: logging.Handler) -> None:
     with suppress(OSError, ValueError):  # a full disk or a closed stream
         handler.flush()
         handler.close()
+
+
+def all_loggers() -> list[logging.Logger]:
+    """The root logger and every other that was ever asked for."""
+    known = list(logging.root.manager.loggerDict.values())
+    return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+
+
+def registered_handlers() -> list[logging.Handler]:
+    """Every live handler that logging keeps in its list for the exit."""
+    references = list(logging._handlerList)  # type: ignore[attr-defined]
+    return [handler for handler in (reference() for reference in references) if handler]
+
+
+def all_handlers() -> list[logging.Handler]:
+    """Every handler, attached to a logger, merely registered, or behind another handler."""
+    found: dict[int, logging.Handler] = {}
+    waiting = registered_handlers()
+    for logger in all_loggers():
+        waiting.extend(logger.handlers)
+    while waiting:
+        handler = waiting.pop()
+        if id(handler) not in found:
+            found[id(handler)] = handler
+            waiting.extend(_behind(handler))
+    return list(found.values())
+
+
+def _behind(handler: logging.Handler) -> Iterator[logging.Handler]:
+    """The handlers that a MemoryHandler or the listener of a QueueHandler passes records to."""
+    target = getattr(handler, 'target', None)
+    if isinstance(target, logging.Handler):
+        yield target
+    others: Iterable[object] = getattr(getattr(handler, 'listener', None), 'handlers', None) or ()
+    for other in others:
+        if isinstance(other, logging.Handler):
+            yield other
+
+
+_running: list[QueueListener] = []
+_hooked = False
+
+
+def start_listeners(handlers: Iterable[logging.Handler]) -> None:
+    """Start the listener of each handler that has one which nobody started.
+
+    It stops, its queue emptied, for each fork of this process and at the exit.
+    """
+    for handler in handlers:
+        listener: Any = getattr(handler, 'listener', None)
+        if hasattr(listener, 'start') and getattr(listener, '_thread', None) is None:
+            listener.start()
+            _running.append(listener)
+    if _running:
+        _hook()
+
+
+def stop_listeners() -> None:
+    """Stop what :func:`start_listeners` started, when every record that waits has been handled."""
+    while _running:
+        _running.pop().stop()
+
+
+def _hook() -> None:
+    """No thread may live across a fork: its locks would be held for ever in the child."""
+    global _hooked
+    if not _hooked:
+        paused: list[QueueListener] = []
+
+        def pause() -> None:
+            paused[:] = _running
+            for listener in paused:
+                listener.stop()
+
+        def resume() -> None:
+            for listener in paused:
+                listener.start()
+
+        os.register_at_fork(before=pause, after_in_parent=resume, after_in_child=resume)
+        atexit.register(stop_listeners)
+        _hooked = True
+
+
+def reopen() -> None:
+    """Open the log files anew that were renamed or removed; see logrotate(8).
+
+    Every open :class:`logging.FileHandler` is looked at, wherever it is attached. A file that
+    is still at its path stays open: appending goes on at its end even if it was truncated
+    (``copytruncate``). No record is lost: other threads wait meanwhile. A file that cannot be
+    opened is told to the logger ``clihelper``, and the old one stays in use.
+    """
+    failures = []
+    for handler in all_handlers():
+        if isinstance(handler, logging.FileHandler):
+            try:
+                _reopen(handler)
+            except (OSError, ValueError) as error:
+                failures.append((handler.baseFilename, error))
+    for path, failure in failures:
+        logging.getLogger('clihelper').error(
+            'Cannot reopen the log file %s, the old one stays in use: %s', path, failure)
+
+
+def _reopen(handler: logging.FileHandler) -> None:
+    handler.acquire()
+    try:
+        old = handler.stream
+        if old is None or old.closed or _is_current(handler, old.fileno()):
+            return
+        handler.mode = handler.mode.replace('w', 'a').replace('x', 'a')
+        handler.stream = handler._open()
+        with suppress(OSError):  # a full disk: the loss was counted when it happened
+            old.close()
+    finally:
+        handler.release()
+
+
+def _is_current(handler: logging.FileHandler, descriptor: int) -> bool:
+    """Say whether the open file is one to append to, and the one that is at the path now."""
+    try:
+        there = os.stat(handler.baseFilename)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(descriptor), there) and 'a' in handler.mode

@@ -1,4 +1,5 @@
-"""What is printed becomes records of the log."""
+"""What the daemon prints becomes records; and whether code runs inside logging at this moment.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +8,6 @@ import io
 import logging
 import sys
 from threading import get_ident
-
-from clihelper.logs.emission import is_emitting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,3 +157,23 @@ class _Bytes(io.BufferedIOBase):
 
     def close(self) -> None:
         """Does nothing, as with :class:`LogStream`."""
+
+
+_PACKAGES = ('logging', __name__.rpartition('.')[0])
+
+
+def is_emitting(frame: FrameType | None) -> bool:
+    """Say whether a frame, or one that called it, belongs to logging.
+
+    Code that interrupted such a frame must not log: a handler's stream and a queue's lock are
+    not reentrant (``RuntimeError: reentrant call inside <_io.BufferedWriter>``, or a deadlock).
+
+    :param frame: where to begin, as a Python signal handler gets it.
+    """
+    while frame is not None:
+        module = frame.f_globals.get('__name__') or ''
+        for package in _PACKAGES:
+            if module == package or module.startswith(package + '.'):
+                return True
+        frame = frame.f_back
+    return False

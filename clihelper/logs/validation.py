@@ -1,25 +1,30 @@
-"""The faults of a ``Logging`` section that can be found without opening anything."""
+"""Faults of the ``Logging`` section: found beforehand, and what ``dictConfig`` raises in one line.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import sys
 from logging import Formatter
 
+from clihelper.errors import ConfigurationError, NotPermitted, did_you_mean
 from clihelper.logs.section import (
     INHERITED_FORMATTERS,
     INHERITED_HANDLERS,
     NAMED_PARTS,
     is_memory_handler,
 )
-from clihelper.logs.signatures import argument_faults
-from clihelper.logs.suggesting import did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import CodeType
     from typing import Any
+
+    from clihelper.errors import Error
 
 _SECTION_KEYS = (*NAMED_PARTS, 'root', 'version', 'incremental', 'disable_existing_loggers')
 _LOGGER_KEYS = ('level', 'handlers', 'filters', 'propagate')
@@ -261,3 +266,90 @@ def _shown(value: object) -> str:
     """A value for a message of one line."""
     text = repr(value)
     return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+_VARKEYWORDS = 0x08  # CO_VARKEYWORDS of the module inspect
+
+# dictConfig tries the older name where a class does not know the newer one.
+_OLDER_NAMES = {'stream': 'strm', 'format': 'fmt'}
+
+
+def argument_faults(made: object, given: Iterable[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Find what is wrong in the names of the arguments.
+
+    :param made: a class or another callable; nothing is found if it is not written in Python.
+    :param given: the keys of the configuration that become arguments.
+    :returns: for each fault the path to it, and the fault in words.
+    """
+    function = made.__init__ if isinstance(made, type) else made  # type: ignore[misc]
+    code: CodeType | None = getattr(function, '__code__', None)
+    if code is None:
+        return
+    given = [name for name in given if isinstance(name, str) and name.isidentifier()]
+    first = 1 if isinstance(made, type) or hasattr(made, '__self__') else 0
+    positional = code.co_varnames[first:code.co_argcount]
+    by_keyword = code.co_varnames[code.co_argcount:code.co_argcount + code.co_kwonlyargcount]
+    takes = {*positional, *by_keyword}
+    if not code.co_flags & _VARKEYWORDS:
+        for name in given:
+            if name not in takes and _OLDER_NAMES.get(name) not in takes:
+                yield (name,), f'unknown key{did_you_mean(name, takes)}'
+    defaults = len(getattr(function, '__defaults__', None) or ())
+    required = [*positional[:max(len(positional) - defaults, 0)],
+                *(name for name in by_keyword
+                  if name not in (getattr(function, '__kwdefaults__', None) or {}))]
+    given_older = {_OLDER_NAMES.get(name) for name in given}
+    for name in required:
+        if name not in given and name not in given_older:
+            yield (), f'{name!r} is missing'
+
+
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_PLACE = re.compile(
+    r"(?:Unable to configure|No handler found with name)\s+(\w*)\s*'(.*)'$")
+
+
+def explain(error: BaseException, locate: Callable[..., str]) -> Error:
+    """Word an exception of ``dictConfig`` for the one who wrote the section.
+
+    :param error: the exception, with the chain of its causes.
+    :param locate: gives ``file:line:column`` for a path of keys.
+    :returns: :class:`NotPermitted` where a file may not be opened, else
+        :class:`ConfigurationError`.
+    """
+    path = _place(str(error))
+    causes = _causes(error)
+    last = causes[-1]
+    line = f'{locate(*path)}: {".".join(path)}: {_in_words(causes)}'.replace('\n', '\\n')
+    if isinstance(last, OSError) and last.errno in _FORBIDDEN:
+        return NotPermitted(line)
+    return ConfigurationError(line)
+
+
+def _place(message: str) -> tuple[str, ...]:
+    """The keys that lead to what a message of ``dictConfig`` is about."""
+    if 'root logger' in message:
+        return ('Logging', 'root')
+    found = _PLACE.search(message)
+    if found is None:
+        return ('Logging',)
+    return ('Logging', f'{found[1] or "handler"}s', found[2])
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    return causes
+
+
+def _in_words(causes: list[BaseException]) -> str:
+    last = causes[-1]
+    if isinstance(last, OSError) and last.filename is not None:
+        return f'cannot open {last.filename!r}: {last.strerror}'
+    if isinstance(last, KeyError):
+        # "Unable to add handler 'x'" says more than the KeyError below it.
+        return str(causes[-2]) if len(causes) > 2 else f'{last} is missing'
+    if isinstance(last, (ValueError, TypeError, OSError, ImportError)):
+        return ' '.join(str(last).split())
+    return ' '.join(f'{type(last).__name__}: {last}'.split())
