@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from clihelper import config
-from clihelper.config import schema
+from clihelper.config import permissions, schema
 from clihelper.errors import ConfigurationError, NotPermitted
 
 REFERENCE = os.path.join(os.path.dirname(__file__), os.pardir, 'docs', 'reference.py')
@@ -672,7 +672,7 @@ def test_a_link_of_another_in_a_sticky_folder_is_refused_as_root(tree):
 def test_a_file_that_was_replaced_after_it_was_opened_is_refused_as_root(tree):
     (tree / 'conf/other.yml').write_text('Daemon:\n')
     with open(tree / 'conf/other.yml') as opened, pytest.raises(NotPermitted, match='replaced'):
-        config._refuse_foreign_writers(str(tree / 'conf/sub/a.yml'), opened.fileno(), 'a.yml')
+        permissions.refuse_foreign_writers(str(tree / 'conf/sub/a.yml'), opened.fileno(), 'a.yml')
 
 
 # Speed, and the page that is made from the schema

@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from clihelper.config import nodes
+from clihelper.config.faults import Faults
 from clihelper.errors import ConfigurationError, NotPermitted
 
 
 def parse(text, folder='/'):
     """The value of a document without faults."""
-    faults = nodes.Faults('a.yml')
+    faults = Faults('a.yml')
     data = text if isinstance(text, bytes) else textwrap.dedent(text).encode()
     root = nodes.parse(data, str(folder), faults)
     faults.raise_any()
@@ -213,10 +214,11 @@ def test_hostile_input_takes_a_second_and_64_mib_at_most():
         import resource, sys, time
         import yaml
         from clihelper.config import nodes
+        from clihelper.config.faults import Faults
         from clihelper.errors import ConfigurationError
         def memory():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        faults = nodes.Faults('a.yml')
+        faults = Faults('a.yml')
         nodes.parse(b'a: {b: [1]}', '/', faults)
         with open(sys.argv[1], 'rb') as file:
             before, start = memory(), time.process_time()

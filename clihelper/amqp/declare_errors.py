@@ -135,10 +135,10 @@ def reply_text(error: Any) -> str:
 def explain(text: str) -> str:
     """A reply in words for the one who wrote the declaration.
 
-    >>> explained("inequivalent arg 'durable' for queue 'orders' in vhost '/': "
-    ...           "received 'false' but current is 'true'")
+    >>> explain("inequivalent arg 'durable' for queue 'orders' in vhost '/': "
+    ...         "received 'false' but current is 'true'")
     "durable is false here, but true in the queue 'orders' that exists"
-    >>> explained("something new")
+    >>> explain("something new")
     'something new'
     """
     found = _DIFFERENCE.search(text)

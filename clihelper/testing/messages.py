@@ -297,7 +297,7 @@ class _Unconnected(Connection):
     def confirm(self, channel: Any, *callbacks: Any) -> bool:
         return False
 
-    def published(
+    def encode_or_publish(
         self,
         channel: Any,
         body: bytes,
