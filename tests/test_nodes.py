@@ -137,17 +137,17 @@ def test_tabs_in_scalars_and_comments_are_read(either_loader):
     ('a: b\x07\n', 'a.yml:1:5: a control character, U+0007'),
     ('a: b\0\n', 'a.yml:1:5: a control character, U+0000'),
 ])
-def test_a_fault_is_one_line_with_its_place(text, fault, either_loader):
+def test_a_fault_is_one_line_with_its_position(text, fault, either_loader):
     data = text if isinstance(text, bytes) else text.encode()
     assert faults_of(data) == [fault]
 
 
-@pytest.mark.parametrize(('text', 'place'), [
+@pytest.mark.parametrize(('text', 'position'), [
     ('a: [1, 2\n', 'a.yml:2:1: '), ('a: b: c\n', 'a.yml:1:5: '), ('a: "b\n', 'a.yml:2:1: '),
     ('%YAML 2.0\n---\na: b\n', 'a.yml:1:1: '), ('a: @b\n', 'a.yml:1:4: '),
     ('a: !x!y z\n', 'a.yml:1:4: '),
 ])
-def test_a_syntax_error_is_one_line_with_its_place(text, position, either_loader):
+def test_a_syntax_error_is_one_line_with_its_position(text, position, either_loader):
     [line] = faults_of(text)
     assert line.startswith(position)
     assert '\n' not in line

@@ -15,7 +15,7 @@ from clihelper import config
 from clihelper.amqp.connection import Connection
 from clihelper.amqp.declarer import Declarer
 from clihelper.amqp.rabbitmq import RabbitMQTransport
-from clihelper.amqp.retries import Waiting, step
+from clihelper.amqp.retries import RetryQueues, step
 from clihelper.amqp.settlement import LONGEST_DELAY
 from clihelper.amqp.topology import AT_LEAST_ONCE, NOT_KEPT, UNUSED, Topology
 from clihelper.testing import Program
@@ -181,10 +181,10 @@ def test_nothing_is_published_to_a_retry_queue_that_a_crash_would_lose(broker, q
     connection.open()
     try:
         topology.establish(connection.channel(), connection.refusals)
-        name, pause = Waiting(topology, section['retry']).queue(connection, queue_name, 1)
+        name, pause = RetryQueues(topology, section['retry']).queue(connection, queue_name, 1)
         assert name == f'{queue_name}.retry.1s'
         assert 1.5 < pause <= 2
-        another = Waiting(topology, section['retry'])
+        another = RetryQueues(topology, section['retry'])
         assert another.queue(connection, queue_name, 1) == (name, 0)
     finally:
         connection.close()

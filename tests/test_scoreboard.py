@@ -117,9 +117,9 @@ def test_entries_expire():
 
 def test_the_next_start_knows_what_a_process_that_died_alone_had_in_hand(path):
     script = (
-        'import os, sys; from clihelper.process.scoreboard import Ledger\n'
-        'book = Ledger.open(sys.argv[1]); hand = book.hand(0); hand.occupy()\n'
-        'hand.take(0.0, 4711); os.kill(os.getpid(), 9)'
+        'import os, sys; from clihelper.process.scoreboard import Scoreboard\n'
+        'book = Scoreboard.open(sys.argv[1]); slot = book.slot(0); slot.claim()\n'
+        'slot.take(0.0, 4711); os.kill(os.getpid(), 9)'
     )
     for deaths in (1, 2, 3):
         subprocess.run([sys.executable, '-c', script, str(path)], cwd=ROOT)
@@ -156,7 +156,7 @@ def test_what_is_torn_or_garbage_in_the_table_is_nothing(path):
     close(book)
 
 
-@pytest.mark.parametrize('data', [b'', bytes(SIZE), b'clihelper ledger' + bytes(100)])
+@pytest.mark.parametrize('data', [b'', bytes(SIZE), b'clihelper scoreboard' + bytes(100)])
 def test_a_file_that_is_empty_or_of_another_version_is_begun_anew(path, data):
     path.write_bytes(data)
     path.chmod(0o600)
@@ -208,7 +208,7 @@ def linked(path):
         (linked, 'is no regular file of one name'),
     ],
 )
-def test_what_is_no_ledger_is_left_alone_and_told_in_one_line(path, caplog, make, why):
+def test_what_is_no_scoreboard_is_left_alone_and_told_in_one_line(path, caplog, make, why):
     make(path)
     before = os.lstat(path)
     with caplog.at_level(logging.WARNING):

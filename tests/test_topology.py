@@ -522,8 +522,8 @@ def test_who_declares_in_the_section_alone_does_not_load_kombu(broker, queue_nam
         'import sys\n'
         'from clihelper import config\n'
         'from clihelper.amqp.topology import Topology\n'
-        'from clihelper.amqp.rabbitmq import Wire\n'
-        f"wire = Wire('{broker.url()}', 0, 5, 'test')\n"
+        'from clihelper.amqp.rabbitmq import RabbitMQTransport\n'
+        f"wire = RabbitMQTransport('{broker.url()}', 0, 5, 'test')\n"
         'wire.connect()\n'
         f"text = b'AMQP: {{queues: {{{queue_name}: {{exchange: amq.topic}}}}}}'\n"
         "section = config.parse(text, '/', appname='x', shown='x').amqp\n"
