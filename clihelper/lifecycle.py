@@ -27,13 +27,8 @@ from contextlib import contextmanager
 
 from clihelper import logs
 from clihelper.errors import Error, StopNow
-from clihelper.process.signals import (
-    Deadline,
-    call_back_in,
-    running_event_loop,
-    signal_later,
-    wait_readable,
-)
+from clihelper.process.deadline import Deadline, signal_later
+from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
 from clihelper.states import RUNNING, State
 
 TYPE_CHECKING = False

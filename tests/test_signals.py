@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from clihelper.errors import StoppedEarly
+from clihelper.process.deadline import Deadline, signal_later
 from clihelper.process.pidfile import probe
-from clihelper.process.signals import Deadline, Interrupted, Signals, signal_later
+from clihelper.process.signals import Interrupted, Signals
 from tests.life import LOGGING, Life
 
 CONFIG = """\

@@ -15,7 +15,8 @@ from clihelper.legacy import states
 from clihelper.legacy.hooks import PAIRS, required_arguments
 from clihelper.legacy.loops import AlarmLoop
 from clihelper.lifecycle import RETRY, LifeCycle
-from clihelper.process.signals import running_event_loop, signal_later
+from clihelper.process.deadline import signal_later
+from clihelper.process.signals import running_event_loop
 from clihelper.states import RUNNING, TRANSITIONS, State
 
 TYPE_CHECKING = False

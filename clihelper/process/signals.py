@@ -9,13 +9,13 @@ signal at once and may raise, and :attr:`Signals.deliver` is called where nobody
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import os
 import select
 import signal
 import sys
 import time
+from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,16 +117,32 @@ class Signals:
         """Wait until a signal comes, for at most *seconds*; True if one did."""
         return bool(wait_readable((self._reader,), seconds))
 
-    def held(self) -> Held:
+    @contextmanager
+    def held(self) -> Iterator[None]:
         """A context in which the caller reads the pipe, so that nothing is delivered."""
-        return Held(self)
+        deliver, self.deliver = self.deliver, None
+        try:
+            yield
+        finally:
+            self.deliver = deliver
+            if deliver is not None:
+                # What came while the caller read, and it did not read: nobody else would.
+                for signum in self.read():
+                    deliver(signum, None)
 
-    def interrupting(self) -> Interrupting:
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
         """A context for a blocking call that nothing is lost with: a signal ends it.
 
         :raises Interrupted: in it, when a signal comes, or waits to be read.
         """
-        return Interrupting(self)
+        self._interrupting = True
+        try:
+            if self.wait(0):
+                raise Interrupted
+            yield
+        finally:
+            self._interrupting = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         self.arrived = True
@@ -169,40 +185,6 @@ class Signals:
             os.close(self._writer)
             self._reader = self._writer = -1
             self._owner = 0
-
-
-class Held:
-    """See :meth:`Signals.held`."""
-
-    def __init__(self, signals: Signals) -> None:
-        self._signals = signals
-        self._deliver: Callable[[int, FrameType | None], None] | None = None
-
-    def __enter__(self) -> None:
-        self._deliver, self._signals.deliver = self._signals.deliver, None
-
-    def __exit__(self, *_: object) -> None:
-        self._signals.deliver = self._deliver
-        if self._deliver is not None:
-            # What came while the caller read, and it did not read: nobody else would.
-            for signum in self._signals.read():
-                self._deliver(signum, None)
-
-
-class Interrupting:
-    """See :meth:`Signals.interrupting`."""
-
-    def __init__(self, signals: Signals) -> None:
-        self._signals = signals
-
-    def __enter__(self) -> None:
-        self._signals._interrupting = True
-        if self._signals.wait(0):
-            self._signals._interrupting = False
-            raise Interrupted
-
-    def __exit__(self, *_: object) -> None:
-        self._signals._interrupting = False
 
 
 def wait_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[int]:
@@ -267,54 +249,6 @@ def running_event_loop() -> Any | None:
         return None
 
 
-def kill_main_thread(signum: int) -> None:
-    """Have the main thread interrupted by a signal: a blocking call in it ends with EINTR."""
-    import threading
-
-    ident = threading.main_thread().ident
-    if ident is not None:
-        signal.pthread_kill(ident, signum)
-
-
-def signal_later(
-    signum: int, seconds: float, is_due: Callable[[], bool] | None = None
-) -> None:
-    """Send *signum* to the main thread after *seconds*. May be called in a signal handler.
-
-    :param is_due: whether it is still to be sent; it is sent again, after twice as long each
-        time, until this is false. Once is not always enough: a signal that comes when the main
-        thread is just about to wait in a system call does not end that wait. By default, once.
-    """
-
-    def wait_and_send() -> None:
-        pause = seconds
-        time.sleep(pause)
-        while is_due is None or is_due():
-            kill_main_thread(signum)
-            if is_due is None:
-                return
-            pause *= 2
-            time.sleep(pause)
-
-    start_thread(wait_and_send)
-
-
-def start_thread(function: Callable[..., object], *arguments: object) -> None:
-    """Start a bare thread, and return when it runs. May be called in a signal handler.
-
-    An interpreter that ends while a thread is just about to begin crashes: CPython 3.11.2.
-    """
-    begun = _thread.allocate_lock()
-    begun.acquire()
-
-    def run() -> None:
-        begun.release()
-        function(*arguments)
-
-    _thread.start_new_thread(run, ())
-    begun.acquire()
-
-
 def call_back_in(frame: FrameType, call: Callable[[], object]) -> bool:
     """Have *call* called as soon as the main thread is back in *frame*, which it was called from.
 
@@ -338,63 +272,3 @@ def call_back_in(frame: FrameType, call: Callable[[], object]) -> bool:
 
 def _trace_nothing(frame: FrameType, event: str, argument: object) -> None:
     """No function that is called meanwhile is traced."""
-
-
-class Deadline:
-    """Sees to it that a stop ends: interrupts the main thread when the time is over.
-
-    Its threads are bare ones, because a ``threading.Thread`` takes locks that the main thread
-    may hold when a signal handler arms the deadline.
-
-    :param last_resort: called in such a thread, with the number of a signal, when the main
-        thread did not end within :data:`GRACE` seconds of being told to; it ends the process.
-    :ivar bool expired: whether the time is over; the main thread then gets a TERM.
-    """
-
-    GRACE = 5.0
-    """seconds between the interruption of the main thread and the last resort"""
-
-    def __init__(self, last_resort: Callable[[int], None]) -> None:
-        self.expired = False
-        self._last_resort = last_resort
-        self._lock: _thread.LockType | None = None
-
-    def arm(self, seconds: float) -> None:
-        """Start the time, unless it runs. May be called in a signal handler."""
-        if self._lock is None:
-            self._start(self._watch, seconds)
-
-    def force(self, signum: int) -> None:
-        """The main thread has been interrupted: leave it no more than :data:`GRACE`."""
-        self._start(self._insist, signum)
-
-    def disarm(self) -> None:
-        """Stop the time: all is well."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
-
-    def _start(self, watch: Callable[..., None], argument: float) -> None:
-        lock = self._lock
-        if lock is None:
-            self._lock = lock = _thread.allocate_lock()
-            lock.acquire()
-        start_thread(watch, lock, argument)
-
-    def _watch(self, lock: _thread.LockType, seconds: float) -> None:
-        if not _released(lock, seconds):
-            self.expired = True
-            kill_main_thread(signal.SIGTERM)
-            self._insist(lock, signal.SIGTERM)
-
-    def _insist(self, lock: _thread.LockType, signum: int) -> None:
-        if not _released(lock, self.GRACE):
-            self._last_resort(signum)
-
-
-def _released(lock: _thread.LockType, seconds: float) -> bool:
-    """Whether *lock* is released within *seconds*; others that wait for it learn it too."""
-    if lock.acquire(timeout=min(seconds, LONGEST_WAIT)):
-        lock.release()
-        return True
-    return False

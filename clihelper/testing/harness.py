@@ -16,7 +16,8 @@ from clihelper.controller import ConsumerController, Controller, IOLoopControlle
 from clihelper.lifecycle import LifeCycle
 from clihelper.loops import Loop
 from clihelper.options import Options
-from clihelper.process.signals import HANDLED, Deadline, Signals
+from clihelper.process.deadline import Deadline
+from clihelper.process.signals import HANDLED, Signals
 from clihelper.process.systemd import Notifier
 from clihelper.states import RUNNING, State
 from clihelper.testing import configuration
