@@ -145,6 +145,7 @@ class Run:
         self.lines: list[str] = []
         self.config: Config
         self.identity: Identity
+        self._redirect: bool | dict[str, Any] = False
         self.pidfile: Pidfile | None = None
         self.listening: Listening | None = None
         # The path holds after the directory has changed; messages name it as it was typed.
@@ -305,9 +306,8 @@ class Run:
             self._become_daemon_user()
         if self.config.daemon['prevent_core']:
             daemonize.prevent_core()
-        self.configure_logging(self.config)
         held.callback(logs.restore_output)
-        self._redirect_output()
+        self.configure_logging(self.config)
         if supervisor.is_needed(self.config):
             return self._supervise()
         return self._control(Notifier.from_environment(), self._make_context())
@@ -444,11 +444,17 @@ class Run:
             locate=config.locate,
             working_directory=config.daemon['logs_directory'],
         )
+        self._redirect_output(config.daemon['redirect_output'])
 
-    def _redirect_output(self) -> None:
-        redirect = self.config.daemon['redirect_output']
-        if redirect and not self.foreground:
+    def _redirect_output(self, redirect: bool | dict[str, Any]) -> None:
+        """Have what is printed go to the log, or where it goes by itself."""
+        if self.foreground or redirect == self._redirect:
+            return
+        self._redirect = redirect
+        if redirect:
             logs.redirect_output(**(redirect if isinstance(redirect, dict) else {}))
+        else:
+            logs.restore_output()
 
     def _collect_garbage(self) -> None:
         """From here on; what there is by now is for good, and need not be looked at again."""

@@ -26,7 +26,8 @@ from collections import deque
 from contextlib import contextmanager
 
 from clihelper import logs
-from clihelper.errors import Error, StopNow
+from clihelper.config.reloading import Reloader
+from clihelper.errors import StopNow
 from clihelper.process.deadline import Deadline, signal_later
 from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
 from clihelper.states import RUNNING, State
@@ -60,10 +61,6 @@ twice as many each time"""
 RETRY = signal.SIGUSR2
 """what brings the handler back to what it could not do; by itself it changes nothing"""
 
-SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_core',
-           'workers', 'max_messages', 'max_memory', 'max_age', 'listen')
-"""The keys of ``Daemon`` that only the next start reads."""
-
 
 class WorkerContext:
     """A process among those of the daemon.
@@ -71,7 +68,7 @@ class WorkerContext:
     :param worker: its number among the workers, from 1.
     :param hand: where it notes what it has in hand, for who survives it; None: nobody asks.
     :param listening: the sockets of ``Daemon.listen``.
-    :param supervised: whether somebody else looks after the keys of :data:`SETTLED`.
+    :param supervised: whether it is a worker of a supervisor, which says what a reload changes.
     """
 
     def __init__(
@@ -128,7 +125,7 @@ class LifeCycle:
         self._context = context or WorkerContext()
         self.sockets: list[socket] = []
         self.signum = 0
-        self._reread = reread
+        self._reloader = Reloader(reread, configure_logging)
         self.configure_logging = configure_logging
         self._before_loop: Callable[[], None] | None = before_loop
         self._report_ready = report_ready
@@ -206,7 +203,7 @@ class LifeCycle:
         """After a round: whether HUP asked for another, for which all is made ready then."""
         if self._controller.state is not State.RELOADING:
             return False
-        self._swap_configuration()
+        self._swap_configuration(begins_anew=True)
         os.eventfd_read(self._interrupt)
         self._become(State.INITIALIZING)
         return True
@@ -374,7 +371,7 @@ class LifeCycle:
 
     def restart(self) -> None:
         """Read the configuration; if it is good, stop the loop and begin again with it."""
-        config = self._read_configuration()
+        config = self._reloader.read(self.config)
         if config is None or self._controller.state in STOPPED:
             return
         self._next_config = config
@@ -386,13 +383,13 @@ class LifeCycle:
 
     def reload(self) -> None:
         """Read the configuration; if it is good, swap it in place, and reopen the log files."""
-        config = self._read_configuration()
+        config = self._reloader.read(self.config)
         if config is None:
             return
         if self._announced:
             self.notifier.reloading('reloading the configuration')
         self._next_config = config
-        self._swap_configuration()
+        self._swap_configuration(begins_anew=False)
         self._controller.on_configuration_reloaded()
         if self._announced:
             self._tell_ready()
@@ -513,27 +510,15 @@ class LifeCycle:
         if self._controller.state not in RUNNING:
             self._end_loop(again=True)
 
-    def _read_configuration(self) -> Config | None:
-        try:
-            return self._reread()
-        except Error as error:
-            for line in str(error).splitlines():
-                LOGGER.error('%s', line)
-            LOGGER.error('the configuration was not read; going on with the old one')
-            self.configure_logging(self.config)  # the same: it reopens the log files
-            return None
-
-    def _swap_configuration(self) -> None:
+    def _swap_configuration(self, *, begins_anew: bool) -> None:
         assert self._next_config is not None
         old, self.config, self._next_config = self.config, self._next_config, None
         self._controller.config = self.config
-        try:
-            self.configure_logging(self.config)
-        except Error as error:
-            LOGGER.error('%s; logging goes on as before', error)
-        for key in () if self._context.supervised else SETTLED:
-            if self.config.daemon[key] != old.daemon[key]:
-                LOGGER.warning('Daemon.%s changed: the next start will read it', key)
+        if self._context.supervised:
+            self._reloader.configure_logging(self.config)
+        else:
+            self._reloader.put_into_effect(
+                self.config, old, begins_anew=begins_anew, supervised=False)
 
 
 def _stacks() -> str:

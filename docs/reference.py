@@ -38,13 +38,18 @@ def section(key: schema.Key) -> list[str]:
 
 def table(name: str, rows: schema.Table) -> list[str]:
     """The keys of one mapping, then those of the mappings in it."""
+    is_section = '.' not in name
     lines = [
-        '.. list-table::', '   :header-rows: 1', '   :widths: 18 24 20 38', '',
+        '.. list-table::', '   :header-rows: 1',
+        f'   :widths: {"17 20 18 33 12" if is_section else "18 24 20 38"}', '',
         '   * - Key', '     - Type', '     - Default', '     - Meaning',
+        *(['     - Takes effect'] if is_section else []),
     ]
     for key in rows.keys.values():
         lines += [f'   * - ``{key.name}``', f'     - {literal_stars(key.type.words)}',
                   f'     - {default(key)}', f'     - {key.meaning}']
+        if is_section:
+            lines.append(f'     - {effect(key)}')
     lines.append('')
     if rows.free:
         lines += ['Further keys are passed on as they are.', '']
@@ -83,6 +88,13 @@ def default(key: schema.Key) -> str:
     if isinstance(value, list):
         return f'``[{", ".join(value)}]``'
     return f'``{value}``'
+
+
+def effect(key: schema.Key) -> str:
+    """When a change takes effect."""
+    when = {schema.AT_ONCE: 'USR1, HUP', schema.AT_RELOAD: 'HUP', schema.AT_START: 'start'}
+    words = when[key.effect]
+    return f'{words}; without workers: start' if key.supervised else words
 
 
 def literal_stars(words: str) -> str:

@@ -287,6 +287,36 @@ def test_what_only_a_start_reads_is_named_when_it_changes(tmp_path: Path) -> Non
         assert life.wait() == 0
 
 
+def test_a_changed_key_is_in_effect_or_named(tmp_path: Path) -> None:
+    config = 'Daemon: {redirect_output: false, pidfile: FOLDER/pid}\n'
+    with Life(tmp_path, 'phases.py', 'Printing', config=config, options=()) as life:
+        life.wait_report('SLEEPING')
+        life.configure(
+            'Daemon: {redirect_output: true, pidfile: FOLDER/pid, workers: 2,'
+            ' state_directory: FOLDER}\nAMQP: {handler_timeout: 5, prefetch: 7}\n' + LOGGING
+        )
+        life.signal('HUP')
+        life.wait_logged('INFO stdout printed by _setup')
+        life.signal('TERM')
+        assert life.wait_daemon() == 0
+        assert [line for line in life.log if 'changed' in line] == [
+            'WARNING clihelper.config Daemon.state_directory changed: the next start will read it',
+            'WARNING clihelper.config Daemon.workers changed: the next start will read it',
+            'WARNING clihelper.config AMQP.handler_timeout changed: the next start will read it',
+        ]
+
+
+def test_what_usr1_leaves_to_hup_is_named(tmp_path: Path) -> None:
+    with Life(tmp_path, 'phases.py', 'Periodic', config='AMQP: {prefetch: 3}\n') as life:
+        life.wait_report('SLEEPING')
+        life.configure('AMQP: {prefetch: 4}\n' + LOGGING)
+        life.signal('USR1')
+        life.wait_report('reloaded')
+        assert life.logged('AMQP.prefetch changed: a HUP will put it into effect') == 1
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
 def test_a_relative_configuration_is_found_again_by_a_daemon(tmp_path: Path) -> None:
     life = Life(tmp_path, 'phases.py', 'Periodic', options=())
     argv = life.program._argv

@@ -271,8 +271,8 @@ class BrokerURL(Text):
         url = super().read(value, text)
         scheme, separator, rest = url.partition('://')
         if not separator or scheme not in self._AMQP + self._OTHERS:
-            raise InvalidValue('a URL that begins with amqp://, amqps:// or memory://, or with redis://,'
-                        ' rediss://, filesystem:// or sqs://')
+            raise InvalidValue('a URL that begins with amqp://, amqps:// or memory://, or with'
+                               ' redis://, rediss://, filesystem:// or sqs://')
         if scheme in self._OTHERS:
             return url
         host = re.split('[/?#]', rest)[0].rpartition('@')[2]
@@ -434,6 +434,11 @@ if TYPE_CHECKING:
     Type = Scalar | Either | List | Map | Arguments | Table
 
 
+AT_ONCE, AT_RELOAD, AT_START = 'USR1', 'HUP', 'start'
+"""When a change takes effect: after a reload in place (USR1) or by HUP; when the controller is set
+up again or the workers are replaced (HUP); at the next start only."""
+
+
 class Key:
     """One key of a table.
 
@@ -441,17 +446,24 @@ class Key:
         :mod:`clihelper.config`. A table has its keys' defaults.
     :param meaning: one line for the reference, in reStructuredText.
     :param otherwise: the default in words, where its value does not say it.
+    :param effect: when a change takes effect: :data:`AT_ONCE`, :data:`AT_RELOAD` or
+        :data:`AT_START`.
+    :param supervised: whether that is so under a supervisor only; without one, only the next
+        start reads it.
     """
 
-    __slots__ = ('default', 'meaning', 'name', 'otherwise', 'type')
+    __slots__ = ('default', 'effect', 'meaning', 'name', 'otherwise', 'supervised', 'type')
 
     def __init__(self, name: str, type: Type, default: Any, meaning: str,
-                 otherwise: str = '') -> None:
+                 otherwise: str = '', *, effect: str | None = None,
+                 supervised: bool = False) -> None:
         self.name = name
         self.type = type
         self.default = default
         self.meaning = meaning
         self.otherwise = otherwise
+        self.effect = effect or AT_RELOAD
+        self.supervised = supervised
 
     def fresh(self) -> Any:
         """The default, made anew at every call."""
@@ -481,54 +493,59 @@ EXCHANGE_TYPE = Choice('direct', 'fanout', 'topic', 'headers',
 # The tables
 
 APPLICATION = Table(
-    Key('wake_interval', SECONDS, 60, 'Seconds from one ``_process`` to the next.'),
+    Key('wake_interval', SECONDS, 60, 'Seconds from one ``_process`` to the next.',
+        effect=AT_ONCE),
     free=True,
 )
 
 DAEMON = Table(
     Key('user', ACCOUNT, None, 'Who the daemon runs as.',
-        'who starts it'),
+        'who starts it', effect=AT_START),
     Key('group', ACCOUNT, None, 'The group that it runs as.',
-        "the user's group"),
+        "the user's group", effect=AT_START),
     Key('pidfile', Either(Nothing(), PidfilePath(), words='a path or null'), ABSENT,
         'Where the number of the process is, and the lock that keeps a second one from starting;'
         ' ``%(app)s`` stands for the name of the program, null for none.',
         '``$RUNTIME_DIRECTORY/%(app)s.pid`` where that is set, ``/run/%(app)s.pid`` for root,'
-        ' ``$XDG_RUNTIME_DIR/%(app)s.pid`` for others where that is set, else none'),
+        ' ``$XDG_RUNTIME_DIR/%(app)s.pid`` for others where that is set, else none',
+        effect=AT_START),
     Key('umask', OctalMode(), 0o027,
-        'Permissions that new files do not get; octal however it is written.', '``027``'),
+        'Permissions that new files do not get; octal however it is written.', '``027``',
+        effect=AT_START),
     Key('working_directory', AbsolutePath(), ABSENT,
         'The current directory of the daemon. Relative paths in the configuration are relative'
-        ' to it.', '``/`` for root, else where it was started'),
-    Key('prevent_core', BOOLEAN, True, 'Whether a crash leaves no core dump.'),
+        ' to it.', '``/`` for root, else where it was started', effect=AT_START),
+    Key('prevent_core', BOOLEAN, True, 'Whether a crash leaves no core dump.', effect=AT_START),
     Key('start_timeout', SECONDS, 30,
-        'Seconds that the starting command waits for the daemon to be ready.'),
+        'Seconds that the starting command waits for the daemon to be ready.', effect=AT_ONCE),
     Key('stop_timeout', SECONDS, 60,
-        'Seconds that a graceful stop may take; then the work in hand is abandoned.'),
+        'Seconds that a graceful stop may take; then the work in hand is abandoned.',
+        effect=AT_ONCE),
     Key('redirect_output', Either(BOOLEAN, Table(
         Key('logger', Text('the name of a logger'), 'stdout', 'The logger of the records.'),
         Key('level', LOG_LEVEL, 'INFO', 'The level of the records.'),
     ), words='true, false or a mapping'), True,
-        'Whether what a daemon prints goes to the log; or how.'),
+        'Whether what a daemon prints goes to the log; or how.', effect=AT_ONCE),
     Key('state_directory', Either(Nothing(), Text('a path'), words='a path or null'), ABSENT,
         'Where the daemon keeps what must survive a restart.',
-        '``$STATE_DIRECTORY`` where that is set, else none'),
+        '``$STATE_DIRECTORY`` where that is set, else none', effect=AT_START),
     Key('logs_directory', Either(Nothing(), Text('a path'), words='a path or null'), ABSENT,
         'What relative names of log files are relative to.',
-        '``$LOGS_DIRECTORY`` where that is set, else ``working_directory``'),
+        '``$LOGS_DIRECTORY`` where that is set, else ``working_directory``', effect=AT_ONCE),
     Key('workers', Number(1, 1024, whole=True), 1,
-        'Processes that share the work: see :doc:`workers`.'),
+        'Processes that share the work: see :doc:`workers`.', effect=AT_ONCE, supervised=True),
     Key('max_messages', Either(Nothing(), Number(1, 2**63 - 1, whole=True),
                                words='an integer of at least 1 or null'), None,
-        'Messages after which a worker is replaced.', 'no limit'),
+        'Messages after which a worker is replaced.', 'no limit', supervised=True),
     Key('max_memory', Either(Nothing(), Size(), words='a size in bytes, as 512M, or null'), None,
         'Resident memory above which a worker is replaced: bytes, or with ``K``, ``M`` or ``G``'
-        ' for as many times 1024, 1024\\ :sup:`2` or 1024\\ :sup:`3`.', 'no limit'),
+        ' for as many times 1024, 1024\\ :sup:`2` or 1024\\ :sup:`3`.', 'no limit',
+        supervised=True),
     Key('max_age', Either(Nothing(), SECONDS, words='a number above 0 or null'), None,
-        'Seconds after which a worker is replaced.', 'no limit'),
+        'Seconds after which a worker is replaced.', 'no limit', supervised=True),
     Key('listen', List(Address(), single=True), [],
         'Where to listen, for the ``sockets`` of the controller: ``host:port``, ``[v6]:port``,'
-        ' ``:port`` for every address, or ``unix:/path``.'),
+        ' ``:port`` for every address, or ``unix:/path``.', effect=AT_START),
 )
 
 LOGGING = Table(
@@ -536,7 +553,8 @@ LOGGING = Table(
         Key('debug_only', BOOLEAN, ABSENT,
             'Whether the handler exists only with ``-f``.', '``false``'),
         free=True,
-    ), 'handler', None), ABSENT, "As ``dictConfig`` has them; one key is clihelper's.", 'none'),
+    ), 'handler', None), ABSENT, "As ``dictConfig`` has them; one key is clihelper's.", 'none',
+        effect=AT_ONCE),
     free=True,
 )
 
@@ -626,7 +644,7 @@ AMQP = Table(
         'The largest body that is handled, in bytes.'),
     Key('handler_timeout', Either(Nothing(), SECONDS, words='a number above 0 or null'), None,
         'Seconds that ``on_message`` may take; then its process is killed and replaced.',
-        'no limit'),
+        'no limit', supervised=True),
     Key('wait_for_broker', BOOLEAN, True,
         'Whether an absent broker is waited for; if not, the program ends with status 69.'),
 )

@@ -9,6 +9,7 @@ import signal
 import time
 
 from clihelper.backoff import Backoff
+from clihelper.config.reloading import Reloader
 from clihelper.errors import Error, StopNow
 from clihelper.process import title
 from clihelper.process.init import reap
@@ -52,10 +53,6 @@ AT_ONCE = 2.0
 
 LONGEST_POLL = 86400.0
 
-SETTLED = ('user', 'group', 'pidfile', 'umask', 'working_directory', 'prevent_core', 'listen',
-           'state_directory')
-"""The keys of ``Daemon`` that only the next start reads."""
-
 
 class WorkersFailed(Error):
     """No worker becomes ready, so that the service ends; with the status of the last one."""
@@ -98,8 +95,7 @@ class Supervisor:
         self._signals = signals
         self._notifier = notifier
         self._ledger = scoreboard
-        self._reread = reread
-        self._configure_logging = configure_logging
+        self._reloader = Reloader(reread, configure_logging)
         self._report_ready = report_ready
         self._work = work
         self._wanted: int = config.daemon['workers']
@@ -433,7 +429,7 @@ class Supervisor:
         why = ' '.join(worker.why) or worker.status or 'no reason is known'
         LOGGER.error('the reload is given up, the old workers go on: %s', why)
         self._config, self._old_config = self._old_config, None
-        self._configure_own_logging()
+        self._reloader.configure_logging(self._config)
 
     def _release_workers(self) -> None:
         """Stop those that are too many."""
@@ -490,7 +486,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """HUP: replace the workers by such with the new configuration, if it is good."""
-        if not self._read_configuration():
+        if not self._read_configuration(begins_anew=True):
             return
         self._notifier.reloading('replacing the workers')
         self._announced = False
@@ -498,36 +494,22 @@ class Supervisor:
 
     def _reload_in_place(self) -> None:
         """USR1: each worker takes the new configuration over, the log files are reopened."""
-        if self._read_configuration():
+        if self._read_configuration(begins_anew=False):
             self._old_config = None
             for worker in self._workers:
                 worker.config = self._config
         self._signal_all(signal.SIGUSR1)
 
-    def _read_configuration(self) -> bool:
-        try:
-            config = self._reread()
-        except Error as error:
-            for line in str(error).splitlines():
-                LOGGER.error('%s', line)
-            LOGGER.error('the configuration was not read; going on with the old one')
-            self._configure_own_logging()  # the same: it reopens the log files
+    def _read_configuration(self, *, begins_anew: bool) -> bool:
+        config = self._reloader.read(self._config)
+        if config is None:
             return False
         old, self._config = self._config, config
         self._old_config = self._old_config or old
-        self._configure_own_logging()
-        for key in SETTLED:
-            if config.daemon[key] != old.daemon[key]:
-                LOGGER.warning('Daemon.%s changed: the next start will read it', key)
+        self._reloader.put_into_effect(config, old, begins_anew=begins_anew, supervised=True)
         if config.daemon['workers'] != old.daemon['workers']:
             self._wanted = config.daemon['workers']
         return True
-
-    def _configure_own_logging(self) -> None:
-        try:
-            self._configure_logging(self._config)
-        except Error as error:
-            LOGGER.error('%s; logging goes on as before', error)
 
     def _log_state(self) -> None:
         """USR2: say what there is; each worker says where it is."""

@@ -37,6 +37,12 @@ class Periodic(Reporting, clihelper.Controller):
         reports.report('processed')
 
 
+class Printing(Periodic):
+    def _setup(self) -> None:
+        super()._setup()
+        print('printed by', '_setup', flush=True)
+
+
 class Consumer(Reporting, clihelper.ConsumerController):
     has_published = False
 

@@ -1,0 +1,78 @@
+"""Reading the configuration anew while the program runs: by HUP, and by USR1."""
+
+from __future__ import annotations
+
+import logging
+
+from clihelper.config import schema
+from clihelper.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from clihelper.config import Config
+
+LOGGER = logging.getLogger('clihelper.config')
+
+
+class Reloader:
+    """Reads the configuration anew, and puts its logging into effect.
+
+    :param read: reads and validates it; raises :class:`~clihelper.errors.Error`.
+    :param configure_logging: sets logging up from it; raises the same.
+    """
+
+    def __init__(
+        self, read: Callable[[], Config], configure_logging: Callable[[Config], None]
+    ) -> None:
+        self._read = read
+        self._configure_logging = configure_logging
+
+    def read(self, current: Config) -> Config | None:
+        """The new configuration; None if it is wrong, of which the log has each fault.
+
+        :param current: the one that stays in use in that case. Its log files are reopened.
+        """
+        try:
+            return self._read()
+        except Error as error:
+            for line in str(error).splitlines():
+                LOGGER.error('%s', line)
+            LOGGER.error('the configuration was not read; going on with the old one')
+            self.configure_logging(current)
+            return None
+
+    def configure_logging(self, config: Config) -> None:
+        """Set logging up from *config*. Where that fails, logging goes on as before."""
+        try:
+            self._configure_logging(config)
+        except Error as error:
+            LOGGER.error('%s; logging goes on as before', error)
+
+    def put_into_effect(
+        self, config: Config, old: Config, *, begins_anew: bool, supervised: bool
+    ) -> None:
+        """Set logging up from *config*, and warn of each change that is not in effect now.
+
+        :param begins_anew: whether the controller is set up again, or its workers are replaced.
+        :param supervised: whether a supervisor runs workers.
+        """
+        self.configure_logging(config)
+        for name, when in _not_in_effect(config, old, begins_anew, supervised):
+            LOGGER.warning('%s changed: %s', name, when)
+
+
+def _not_in_effect(
+    config: Config, old: Config, begins_anew: bool, supervised: bool
+) -> Iterator[tuple[str, str]]:
+    """The keys that changed and are not in effect, each with what puts it into effect."""
+    for section in ('Daemon', 'AMQP'):
+        for key in schema.SECTIONS.keys[section].type.keys.values():  # type: ignore[union-attr]
+            if config[section][key.name] == old[section][key.name]:
+                continue
+            effect = key.effect if supervised or not key.supervised else schema.AT_START
+            if effect == schema.AT_START:
+                yield f'{section}.{key.name}', 'the next start will read it'
+            elif effect == schema.AT_RELOAD and not begins_anew:
+                yield f'{section}.{key.name}', 'a HUP will put it into effect'
