@@ -93,7 +93,8 @@ class Controller:
         self._life_cycle.reload()
 
     def on_sigusr2(self) -> None:
-        """USR2: log the state and every thread's stack."""
+        """USR2: log the state and every thread's stack. It is answered at once, also while a hook
+        works; a subclass that overrides this is called between two calls of its hooks."""
         self._life_cycle.log_stacks()
 
     def on_configuration_reloaded(self) -> None:
@@ -327,6 +328,11 @@ class Controller:
     def has_process(self) -> bool:
         """Whether the subclass has periodic work."""
         return _overridden(self, '_process')
+
+    @property
+    def overrides_sigusr2(self) -> bool:
+        """Whether the subclass answers USR2 itself."""
+        return _overridden(self, 'on_sigusr2')
 
     @property
     def overrides_wake_interval(self) -> bool:

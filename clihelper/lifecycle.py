@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from clihelper import logs
 from clihelper.config.reloading import Reloader
 from clihelper.errors import StopNow
-from clihelper.process.deadline import Deadline, signal_later
+from clihelper.process.deadline import Deadline, signal_later, start_thread
 from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
 from clihelper.states import RUNNING, State
 
@@ -138,6 +138,7 @@ class LifeCycle:
         self._stop_noted = False
         self._retrying: object | None = None
         self._serving = False
+        self._is_answered = False  # USR2 has been, and is still in the pipe
         self._waiting: deque[int] = deque()
         # Threads may wait on it, so it lives as long as this.
         self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -395,8 +396,11 @@ class LifeCycle:
             self._tell_ready()
 
     def log_stacks(self) -> None:
-        """Log the state and where every thread is, at WARNING so that it is seen."""
-        LOGGER.warning('state %s\n%s', self._controller.state.name, _stacks())
+        """Log the state and where every thread is, at WARNING so that it is seen. Any thread may
+        ask."""
+        description = self.loop.description() if hasattr(self, 'loop') else ''
+        parts = (f'state {self._controller.state.name}', description, _stacks())
+        LOGGER.warning('%s', '\n'.join(filter(None, parts)))
 
     # Signals.
 
@@ -406,7 +410,7 @@ class LifeCycle:
             self.serve(signum)
 
     def _urgent(self, signum: int, frame: FrameType | None) -> None:
-        """What cannot wait for the loop: the deadline, QUIT, and a second INT."""
+        """What cannot wait for the loop: the deadline, QUIT, a second INT, and USR2."""
         if signum == signal.SIGTERM and self._deadline.expired:
             self._deadline.expired = False
             raise StopNow(signal.SIGTERM)
@@ -414,9 +418,17 @@ class LifeCycle:
             self._stop_noted = True
             self._deadline.force(signum)
             raise StopNow(signum)
+        if signum == signal.SIGUSR2 and not self._retrying:
+            self._answer_sigusr2()
         if signum in (signal.SIGTERM, signal.SIGINT):
             self._stop_noted = True
             self._deadline.arm(self.config.daemon['stop_timeout'])
+
+    def _answer_sigusr2(self) -> None:
+        """Log the state from another thread: this one may hold what logging needs."""
+        if not self._controller.overrides_sigusr2 and self._controller.state not in STOPPED:
+            self._is_answered = True
+            start_thread(self.log_stacks)
 
     def _deliver(self, signum: int, frame: FrameType | None) -> None:
         """Serve a signal for which nobody reads the pipe: a loop of the user's own runs."""
@@ -459,6 +471,9 @@ class LifeCycle:
             LOGGER.info('%s while stopping: noted', name)
             return
         LOGGER.info('%s', name)
+        if signum == signal.SIGUSR2 and self._is_answered:
+            self._is_answered = False
+            return
         self.was_told = self.was_told or signum in (signal.SIGTERM, signal.SIGINT)
         self.signum = signum
         try:
@@ -522,12 +537,16 @@ class LifeCycle:
 
 
 def _stacks() -> str:
-    """Where every thread is, as text."""
+    """Where every thread is, as text; but for one that only asks."""
     import traceback
 
+    is_main = threading.current_thread() is threading.main_thread()
+    asking = None if is_main else threading.get_ident()
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     parts = []
     for ident, frame in sys._current_frames().items():
+        if ident == asking:
+            continue
         parts.append(f'thread {names.get(ident, ident)}:\n')
         parts.extend(traceback.format_stack(frame))
     return ''.join(parts).rstrip()

@@ -329,11 +329,11 @@ def test_a_replayed_letter_is_run_with_attempts_anew(desk, broker):
     desk.configure(broker.url(), queues, more)
     with consuming(str(desk.folder / 'app.yml')) as program:
         kombu.Producer(desk.channel).publish('fail', routing_key=desk.queue)
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         assert desk.rows()[0]['attempts'] == 1
         desk.run('replay', '--all')
         program.wait_line('got fail')
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         assert program.stop() == 0
     (row,) = desk.rows()
     assert (row['attempts'], row['reason']) == (1, 'exception')

@@ -146,8 +146,8 @@ def test_what_is_published_anew_keeps_what_its_publisher_gave_it(configure, chan
         with kombu.Connection(channel.connection.client.as_uri(include_password=True)) as other:
             assert other.channel().basic_get(queue_name)
     with consuming(configure(more='  retry: {attempts: 1}\n')) as program:
-        program.wait_line('published 1 messages anew')
-        program.wait_line('is a dead letter')
+        program.wait_line('published a message anew')
+        program.wait_line('dead-lettered a message')
         assert program.stop() == 0
     (dead,) = take(channel, f'{queue_name}.dead')
     assert dead.headers['mine'] == 1
@@ -169,7 +169,7 @@ def test_a_copy_is_not_taken_for_a_cycle_of_dead_letters(configure, channel, que
             'x-first-death-reason': 'expired', 'x-first-death-exchange': '', 'mine': 1,
         })  # fmt: skip
         program.wait_line('run 2 of fail')
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         assert program.stop() == 0
     (dead,) = take(channel, f'{queue_name}.dead')
     own = {name for name in dead.headers if not name.startswith('x-clihelper-')}

@@ -361,7 +361,7 @@ def test_a_password_is_nowhere(configure, broker, queue_name):
                 channel = connection.channel()
                 send(channel, queue_name, 'publish nowhere')
                 send(channel, queue_name, 'publish_and_raise nowhere')
-                program.wait_line('is a dead letter')
+                program.wait_line('dead-lettered a message')
                 send(channel, queue_name, 'after')
                 program.wait_line('done after')
                 (dead,) = take(channel, f'{queue_name}.dead')

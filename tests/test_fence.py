@@ -190,7 +190,7 @@ def test_a_reply_address_that_rabbitmq_fails_over_is_a_failure_of_its_message(
         for number in range(5):  # more than one at a time is on its way to the broker
             send(channel, queue_name, f'fail {number}')
         for _ in range(5 + fails):
-            program.wait_line('is a dead letter')
+            program.wait_line('dead-lettered a message')
         ends_well(program, channel, queue_name)
     assert len(take(channel, f'{queue_name}.dead')) == 5 + fails
 
@@ -258,7 +258,7 @@ def test_a_message_whose_origin_cannot_be_decoded_is_published_anew(
         )  # fmt: skip
         connection.write(frames.replace(b'@@', b'\xe9\xff'))
         connection.close()
-        program.wait_line('published 1 messages anew')
+        program.wait_line('published a message anew')
         program.wait_line('done requeue')
         ends_well(program, channel, queue_name)
     channel.exchange_delete(f'{queue_name}.in')

@@ -170,7 +170,7 @@ def test_dead_letters_are_replayed(run, channel, tmp_path):
     with ready(run('strict')) as strict:
         for quantity in (11, 12):
             publish(channel, {'quantity': quantity}, routing_key='parcels')
-            strict.wait_line('is a dead letter')
+            strict.wait_line('dead-lettered a message')
     assert count(channel, 'parcels.dead') == 2
     with run('replay') as replay:
         assert replay.wait() == 0
@@ -180,7 +180,7 @@ def test_dead_letters_are_replayed(run, channel, tmp_path):
     strict.write_text(strict.read_text().replace('limit: 10', 'limit: 11'))
     with ready(run('strict')) as strict:
         strict.wait_line('shipped 11')
-        strict.wait_line('is a dead letter')
+        strict.wait_line('dead-lettered a message')
     assert count(channel, 'parcels.dead') == 1
 
 

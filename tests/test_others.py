@@ -57,7 +57,7 @@ def test_messages_are_handled_run_again_and_dead_lettered(program, section):
     with program(section) as program:
         for number in (1, 2, 3):
             program.wait_line(f"run {number} of {{'word': 'fail'}} from orders")
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         assert program.stop() == 0
         # In which order they come, a folder does not say.
         assert [line for line in program.lines if "run 1 of 'fine' from orders" in line]

@@ -108,7 +108,7 @@ def test_properties_that_cannot_be_decoded_are_kept_in_a_dead_letter(
         given = {**given, 'reply_to': '@@'}  # what an empty message has fail
     with consuming(configure(TWICE)) as program:
         send_packed(body or b'answer empty', odd(**given))
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         ends_well(program, channel, queue_name)
     packed, kept = packed_of(broker, f'{queue_name}.dead')
     assert kept == (body or b'answer empty')
@@ -125,7 +125,7 @@ def test_headers_that_cannot_be_decoded_cannot_be_decoded_twice(
         send_packed(b'headers', odd(application_headers={'@@': 1}))
         program.wait_line('no headers')
         program.wait_line('no headers')
-        program.wait_line(r'is a dead letter \(undecodable\)')
+        program.wait_line(r'dead-lettered a message.*: undecodable')
         ends_well(program, channel, queue_name)
 
 
@@ -135,9 +135,9 @@ def test_workers_survive_what_cannot_be_decoded(configure, channel, queue_name, 
         for _ in range(4):
             send_packed(b'fail', odd(correlation_id='@@'))
         for _ in range(4):
-            program.wait_line(r'is a dead letter \(undecodable\)')
+            program.wait_line(r'dead-lettered a message.*: undecodable')
         assert program.stop() == 0
-        assert logged(program, 'clihelper: consuming') == 2
+        assert logged(program, 'clihelper.amqp: consuming') == 2
 
 
 @pytest.mark.parametrize('size', [100_000, 130_700, 130_980])
@@ -146,7 +146,7 @@ def test_headers_as_large_as_a_frame_are_dead_lettered(
 ):
     with consuming(configure(ONCE)) as program:
         send_packed(b'fail', odd(application_headers={'large': 'x' * size, 'small': 1}))
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         ends_well(program, channel, queue_name)
     packed, body = packed_of(broker, f'{queue_name}.dead')
     assert body == b'fail'
@@ -159,7 +159,7 @@ def test_headers_as_large_as_a_frame_are_run_again(configure, channel, queue_nam
         send_packed(b'fail', odd(application_headers={'large': 'x' * 130_980}))
         program.wait_line('run 1 of fail')
         program.wait_line('run 2 of fail')
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         ends_well(program, channel, queue_name)
 
 
@@ -167,7 +167,7 @@ def test_headers_as_large_as_a_frame_are_run_again(configure, channel, queue_nam
 def test_an_exception_may_be_of_any_kind(configure, channel, queue_name, word):
     with consuming(configure(ONCE)) as program:
         send(channel, queue_name, word)
-        program.wait_line(r'is a dead letter \(exception\)', 20)
+        program.wait_line(r'dead-lettered a message.*: exception', 20)
         ends_well(program, channel, queue_name)
         assert logged(program, f'run 1 of {word}') == 1
         assert max(map(len, program.lines)) < 200_000
@@ -179,7 +179,7 @@ def test_an_exception_may_be_of_any_kind(configure, channel, queue_name, word):
 def test_a_reply_that_is_empty_may_have_nowhere_to_go(configure, channel, queue_name):
     with consuming(configure(ONCE)) as program:
         send(channel, queue_name, 'answer empty', reply_to='nobody')
-        program.wait_line('the reply has nowhere to go')
+        program.wait_line('has nowhere to go')
         ends_well(program, channel, queue_name)
     assert take(channel, f'{queue_name}.dead') == []
 
@@ -187,7 +187,7 @@ def test_a_reply_that_is_empty_may_have_nowhere_to_go(configure, channel, queue_
 def test_a_number_that_json_has_not_is_no_reply(configure, channel, queue_name):
     with consuming(configure(ONCE)) as program:
         send(channel, queue_name, 'answer nan', reply_to='nobody')
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         ends_well(program, channel, queue_name)
     (dead,) = take(channel, f'{queue_name}.dead')
     assert 'cannot be encoded as JSON' in dead.headers['x-clihelper-message']
@@ -211,7 +211,7 @@ def test_a_reply_that_the_broker_refuses_is_a_failure_of_its_message(
         send(channel, queue_name, 'answer large', reply_to=replies)
         program.wait_line('run 1 of answer')
         program.wait_line('run 2 of answer')
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         ends_well(program, channel, queue_name)
 
 
@@ -230,7 +230,7 @@ def test_a_message_whose_copies_are_refused_is_run_again_and_left_to_its_exchang
         program.wait_line('run 1 of fail')
         program.wait_line('run 2 of fail')
         if exchange:
-            program.wait_line('goes to its dead-letter exchange')
+            program.wait_line('goes to the dead-letter exchange of its queue')
             ends_well(program, channel, queue_name)
             assert len(take(channel, 'left')) == 1
         else:
@@ -272,7 +272,7 @@ def test_an_outcome_is_kept_under_a_memory_alarm(
 ):
     with consuming(configure(ONCE)) as program:
         send(channel, queue_name, 'fail early')
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         for word in ('fail a', 'fail b', 'nothing c'):
             send(channel, queue_name, f'{word}')
         send(channel, queue_name, 'work')
@@ -296,7 +296,7 @@ def test_an_outcome_is_kept_under_a_memory_alarm(
 def test_an_outcome_is_kept_while_there_is_no_descriptor(configure, channel, queue_name):
     with consuming(configure(ONCE)) as program:
         send(channel, queue_name, 'exhaust')
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         program.wait_line('published again later: .*Too many open files')
         program.signal('USR2')
         found = []

@@ -140,7 +140,7 @@ def test_a_message_that_waits_for_its_next_run_is_kept_until_its_queue_has_room(
         channel.confirm_select()
         with consuming(path) as program:
             send(channel, queue_name, 'later 0.5')
-            program.wait_line('is run again in 0.5 s')
+            program.wait_line('will run again in 0.5 s')
             assert program.stop() == 0
         fill(channel, queue_name)
         wait_for_expiry(channel, queue_name, 500)
@@ -232,7 +232,7 @@ def test_where_quorum_is_the_default_type_a_queue_and_its_dead_letters_are_of_it
     with kombu.Connection(broker.url(vhost)) as connection, connection.channel() as channel:
         with consuming(path) as program:
             send(channel, queue_name, 'fail')
-            program.wait_line('is a dead letter')
+            program.wait_line('dead-lettered a message')
             assert program.stop() == 0
         assert len(take(channel, f'{queue_name}.dead')) == 1
     with wire(broker, vhost) as connection:
@@ -251,7 +251,7 @@ def test_a_queue_of_another_type_than_the_default_is_accepted_where_none_is_name
         with consuming(path) as program:
             send(channel, queue_name, 'fail')
             program.wait_line("run 2 of 'fail'")
-            program.wait_line('is a dead letter')
+            program.wait_line('dead-lettered a message')
             assert program.stop() == 0
         assert len(take(channel, f'{queue_name}.dead')) == 1
     with wire(broker, vhost if default else '/') as connection:
@@ -353,7 +353,7 @@ def test_what_waits_for_its_next_run_survives_the_program_that_reads_a_stream(
     establish(broker, config.load(path, appname='x').amqp, 1000)
     with consuming(path) as program:
         send(channel, queue_name, 'later 1')
-        program.wait_line('is run again in 1 s')
+        program.wait_line('will run again in 1 s')
         send(channel, queue_name, 'nothing')
         program.wait_line("run 1 of 'nothing'")
         program.signal('KILL')

@@ -73,12 +73,12 @@ def test_what_fails_is_run_again_later_and_then_a_dead_letter(
     )
     with consuming(config) as program:
         send(channel, queue_name, 'fail', headers={'mine': 1}, correlation_id='7')
-        program.wait_line(r'failed \(run 1 of 3\), and is run again in 0.1 s')
+        program.wait_line(r'failed in run 1 of 3 and will run again in 0.1 s')
         send(channel, queue_name, 'nothing')
         program.wait_line("run 1 of 'nothing'")
         program.wait_line("run 2 of 'fail'")
-        program.wait_line(r'failed \(run 2 of 3\), and is run again in 0.3 s')
-        program.wait_line(r'is a dead letter \(exception\)')
+        program.wait_line(r'failed in run 2 of 3 and will run again in 0.3 s')
+        program.wait_line(r'dead-lettered a message.*: exception')
         assert program.stop() == 0
         assert runs(program, 'fail') == [1, 2, 3]
     (dead,) = take(channel, f'{queue_name}.dead')
@@ -116,7 +116,7 @@ def test_a_message_is_the_same_each_time_it_is_run(configure, channel, queue_nam
 def test_a_handler_says_when(configure, channel, queue_name, delay):
     with consuming(configure('delay: 300')) as program:
         send(channel, queue_name, f'later {delay}')
-        program.wait_line(f'is run again in {delay} s')
+        program.wait_line(f'will run again in {delay} s')
         program.wait_line("run 2 of 'later")
         assert program.stop() == 0
         assert not [line for line in program.lines if 'Traceback' in line]
@@ -136,7 +136,7 @@ def test_what_waits_survives_its_program(configure, channel, queue_name, queue_t
     config = configure('delay: 1', f'{{arguments: {{x-queue-type: {queue_type}}}}}')
     with consuming(config) as program:
         send(channel, queue_name, 'fail 1')
-        program.wait_line('is run again in 1 s')
+        program.wait_line('will run again in 1 s')
         send(channel, queue_name, 'nothing')  # and so the first one is acknowledged
         program.wait_line("run 1 of 'nothing'")
         program.signal('KILL')
@@ -165,7 +165,7 @@ def test_what_waits_survives_its_broker(tmp_path, queue_name):
                     program.wait_line("run 2 of 'fail 1'")
                 for queue in ('one', 'two'):
                     send(channel, queue, 'fail 1')
-                    program.wait_line('is run again in 2 s')
+                    program.wait_line('will run again in 2 s')
             broker.kill()
             program.wait_line('lost the broker')
             broker.start()
@@ -226,7 +226,7 @@ def test_a_dead_letter_that_is_put_back_begins_anew(configure, channel, queue_na
             'x-clihelper-attempts': 2, 'x-clihelper-reason': 'exception'})  # fmt: skip
         program.wait_line("run 1 of 'fail'")
         program.wait_line("run 2 of 'fail'")
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         assert program.stop() == 0
     assert len(take(channel, f'{queue_name}.dead')) == 1
 

@@ -270,6 +270,32 @@ def test_usr1_and_usr2_do_not_wake_it(tmp_path: Path, controller: str) -> None:
         assert life.logged('phases.py", line') > 0
 
 
+def test_usr2_is_answered_while_a_hook_works(tmp_path: Path) -> None:
+    with phases(tmp_path, 'Busy', 'process') as life:
+        life.wait_report('process')
+        life.signal('USR2')
+        life.wait_logged('state ACTIVE')
+        life.wait_logged('in _process')
+        life.let_go()
+        life.signal('TERM')
+        assert life.wait() == 0
+        assert life.logged('state ') == 1
+
+
+def test_usr2_says_what_a_consumer_has(tmp_path: Path) -> None:
+    with phases(tmp_path, 'BusyConsumer', 'message') as life:
+        life.wait_report('message')
+        life.signal('USR2')
+        life.wait_logged('state ACTIVE')
+        life.wait_logged('broker memory://, connected for ')
+        life.wait_logged(
+            'handling a message from queue greetings (message_id id-0, delivery_tag ')
+        life.wait_logged('; prefetched 0, held 0, unacknowledged 1')
+        life.let_go()
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
 # While something is in hand.
 
 @pytest.mark.parametrize('phase', AT_WORK)

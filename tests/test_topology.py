@@ -189,7 +189,7 @@ def test_a_dead_letter_of_a_queue_that_the_broker_names_goes_by_its_label(
     section = "  queues: {NAME.here: {name: '', exchange: amq.fanout}}\n"
     with running(configure(section)) as program:
         publish(channel, 'amq.fanout', '', 'reject')
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         assert program.stop() == 0
     dead = channel.basic_get(f'{queue_name}.here.dead', no_ack=True)
     assert dead.body == 'reject'
@@ -206,7 +206,7 @@ def test_a_queue_may_have_another_name_than_its_label(
         publish(channel, '', f'{queue_name}.orders', 'fail')
         program.wait_line("got 'fail' from orders")
         program.wait_line("got 'fail' from orders")
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         assert program.stop() == 0
     dead = channel.basic_get(f'{queue_name}.orders.dead', no_ack=True)
     assert dead.headers['x-clihelper-queue'] == f'{queue_name}.orders'
@@ -219,7 +219,7 @@ def test_a_message_of_a_queue_that_the_broker_names_is_run_again(configure, chan
         publish(channel, 'amq.fanout', '', 'fail')
         program.wait_line("got 'fail' from here")
         program.wait_line("got 'fail' from here")
-        program.wait_line('is a dead letter')
+        program.wait_line('dead-lettered a message')
         assert program.stop() == 0
 
 

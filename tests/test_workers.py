@@ -227,7 +227,7 @@ def test_ttin_and_ttou_add_and_remove_one(tmp_path):
         crew.signal('TTOU')
         crew.wait_line('cleanup 2')
         crew.signal('TTOU')
-        crew.wait_line('1 workers')
+        crew.wait_line('1 worker')
         assert crew.stop() == 0, str(crew)
 
 

@@ -85,6 +85,16 @@ class Acknowledger:
             self._bound = sys.maxsize
 
     @property
+    def held(self) -> int:
+        """How many messages are kept unsettled."""
+        return len(self._kept)
+
+    @property
+    def pending(self) -> int:
+        """How many acknowledgements have not been sent yet."""
+        return self._tag - self._last + len(self._alone)
+
+    @property
     def lowest_unsettled(self) -> int:
         """The delivery tag below which all are acknowledged, or will be soon."""
         return min(self._kept, default=self._tag + 1)
@@ -135,8 +145,7 @@ class Acknowledger:
             return self._is_time()
 
     def _is_time(self) -> bool:
-        pending = self._tag - self._last + len(self._alone)
-        return pending >= self._most or time.monotonic() - self._sent >= LONGEST_WAIT
+        return self.pending >= self._most or time.monotonic() - self._sent >= LONGEST_WAIT
 
     def flush(self) -> None:
         """Send what is pending. May be called in any thread."""

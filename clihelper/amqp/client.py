@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from clihelper.amqp.settlement import Outcome
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.amqp')
 
 
 class Client:
@@ -163,7 +163,8 @@ class Client:
             with self.using(), self._connection.guard():
                 settle_at_once(message.delivery, outcome)
         except Lost as lost:
-            LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
+            LOGGER.warning('a message from %s was not %s: %s; it will be delivered again',
+                           message, outcome.value, lost)  # fmt: skip
 
     @contextmanager
     def _asking(self, queue: str) -> Iterator[Any]:

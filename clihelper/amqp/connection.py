@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.acknowledgement import Acknowledger
     from clihelper.amqp.transport import OnReturn, Transport, WaitFor
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.amqp')
 
 CONNECT_TIMEOUT = 5.0
 """seconds for one attempt at one address"""
@@ -172,6 +172,7 @@ class Connection:
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
         self._link: Transport | None = None
+        self._changed = time.monotonic()
         # Of a broker that has not been met nothing is known: it may be starting, as we are.
         self._healthy = time.monotonic()
         self._backoff = BrokerBackoff()
@@ -241,6 +242,7 @@ class Connection:
                 'anybody may pose as the broker %s: AMQP.tls.verify is false', masked(url)
             )
         self._link = link
+        self._changed = time.monotonic()
         self._failed = 0
         self._refused = True  # until it is known to serve
 
@@ -313,6 +315,11 @@ class Connection:
     def since_healthy(self) -> float:
         """Seconds since the broker was last known to be well, and not only to be there."""
         return time.monotonic() - self._healthy
+
+    def description(self) -> str:
+        """The address, whether there is a connection to it, and since when."""
+        state = 'connected' if self.is_open else 'not connected'
+        return f'{self.shown()}, {state} for {time.monotonic() - self._changed:.1f} s'
 
     def shown(self) -> str:
         """The address that is or was last tried, without its password."""
@@ -453,6 +460,7 @@ class Connection:
         """Leave the connection behind, without a word to the peer."""
         link, self._link = self._link, None
         if link is not None:
+            self._changed = time.monotonic()
             link.collect()
             self._on_blocked('')
 

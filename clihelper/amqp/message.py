@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from functools import lru_cache
 
 from clihelper.amqp import properties as packing
+from clihelper.amqp.escaping import escaped
 from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.settlement import (
     ATTEMPTS,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any
 
+LOGGER = logging.getLogger('clihelper.amqp')
 
 ALL = ('json', 'text', 'binary')
 """The kinds of bodies, all that ``AMQP.accept`` may list."""
@@ -65,6 +68,8 @@ class Message:
     :ivar bool redelivered: whether it may have been delivered before.
     :ivar delivery: kombu's message, or what is like it.
     :ivar outcome: what the handler itself made of it, or None.
+
+    ``str(message)`` names it in the log: its queue, ``message_id`` and ``correlation_id``.
     """
 
     __slots__ = (
@@ -249,6 +254,20 @@ class Message:
             'delivery_mode': PERSISTENT,
             'headers': {**own, **headers},
         }
+
+    def __str__(self) -> str:
+        """Its queue, and what identifies it: for the log. At DEBUG also the delivery tag."""
+        known = []
+        for name in ('message_id', 'correlation_id'):
+            try:
+                value = self.properties.get(name)
+            except (InvalidProperties, UnicodeDecodeError):
+                break
+            if value:
+                known.append(f'{name} {escaped(str(value))}')
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            known.append(f'delivery_tag {getattr(self.delivery, "delivery_tag", None)}')
+        return f'queue {self.queue} ({", ".join(known)})' if known else f'queue {self.queue}'
 
     def ack(self) -> None:
         """Acknowledge it now."""

@@ -23,6 +23,7 @@ from zlib import crc32
 
 from clihelper.amqp import raised, settlement
 from clihelper.amqp.connection import Lost
+from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import HeadersTooLarge
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
 from clihelper.amqp.poison import PoisonGuard
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
         def on_message(self) -> Callable[[Any, Any], Any]: ...
         def retire(self) -> None: ...
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.amqp')
 
 ACK = Outcome.ACK  # needed twice a message; a member is found slowly by way of its class
 
@@ -123,6 +124,20 @@ class Processor:
         self._retry_queues.reset()
         self._acknowledger = None
         self.end_message()
+
+    def description(self, prefetched: int) -> str:
+        """What is being handled, and how many messages are not settled. Any thread may ask.
+
+        :param prefetched: messages that have come and are not being handled yet.
+        """
+        message = self.in_hand
+        held = pending = 0
+        if self._acknowledger is not None:
+            held, pending = self._acknowledger.held, self._acknowledger.pending
+        current = 'no message' if message is None else f'a message from {message}'
+        unacknowledged = prefetched + held + pending + (message is not None)
+        return (f'handling {current}; prefetched {prefetched}, held {held},'
+                f' unacknowledged {unacknowledged}')
 
     @property
     def lowest_unsettled(self) -> int:
@@ -191,7 +206,8 @@ class Processor:
             self._settle(message, error, reply)
         elif error is not None:
             LOGGER.error(
-                'on_message failed after the message was %s',
+                'on_message failed after a message from %s was %s',
+                message,
                 told.value,
                 exc_info=raised.loggable(error),
             )
@@ -227,7 +243,8 @@ class Processor:
                 message.check()
             except InvalidProperties as invalid:
                 if settlement.reason(error) == 'exception':
-                    LOGGER.warning('on_message failed', exc_info=raised.loggable(error))
+                    LOGGER.warning('on_message failed for a message from %s', message,
+                                   exc_info=raised.loggable(error))  # fmt: skip
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
         if outcome is Outcome.REQUEUE:
@@ -249,8 +266,8 @@ class Processor:
     def _retry_later(self, message: Message, error: BaseException, seconds: float) -> None:
         """Have the message run again after so long."""
         LOGGER.warning(
-            'a message of %s failed (run %d of %d), and is run again in %g s',
-            message.queue,
+            'a message from %s failed in run %d of %d and will run again in %g s',
+            message,
             message.attempts,
             self._retry['attempts'],
             seconds,
@@ -288,8 +305,8 @@ class Processor:
     ) -> None:
         """Keep the message here, and run it again after so long."""
         if failure is not None:
-            LOGGER.warning('the copy for the next run was refused, and so the message waits in'
-                           ' this process: %s', failure)  # fmt: skip
+            LOGGER.warning('the copy of a message from %s for its next run was refused; the'
+                           ' message waits in this process: %s', message, failure)  # fmt: skip
         self._keep(message)
         message.run_again()
         self._postponed.put(partial(self.handle, message), seconds)
@@ -299,12 +316,11 @@ class Processor:
         queue = self._topology.dead_letters_of(message.queue)
         word = settlement.reason(error)
         LOGGER.error(
-            'a message of %s is a dead letter (%s)%s',
-            message.queue,
-            word,
-            '' if queue else ' and dropped: AMQP.dead_letter is false',
+            'dead-lettered a message from %s: %s: %s' if queue
+            else 'dropped a message from %s, as AMQP.dead_letter is false: %s: %s',
+            message, word, escaped(raised.text(error)[: raised.SHOWN]) or raised.name(error),
             exc_info=raised.loggable(error) if word == 'exception' else None,
-        )
+        )  # fmt: skip
         if queue is None:
             self._settle_by_itself(message, Outcome.DEAD_LETTER)
             return
@@ -329,8 +345,8 @@ class Processor:
             self._leave(message, failure)
             return
         LOGGER.error(
-            'a dead letter of %s was refused, and so the message goes to its dead-letter'
-            ' exchange: %s', message.queue, failure,
+            'the dead letter of a message from %s was refused; the message goes to the'
+            ' dead-letter exchange of its queue: %s', message, failure,
         )  # fmt: skip
         self._settle_by_itself(message, Outcome.DEAD_LETTER)
 
@@ -338,9 +354,9 @@ class Processor:
         """Nothing can be done with it: it stays unsettled, and the others go on."""
         self._keep(message)
         LOGGER.error(
-            'a message of %s can be neither handled nor dead-lettered, and stays in its queue,'
+            'a message from %s can be neither handled nor dead-lettered, and stays in its queue,'
             ' unacknowledged: %s',
-            message.queue,
+            message,
             raised.text(failure)[: raised.SHOWN],
             exc_info=None if raised.is_a(failure, PublishError) else raised.loggable(failure),
         )
@@ -350,7 +366,8 @@ class Processor:
         body, reply_to, properties = reply
 
         def no_queue(failure: PublishError) -> None:
-            LOGGER.warning('the reply has nowhere to go: %s', failure)
+            LOGGER.warning(
+                'the reply to a message from %s has nowhere to go: %s', message, failure)
             self._acknowledge(message)
 
         refused = partial(self._fail, message)
@@ -411,7 +428,8 @@ class Processor:
             self._attempt(message, copy.on_refused, failure)
         else:
             if not copy.pause:
-                LOGGER.warning('not taken for now, and published again later: %s', failure)
+                LOGGER.warning('the broker has not taken the copy of a message from %s, which is'
+                               ' published again later: %s', message, failure)  # fmt: skip
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
             publish = partial(self._attempt, message, self._publish, copy)
             self._postponed.put(publish, copy.pause)
@@ -463,8 +481,8 @@ class Processor:
                 message.outcome = ACK
                 self._acknowledge(message)
             else:
-                LOGGER.warning('a message of %s was returned to it %d times, and could not be'
-                               ' published anew: %s', message.queue, message.returns,
+                LOGGER.warning('a message from %s was returned to it %d times, and could not be'
+                               ' published anew: %s', message, message.returns,
                                failure)  # fmt: skip
                 deliveries.appendleft(message)
 
@@ -475,8 +493,12 @@ class Processor:
         ])  # fmt: skip
         self.flush()
         if renewed:
-            LOGGER.info('published %d messages anew, as their queue had been returned them so'
-                        ' often that it may drop them', len(renewed))  # fmt: skip
+            LOGGER.info(
+                'published %s anew: returned to the queue once more, it might have been dropped',
+                'a message' if len(renewed) == 1 else f'{len(renewed)} messages',
+            )
+            for message in renewed:
+                LOGGER.debug('published anew: a message from %s', message)
 
     # Deaths of processes.
 
@@ -547,7 +569,8 @@ class Processor:
             try:
                 self._settle_by_itself(message, outcome)
             except Lost as lost:
-                LOGGER.warning('not %s: %s; it will be delivered again', outcome.value, lost)
+                LOGGER.warning('a message from %s was not %s: %s; it will be delivered again',
+                               message, outcome.value, lost)  # fmt: skip
 
     def _pop_told(self, message: Message) -> Outcome | None:
         """What the handler itself has made of the message, if anything."""

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
     from clihelper.amqp.transport import OnReturn, WaitFor
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.amqp')
 
 CHUNK = 256 * 1024
 """bytes that are fetched at a time, at most"""

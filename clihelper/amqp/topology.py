@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.declarer import Refusals
     from clihelper.amqp.entities import Options
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.amqp')
 
 QUORUM, STREAM = 'quorum', 'stream'
 

@@ -219,6 +219,10 @@ class HookDriver(Controller):
         return self.hook('_process') is not None
 
     @property
+    def overrides_sigusr2(self) -> bool:
+        return self.hook('on_sigusr2') is not None or self._looks_again is not None
+
+    @property
     def overrides_wake_interval(self) -> bool:
         return self.hook('wake_interval') is not None
 

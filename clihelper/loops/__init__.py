@@ -103,6 +103,11 @@ class Loop:
         """Wait for work and do it, until :meth:`stop`. The work in hand is finished first."""
         raise NotImplementedError
 
+    def description(self) -> str:
+        """What it waits for or works at, for USR2; empty: there is nothing to say. It is called
+        in another thread than :meth:`run`, and waits for nothing."""
+        return ''
+
     def stop(self) -> None:
         """Have :meth:`run` return. Called in the main thread, by :meth:`run` itself or in it."""
         self._stopping = True

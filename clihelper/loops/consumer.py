@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from clihelper.config import Config
     from clihelper.loops import Host
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.amqp')
 
 ACK = Outcome.ACK  # needed for each message; a member is found slowly by way of its class
 
@@ -69,6 +69,7 @@ class ConsumerLoop(Loop):
         self._ticks: Ticks | None = None
         self._watchdog_due = 0.0
         self._was_consuming = False
+        self._next_attempt = 0.0
         self._channel: Any = None
         connection = Connection.of(section, host.appname)
         connection.wait_for = BrokerWait(host.signals, lambda: host.is_running).wait
@@ -174,7 +175,7 @@ class ConsumerLoop(Loop):
         host.notifier.status(why)
         if not self._was_consuming:
             host.notifier.extend_timeout(delay + 2 * CONNECT_TIMEOUT)
-        end = time.monotonic() + delay
+        self._next_attempt = end = time.monotonic() + delay
         while self._goes_on():
             watchdog_delay = host.heartbeat()
             if (left := end - time.monotonic()) <= 0:
@@ -332,6 +333,15 @@ class ConsumerLoop(Loop):
         message = self._deliveries.popleft()
         self._processor.handle(message)
         return message
+
+    def description(self) -> str:
+        """The broker, the messages that are not settled, and the next attempt to connect."""
+        lines = [f'broker {self._connection.description()}',
+                 self._processor.description(len(self._deliveries))]
+        if not self._connection.is_open:
+            left = max(self._next_attempt - time.monotonic(), 0.0)
+            lines.append(f'next attempt in {left:.2f} s')
+        return '\n'.join(lines)
 
     # For the controller.
 

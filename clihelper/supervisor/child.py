@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from clihelper.process.scoreboard import Slot
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.supervisor')
 
 LONGEST_LINE = 1024
 """bytes of a line for the supervisor; short enough to be written to a pipe as a whole"""

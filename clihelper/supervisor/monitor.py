@@ -7,6 +7,7 @@ import signal
 import time
 
 from clihelper.process.scoreboard import TIMEOUT
+from clihelper.supervisor.policy import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from clihelper.process.systemd import Notifier
     from clihelper.supervisor.worker import Worker
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.supervisor')
 
 MEMORY_POLL = 0.5
 """seconds between two looks at the memory of the workers; the kernel tells nobody"""
@@ -130,9 +131,9 @@ class Monitor:
         workers = list(workers)
         ready = len({worker.number for worker in workers if worker.is_ready and worker.is_staying})
         handled = self._handled + sum(worker.slot.read()[2] for worker in workers)
-        parts = [f'{ready} of {wanted} workers ready']
+        parts = [f'{ready} of {counted(wanted, "worker")} ready']
         if handled:
-            parts.append(f'{handled} messages')
+            parts.append(counted(handled, 'message'))
         parts += [
             f'worker {worker.number}: {worker.status}'
             for worker in workers if worker.status and not worker.is_ready

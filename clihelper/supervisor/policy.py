@@ -77,3 +77,8 @@ def describe(status: int) -> str:
 def exit_status(status: int) -> int:
     """The status with which the service ends because a worker ended so; never 0."""
     return 128 - status if status < 0 else status or 1
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of them, in words: ``1 worker``, ``2 workers``."""
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'

@@ -21,6 +21,7 @@ from clihelper.supervisor.policy import (
     FIRST_DELAY,
     RestartBackoff,
     StartFailures,
+    counted,
     describe,
     exit_status,
 )
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from clihelper.process.signals import Signals
     from clihelper.process.systemd import Notifier
 
-LOGGER = logging.getLogger('clihelper')
+LOGGER = logging.getLogger('clihelper.supervisor')
 
 OWN_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 """what a supervisor answers to besides the signals of a controller"""
@@ -515,18 +516,18 @@ class Supervisor:
         """USR2: say what there is; each worker says where it is."""
         for worker in self._workers:
             LOGGER.warning(
-                '%s: %s, %.0f s old, %d messages',
-                worker, worker.state, time.monotonic() - worker.started, worker.slot.read()[2],
+                '%s: %s, %.0f s old, %s', worker, worker.state,
+                time.monotonic() - worker.started, counted(worker.slot.read()[2], 'message'),
             )
         self._signal_all(signal.SIGUSR2)
 
     def _add(self) -> None:
         self._wanted = min(self._wanted + 1, MOST)
-        LOGGER.info('%d workers', self._wanted)
+        LOGGER.info('%s', counted(self._wanted, 'worker'))
 
     def _remove(self) -> None:
         self._wanted = max(self._wanted - 1, 1)
-        LOGGER.info('%d workers', self._wanted)
+        LOGGER.info('%s', counted(self._wanted, 'worker'))
 
     def _signal_all(self, signum: int) -> None:
         for worker in self._workers:

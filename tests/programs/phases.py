@@ -56,6 +56,20 @@ class Consumer(Reporting, clihelper.ConsumerController):
         reports.report('handled', body)
 
 
+class Busy(clihelper.Controller):
+    def _process(self):
+        reports.at('process')
+
+
+class BusyConsumer(clihelper.ConsumerController):
+    def _setup(self):
+        for number in range(3):
+            self.publish('hello', routing_key='greetings', message_id=f'id-{number}')
+
+    def on_message(self, body, message):
+        reports.at('message')
+
+
 class Ioloop(Reporting, clihelper.IOLoopController):
     def _process(self):
         reports.at('process')
