@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from clihelper import logs
 from clihelper.config.reloading import Reloader
 from clihelper.errors import StopNow
+from clihelper.loops import wait_until
 from clihelper.process.deadline import Deadline, signal_later, start_thread
 from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
 from clihelper.states import RUNNING, State
@@ -137,8 +138,7 @@ class LifeCycle:
         self._looping = False
         self._stop_noted = False
         self._retrying: object | None = None
-        self._serving = False
-        self._is_answered = False  # USR2 has been, and is still in the pipe
+        self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()
         # Threads may wait on it, so it lives as long as this.
         self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -343,10 +343,7 @@ class LifeCycle:
             return self.is_running
         with self.signals.held():
             self.serve_signals()
-            while self.is_running and (left := end - time.monotonic()) > 0:
-                watchdog_delay = self.heartbeat()
-                self.signals.wait(left if watchdog_delay is None else min(left, watchdog_delay))
-                self.serve_signals()
+            wait_until(self, lambda: self.is_running, end)
         return self.is_running
 
     # What the controller's hooks come back to.

@@ -30,7 +30,16 @@ from clihelper.amqp.properties import (
     readable,
 )
 from clihelper.amqp.publisher import Publisher, PublishError
-from clihelper.amqp.settlement import ATTEMPTS, REASON
+from clihelper.amqp.settlement import (
+    APPLICATION,
+    ATTEMPTS,
+    EXCEPTION,
+    HOST,
+    MESSAGE,
+    QUEUE,
+    REASON,
+    TIME,
+)
 from clihelper.amqp.topology import Topology
 from clihelper.errors import UnavailableError
 
@@ -38,8 +47,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import Any
-
-PREFIX = OWN.decode()
 
 DELIVERIES = 'x-delivery-count'
 """The header in which a quorum queue says how many deliveries of a message count."""
@@ -100,7 +107,7 @@ class DeadLetter:
             found, self.fault = {}, str(error)
         self.headers: dict[str, Any] = found.pop(HEADERS, {})
         self.properties = found
-        self._origin = self.headers.get(f'{PREFIX}queue') or self._death('queue') or source
+        self._origin = self.headers.get(QUEUE) or self._death('queue') or source
         self._id = ''
 
     @property
@@ -155,9 +162,14 @@ class DeadLetter:
         value = self.headers.get(ATTEMPTS)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
-    def said(self, name: str) -> str:
-        """The value of clihelper's header of that name (``exception``), or an empty text."""
-        return as_text(self.headers.get(PREFIX + name, ''))
+    @property
+    def exception(self) -> str:
+        """The name of the class of the exception that its handler raised, or an empty text."""
+        return self.header(EXCEPTION)
+
+    def header(self, name: str) -> str:
+        """The value of a header as text; empty where it is not there."""
+        return as_text(self.headers.get(name, ''))
 
     def row(self) -> dict[str, Any]:
         """What there is to say about it, without its body, by name."""
@@ -167,12 +179,12 @@ class DeadLetter:
             'dead_letter_queue': self.held_in,
             'queue': self.queue,
             'reason': self.reason,
-            'exception': self.said('exception'),
-            'message': self.said('message'),
+            'exception': self.exception,
+            'message': self.header(MESSAGE),
             'attempts': self.attempts,
-            'time': self.said('time'),
-            'host': self.said('host'),
-            'application': self.said('application'),
+            'time': self.header(TIME),
+            'host': self.header(HOST),
+            'application': self.header(APPLICATION),
             'size': len(self.body),
         }
 

@@ -37,6 +37,12 @@ ATTEMPTS = 'x-clihelper-attempts'
 REASON = 'x-clihelper-reason'
 EXCHANGE = 'x-clihelper-exchange'
 ROUTING_KEY = 'x-clihelper-routing-key'
+EXCEPTION = 'x-clihelper-exception'
+MESSAGE = 'x-clihelper-message'
+QUEUE = 'x-clihelper-queue'
+TIME = 'x-clihelper-time'
+HOST = 'x-clihelper-host'
+APPLICATION = 'x-clihelper-application'
 
 
 class Outcome(enum.Enum):
@@ -212,18 +218,18 @@ def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[
     """
     return {
         REASON: reason(error),
-        'x-clihelper-exception': cut(raised.name(error), LONGEST_NAME),
-        'x-clihelper-message': cut(raised.text(error), LONGEST_TEXT),
-        'x-clihelper-queue': queue,
-        'x-clihelper-time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-        'x-clihelper-host': os.uname().nodename,
-        'x-clihelper-application': appname,
+        EXCEPTION: cut(raised.name(error), LONGEST_NAME),
+        MESSAGE: cut(raised.text(error), LONGEST_TEXT),
+        QUEUE: queue,
+        TIME: time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+        HOST: os.uname().nodename,
+        APPLICATION: appname,
     }
 
 
 def shortest_dead_letter_headers(error: BaseException, queue: str) -> dict[str, Any]:
     """The headers of a dead letter whose own headers leave no room for more."""
-    return {REASON: reason(error), 'x-clihelper-queue': queue}
+    return {REASON: reason(error), QUEUE: queue}
 
 
 def cut(text: str, size: int) -> str:

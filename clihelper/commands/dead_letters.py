@@ -189,7 +189,7 @@ def _is_meant(letter: DeadLetter, options: Namespace) -> bool:
     return (
         options.queue in (None, letter.queue)
         and options.reason in (None, letter.reason)
-        and options.exception in (None, letter.said('exception'))
+        and options.exception in (None, letter.exception)
         and (not options.letters or any(_names(word, letter) for word in options.letters))
     )
 

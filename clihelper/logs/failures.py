@@ -13,6 +13,8 @@ import sys
 import time
 import traceback
 
+from clihelper.logs.formatters import safe_repr
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -101,7 +103,7 @@ class Failures:
         if self._salvaging:
             return
         salvaged = logging.makeLogRecord(vars(record))
-        salvaged.msg = f'{record.msg!r} with {_safe_repr(record.args)}: {_in_words(fault)}'
+        salvaged.msg = f'{record.msg!r} with {safe_repr(record.args)}: {_in_words(fault)}'
         salvaged.args = None
         self._salvaging = True
         try:
@@ -191,13 +193,6 @@ def _in_words(error: BaseException) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return f'{type(error).__name__}: {error}'
-
-
-def _safe_repr(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:  # Somebody else's __repr__ may raise anything.
-        return f'arguments of {type(value).__name__}'
 
 
 def _call_report(record: logging.LogRecord, fault: Exception) -> str:

@@ -187,10 +187,10 @@ class JSONFormatter(logging.Formatter):
             if name not in _STANDARD_ATTRIBUTES:
                 members[name + '_' if name in members else name] = value
         try:
-            return self._dumps(members, default=_safe_repr, allow_nan=False)
+            return self._dumps(members, default=safe_repr, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
             return self._dumps({name: self._expressible(value)
-                                for name, value in members.items()}, default=_safe_repr)
+                                for name, value in members.items()}, default=safe_repr)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         moment = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))
@@ -216,14 +216,15 @@ class JSONFormatter(logging.Formatter):
 
     def _expressible(self, value: Any) -> Any:
         try:
-            self._dumps(value, default=_safe_repr, allow_nan=False)
+            self._dumps(value, default=safe_repr, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
-            return _safe_repr(value)
+            return safe_repr(value)
         return value
 
 
-def _safe_repr(value: object) -> str:
+def safe_repr(value: object) -> str:
+    """``repr(value)``, or what stands for it: somebody else's ``__repr__`` may raise anything."""
     try:
         return repr(value)
-    except Exception:  # Somebody else's __repr__ may raise anything.
+    except Exception:
         return f'<{type(value).__name__} without a repr>'

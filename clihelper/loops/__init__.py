@@ -7,6 +7,7 @@ names, and nothing else.
 from __future__ import annotations
 
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,6 +109,10 @@ class Loop:
         in another thread than :meth:`run`, and waits for nothing."""
         return ''
 
+    def goes_on(self) -> bool:
+        """Whether nothing has asked :meth:`run` to return."""
+        return self._host.is_running and not self._stopping
+
     def stop(self) -> None:
         """Have :meth:`run` return. Called in the main thread, by :meth:`run` itself or in it."""
         self._stopping = True
@@ -116,6 +121,21 @@ class Loop:
         """Release what the loop holds, after ``_cleanup``. It never waits for a peer."""
         if self._client is not None:
             self._client.close()
+
+
+def wait_until(host: Host, goes_on: Callable[[], bool], due: float) -> None:
+    """Wait, with the watchdog fed and signals served meanwhile.
+
+    :param goes_on: whether there is a reason to wait on; a signal may end it.
+    :param due: until when, by the monotonic clock.
+    """
+    while goes_on():
+        watchdog_delay = host.heartbeat()
+        left = due - time.monotonic()
+        if left <= 0:
+            return
+        host.signals.wait(left if watchdog_delay is None else min(left, watchdog_delay))
+        host.serve_signals()
 
 
 def load(loop: str | type[Loop]) -> type[Loop]:

@@ -31,7 +31,7 @@ from clihelper.amqp.streams import Positions
 from clihelper.amqp.topology import Topology
 from clihelper.amqp.waiting import POLL, BrokerWait
 from clihelper.errors import Error, UnavailableError
-from clihelper.loops import Loop
+from clihelper.loops import Loop, wait_until
 from clihelper.loops.interval import Ticks
 from clihelper.process.signals import Interrupted, wait_readable
 
@@ -103,7 +103,7 @@ class ConsumerLoop(Loop):
 
     def run(self) -> None:
         """Consume until :meth:`stop`, whatever becomes of the broker meanwhile."""
-        while self._goes_on():
+        while self.goes_on():
             try:
                 if self._connect():
                     with self._host.signals.interrupting():
@@ -132,9 +132,6 @@ class ConsumerLoop(Loop):
         if self._client is not None:
             self._client.close(politely=answered)
 
-    def _goes_on(self) -> bool:
-        return self._host.is_running and not self._stopping
-
     def _drop(self) -> None:
         # What came over the old connection can be settled no more: it will be delivered again.
         for queue, offset in self._positions.lost(self._processor.lowest_unsettled):
@@ -149,7 +146,7 @@ class ConsumerLoop(Loop):
 
     def _connect(self) -> bool:
         """Connect, however long it takes; False if a signal ended it."""
-        while self._goes_on() and not self._connection.is_open:
+        while self.goes_on() and not self._connection.is_open:
             try:
                 with self._host.signals.interrupting():
                     self._connection.open()
@@ -164,7 +161,7 @@ class ConsumerLoop(Loop):
                 if not (waits or self._connection.has_untried):
                     raise UnavailableError(f'AMQP.url: {error}') from error
                 self._wait_for_broker(f'no broker: {error}')
-        return self._goes_on()
+        return self.goes_on()
 
     def _wait_for_broker(self, why: str, delay: float | None = None) -> None:
         """Wait before the next attempt, if each address has been tried; a signal ends it."""
@@ -175,13 +172,8 @@ class ConsumerLoop(Loop):
         host.notifier.status(why)
         if not self._was_consuming:
             host.notifier.extend_timeout(delay + 2 * CONNECT_TIMEOUT)
-        self._next_attempt = end = time.monotonic() + delay
-        while self._goes_on():
-            watchdog_delay = host.heartbeat()
-            if (left := end - time.monotonic()) <= 0:
-                return
-            host.signals.wait(left if watchdog_delay is None else min(left, watchdog_delay))
-            host.serve_signals()
+        self._next_attempt = time.monotonic() + delay
+        wait_until(host, self.goes_on, self._next_attempt)
 
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
@@ -224,7 +216,7 @@ class ConsumerLoop(Loop):
     def _consume(self) -> None:
         """Handle messages and do the periodic work, until a stop or until the broker is lost."""
         processor = self._processor
-        while self._goes_on():
+        while self.goes_on():
             if self._ticks is not None and self._ticks.due <= time.monotonic():
                 self._process(self._ticks)
             elif processor.due <= time.monotonic():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from clihelper.loops import Loop
+from clihelper.loops import Loop, wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class IntervalLoop(Loop):
         host = self._host
         ticks = Ticks(host)
         host.ready()
-        while host.is_running and not self._stopping:
+        while self.goes_on():
             host.active()
             host.process()
             ticks.done()
@@ -92,10 +92,4 @@ class IntervalLoop(Loop):
         host = self._host
         host.serve_signals()
         host.sleeping()
-        while host.is_running and not self._stopping:
-            left = ticks.due - time.monotonic()
-            if left <= 0:
-                break
-            watchdog_delay = host.heartbeat()
-            host.signals.wait(left if watchdog_delay is None else min(left, watchdog_delay))
-            host.serve_signals()
+        wait_until(host, self.goes_on, ticks.due)

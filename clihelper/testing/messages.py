@@ -13,7 +13,7 @@ from clihelper.amqp.client import Client, NoReply
 from clihelper.amqp.connection import Connection, Lost
 from clihelper.amqp.message import Message, decode
 from clihelper.amqp.publisher import encode
-from clihelper.amqp.settlement import Outcome, Unaccepted, Undecodable
+from clihelper.amqp.settlement import REASON, Outcome, Unaccepted, Undecodable
 from clihelper.loops import Loop
 from clihelper.loops.consumer import ConsumerLoop
 
@@ -83,12 +83,12 @@ class Delivered:
     @property
     def dead_letter(self) -> Published | None:
         """The dead letter that it has become."""
-        return next((each for each in self.settling if 'x-clihelper-reason' in each.headers), None)
+        return next((each for each in self.settling if REASON in each.headers), None)
 
     @property
     def reason(self) -> str | None:
         """Why it is a dead letter: ``exception``, ``rejected``, ``undecodable``, ..."""
-        return None if self.dead_letter is None else self.dead_letter.headers['x-clihelper-reason']
+        return None if self.dead_letter is None else self.dead_letter.headers[REASON]
 
     @property
     def reply(self) -> Published | None:
