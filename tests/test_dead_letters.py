@@ -126,7 +126,7 @@ class Desk:
             with self.connected() as connection:
                 channel = connection.channel()
                 for _ in range(number):
-                    connection.get(channel, self.dead)
+                    connection.transport.get(channel, self.dead)
             self.wait_for_letters(number)
 
     def bodies(self, queue):

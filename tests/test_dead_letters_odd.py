@@ -116,7 +116,7 @@ def taken(desk, queue):
     found = {}
     with desk.connected() as connection:
         channel = connection.channel()
-        while (delivery := connection.get(channel, queue)) is not None:
+        while (delivery := connection.transport.get(channel, queue)) is not None:
             found[delivery.body] = delivery.packed
     return found
 

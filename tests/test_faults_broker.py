@@ -207,7 +207,7 @@ def test_publishing_under_a_memory_alarm_is_bounded(broker, channel, alarm, monk
         publisher.send('late', '', target, {})
         began = time.monotonic()
         with pytest.raises(PublishError) as caught:
-            publisher.settle()
+            publisher.wait_for_confirms()
         assert time.monotonic() - began < 1
         assert caught.value.unknown
     finally:

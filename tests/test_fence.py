@@ -252,11 +252,11 @@ def test_a_message_whose_origin_cannot_be_decoded_is_published_anew(
         channel.queue_bind(queue_name, f'{queue_name}.in')
         connection = Connection([broker.url()], 0, 'test')
         connection.open()
-        frames = connection.encode_or_publish(
+        frames = connection.transport.encode_or_publish(
             connection.channel(), b'requeue 2', f'{queue_name}.in', '@@',
             properties.encode({'application_headers': {'x-delivery-count': 99}}),
         )  # fmt: skip
-        connection.write(frames.replace(b'@@', b'\xe9\xff'))
+        connection.transport.write(frames.replace(b'@@', b'\xe9\xff'))
         connection.close()
         program.wait_line('published a message anew')
         program.wait_line('done requeue')

@@ -60,16 +60,16 @@ def in_child(function, timeout=10):
 
 
 def publish(connection, channel, key):
-    data = connection.encode_or_publish(channel, b'x', '', key, {})
+    data = connection.transport.encode_or_publish(channel, b'x', '', key, {})
     with connection.guard():
-        connection.write(data)
+        connection.transport.write(data)
 
 
 def goes_on(connection, channel, queue_name):
     """The parent's connection is as it was."""
     assert not connection.is_foreign
     publish(connection, channel, queue_name)
-    connection.get(channel, queue_name).ack()
+    connection.transport.get(channel, queue_name).ack()
     channel.queue_declare(queue_name, passive=True)  # the answer: nothing was wrong
 
 
@@ -78,8 +78,8 @@ USES = {
     'open_any': lambda connection, *_: connection.open_any(),
     'channel': lambda connection, *_: connection.channel(),
     'publish': lambda connection, channel, queue, _: publish(connection, channel, queue),
-    'write': lambda connection, *_: connection.write(b'x'),
-    'get': lambda connection, channel, queue, _: connection.get(channel, queue),
+    'write': lambda connection, *_: connection.transport.write(b'x'),
+    'get': lambda connection, channel, queue, _: connection.transport.get(channel, queue),
     'declare': lambda _, channel, queue, __: channel.queue_declare(queue, passive=True),
     'drain': lambda connection, *_: connection.drain(),
     'wait': lambda connection, *_: connection.wait(0),
@@ -89,14 +89,14 @@ USES = {
     'acknowledge': lambda _, __, ___, delivery: delivery.ack(),
     'reject': lambda _, __, ___, delivery: delivery.reject(),
     'requeue': lambda _, __, ___, delivery: delivery.requeue(),
-    'recover': lambda connection, channel, *_: connection.recover(channel),
+    'recover': lambda connection, channel, *_: connection.transport.recover(channel),
 }
 
 
 @pytest.mark.parametrize('use', USES)
 def test_each_use_of_it_is_an_error_in_a_child(connection, channel, queue_name, use):
     publish(connection, channel, queue_name)
-    delivery = connection.get(channel, queue_name)
+    delivery = connection.transport.get(channel, queue_name)
 
     def child():
         assert connection.is_foreign
@@ -109,7 +109,7 @@ def test_each_use_of_it_is_an_error_in_a_child(connection, channel, queue_name, 
     assert said.endswith('a child process needs a connection of its own')
     goes_on(connection, channel, queue_name)
     delivery.ack()
-    assert connection.get(channel, queue_name) is None
+    assert connection.transport.get(channel, queue_name) is None
     assert channel.is_open
 
 
@@ -131,7 +131,7 @@ def test_a_child_leaves_it_without_a_word(connection, channel, queue_name):
 
 
 def test_a_lock_that_another_thread_holds_holds_up_no_child(connection, channel, queue_name):
-    acknowledger = connection.acknowledger(channel, 100)
+    acknowledger = connection.transport.acknowledger(channel, 100)
     acknowledger.add(1)
     held, ended = threading.Event(), threading.Event()
 

@@ -60,7 +60,7 @@ def send_packed(broker, queue_name):
         connection.open()
         publisher = Publisher(connection)
         publisher.forward(body, '', queue_name, packed)
-        publisher.settle()
+        publisher.wait_for_confirms()
         connection.close()
 
     return send
@@ -75,7 +75,7 @@ def packed_of(broker, queue):
     """The properties of the next message of *queue*, as bytes; and its body."""
     connection = Connection([broker.url()], 0, 'test')
     connection.open()
-    delivery = connection.get(connection.channel(), queue)
+    delivery = connection.transport.get(connection.channel(), queue)
     delivery.ack()
     connection.close()
     return delivery.packed, delivery.body

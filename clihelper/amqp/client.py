@@ -106,7 +106,7 @@ class Client:
         with self.using():
             publisher = self.lend()
             publisher.send(body, exchange, routing_key, properties)
-            publisher.settle()
+            publisher.wait_for_confirms()
             self.give_back(publisher)
 
     def pipeline(self) -> Pipeline:
@@ -152,7 +152,7 @@ class Client:
     def get(self, queue: str) -> Message | None:
         """One message of *queue*, if there is any; see ``Controller.get``."""
         with self.using(), self._asking(queue) as channel:
-            delivery = self._connection.get(channel, queue)
+            delivery = self._connection.transport.get(channel, queue)
         return None if delivery is None else Message(delivery, queue, self._settle)
 
     def _settle(self, message: Message, outcome: Outcome) -> None:
@@ -282,7 +282,7 @@ class Pipeline:
             return
         with self._client.using():
             publisher, self._publisher = self._publisher, None
-            publisher.settle()
+            publisher.wait_for_confirms()
             self._client.give_back(publisher)
 
     def __enter__(self) -> Pipeline:
@@ -334,7 +334,7 @@ class Caller:
         self._awaited, self._arrived = name, {}
         addressed = {**properties, 'reply_to': self._reply_to, 'correlation_id': name}
         publisher.send(body, exchange, routing_key, addressed)
-        publisher.settle()
+        publisher.wait_for_confirms()
         deadline = time.monotonic() + timeout
         try:
             while name not in self._arrived:
@@ -362,7 +362,10 @@ class Caller:
             open_any(self._connection)
 
     def _consume(self, channel: Any) -> None:
-        self._reply_to = self._connection.consume_replies(channel, self._on_reply)
+        connection = self._connection
+        with connection.guard():
+            self._reply_to = connection.transport.consume_replies(
+                channel, connection.consumer_tag(), self._on_reply)
 
     def _on_reply(self, delivery: Any) -> None:
         message = Message(delivery, self._reply_to, lambda *_: None)

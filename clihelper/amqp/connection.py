@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from clihelper.amqp.acknowledgement import Acknowledger
-    from clihelper.amqp.transport import OnReturn, Transport, WaitFor
+    from clihelper.amqp.transport import Transport, WaitFor
 
 LOGGER = logging.getLogger('clihelper.amqp')
 
@@ -162,7 +161,7 @@ class Connection:
         self.on_blocked: Callable[[str], None] = lambda reason: None
         self._blocked = ''
         self._urls = urls
-        self._transports = [_transport(url) for url in urls]  # imported while all else is
+        self._transports = [_transport_class(url) for url in urls]  # imported while all else is
         self._heartbeat = heartbeat
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._tls = tls or TLS.defaults()
@@ -171,7 +170,7 @@ class Connection:
         self._next = self._failed = 0
         # Of consumers, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
-        self._link: Transport | None = None
+        self._transport: Transport | None = None
         self._changed = time.monotonic()
         # Of a broker that has not been met nothing is known: it may be starting, as we are.
         self._healthy = time.monotonic()
@@ -193,7 +192,7 @@ class Connection:
 
     def disown(self) -> None:
         """See :class:`clihelper.amqp.forks.Owned`."""
-        self._is_foreign, self._link = True, None
+        self._is_foreign, self._transport = True, None
 
     def check_owner(self) -> None:
         """See that it may be used.
@@ -218,7 +217,7 @@ class Connection:
         # When this one is lost it is not asked again before the others: it may be silent.
         self._next = (index + 1) % len(self._urls)
         self._failed += 1
-        link = self._transports[index](
+        transport = self._transports[index](
             url,
             self._heartbeat_of(url),
             CONNECT_TIMEOUT,
@@ -227,21 +226,21 @@ class Connection:
             self._options,
             self._max_body,
         )
-        link.on_blocked = self._on_blocked
+        transport.on_blocked = self._on_blocked
         if self.wait_for is not None:
-            link.wait_for = self.wait_for
+            transport.wait_for = self.wait_for
         try:
-            link.connect()
+            transport.connect()
         except BaseException as error:
-            link.collect()
-            if isinstance(error, (OSError, *link.errors)):
+            transport.collect()
+            if isinstance(error, (OSError, *transport.errors)):
                 raise _explained(error, masked(url), self._tls) from error
             raise
         if url.startswith('amqps:') and not self._tls['verify']:
             LOGGER.warning(
                 'anybody may pose as the broker %s: AMQP.tls.verify is false', masked(url)
             )
-        self._link = link
+        self._transport = transport
         self._changed = time.monotonic()
         self._failed = 0
         self._refused = True  # until it is known to serve
@@ -274,21 +273,21 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, as far as is known."""
-        return self._link is not None
+        return self._transport is not None
 
     def guard(self) -> Guard:
         """A context in which errors of connections and channels become :class:`Lost`."""
-        return Guard((OSError,) if self._link is None else self._link.errors)
+        return Guard((OSError,) if self._transport is None else self._transport.errors)
 
     @property
     def refusals(self) -> tuple[type[BaseException], ...]:
         """What a channel raises when the broker refuses something."""
-        return self._open_link.refusals
+        return self.transport.refusals
 
     @property
     def expires(self) -> bool:
         """Whether messages leave a queue when their time is over."""
-        return self._open_link.expires
+        return self.transport.expires
 
     def serves(self) -> None:
         """The broker has done all that was asked of it at first: consuming has begun."""
@@ -328,104 +327,24 @@ class Connection:
     def channel(self) -> Any:
         """A new channel; raises :class:`Lost`."""
         with self.guard():
-            return self._open_link.channel()
+            return self.transport.channel()
 
-    def consume(
-        self,
-        channel: Any,
-        queue: str,
-        on_delivery: Callable[[Any], None],
-        arguments: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Consume *queue*; each delivery is handed to *on_delivery* by :meth:`drain`.
-
-        :param arguments: the broker's own, as ``x-priority``.
-        """
-        self._open_link.consume(channel, queue, next(self._names), on_delivery, arguments)
-
-    def consume_replies(self, channel: Any, on_delivery: Callable[[Any], None]) -> str:
-        """Consume, without acknowledging, a queue for replies to what *channel* publishes.
-
-        :returns: what to say as ``reply_to``.
-        """
-        with self.guard():
-            return self._open_link.consume_replies(channel, next(self._names), on_delivery)
-
-    def recover(self, channel: Any) -> None:
-        """Have all that is not settled on *channel* delivered again.
-
-        What is pending with its acknowledger is acknowledged before, and what was kept there is
-        kept no longer. Deliveries before the broker's answer are void: those that it has, the
-        caller forgets before it calls this; those that come meanwhile are discarded. What is
-        delivered anew may be handed over before this returns.
-
-        :raises Lost: the connection is lost, or the broker does not answer.
-        """
-        with self.guard():
-            self._open_link.recover(channel)
-
-    def get(self, channel: Any, queue: str) -> Any:
-        """One message of *queue*; None: it is empty."""
-        return self._open_link.get(channel, queue)
-
-    def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger | None:
-        """What acknowledges the messages of *channel*; None: each message does by itself."""
-        return self._open_link.acknowledger(channel, prefetch)
+    def consumer_tag(self) -> str:
+        """A name for a consumer, unique on a broker."""
+        return next(self._names)
 
     def has(self, channel: Any) -> bool:
         """Whether *channel* is one of the open connection, and open itself."""
-        return self._link is not None and self._link.has(channel)
-
-    def confirm(
-        self,
-        channel: Any,
-        on_ack: Callable[[int, bool], None],
-        on_nack: Callable[[int, bool], None],
-        on_return: OnReturn,
-    ) -> bool:
-        """Have what is published on *channel* confirmed, by calls in :meth:`drain`.
-
-        :param on_ack, on_nack: called with a delivery tag, and whether all before it are meant.
-        :param on_return: called with an error, exchange, routing key and message; the body of
-            that is always bytes.
-        :returns: False where the transport has no confirmations.
-        """
-        with self.guard():
-            return self._open_link.confirm(channel, on_ack, on_nack, on_return)
-
-    def encode_or_publish(
-        self,
-        channel: Any,
-        body: bytes,
-        exchange: str,
-        routing_key: str,
-        properties: dict[str, Any] | bytes,
-        mandatory: bool = True,
-    ) -> bytes:
-        """A message as it is to be written; empty where it has been published by it.
-
-        :param properties: by name, or packed (see :mod:`clihelper.amqp.properties`).
-        :param mandatory: whether it comes back (see :meth:`confirm`) if no queue gets it. A direct
-            reply never does.
-        :raises clihelper.amqp.frames.HeadersTooLarge: they do not fit in a frame.
-        :raises TypeError, ValueError: it cannot be encoded.
-        """
-        return self._open_link.encode_or_publish(
-            channel, body, exchange, routing_key, properties, mandatory
-        )
-
-    def write(self, data: bytes) -> None:
-        """Write frames; a broker that does not read is waited for."""
-        self._open_link.write(data)
+        return self._transport is not None and self._transport.has(channel)
 
     def fileno(self) -> int | None:
         """The socket's descriptor; None where the transport has none to wait on."""
-        return self._open_link.fileno()
+        return self.transport.fileno()
 
     def drain(self) -> bool:
         """Take in what has arrived, without waiting; False if there is nothing more."""
         with self.guard():
-            taken = self._open_link.take()
+            taken = self.transport.take()
         if taken:
             self._healthy = time.monotonic()
         return taken
@@ -436,20 +355,24 @@ class Connection:
             self.on_blocked(reason)
 
     @property
-    def _open_link(self) -> Transport:
-        if self._link is None:
+    def transport(self) -> Transport:
+        """What is connected now; errors of its calls become :class:`Lost` in a :meth:`guard`.
+
+        :raises Lost: there is no connection.
+        """
+        if self._transport is None:
             self.check_owner()
             raise Lost('not connected')
-        return self._link
+        return self._transport
 
     def wait(self, deadline: float) -> None:
         """Wait until something has arrived; raises :class:`Lost` at the *deadline*."""
         with self.guard():
-            self._open_link.wait_for(self._open_link.fileno(), deadline)
+            self.transport.wait_for(self.transport.fileno(), deadline)
 
     def is_refusal(self, lost: Lost) -> bool:
         """Whether the broker has only closed a channel, because of something it refuses."""
-        return self._link is not None and isinstance(lost.__cause__, self._link.refusals)
+        return self._transport is not None and isinstance(lost.__cause__, self._transport.refusals)
 
     def drop_unless_refused(self, lost: Lost) -> None:
         """Leave it behind, unless the broker has only closed a channel of it."""
@@ -458,10 +381,10 @@ class Connection:
 
     def drop(self) -> None:
         """Leave the connection behind, without a word to the peer."""
-        link, self._link = self._link, None
-        if link is not None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
             self._changed = time.monotonic()
-            link.collect()
+            transport.collect()
             self._on_blocked('')
 
     def close(self) -> bool:
@@ -473,10 +396,10 @@ class Connection:
         :returns: False if there was a connection, and the broker did not answer.
         """
         self.check_owner()
-        if self._link is None:
+        if self._transport is None:
             return True
         try:
-            self._link.end(CLOSE_TIMEOUT)
+            self._transport.end(CLOSE_TIMEOUT)
             return True
         except Exception as error:
             LOGGER.debug('the connection did not close: %s', error)
@@ -485,7 +408,7 @@ class Connection:
             self.drop()
 
 
-def _transport(url: str) -> Callable[..., Transport]:
+def _transport_class(url: str) -> Callable[..., Transport]:
     if url.partition('://')[0] in ('amqp', 'amqps', 'pyamqp'):
         from clihelper.amqp.rabbitmq import RabbitMQTransport
 

@@ -263,7 +263,7 @@ class _Reader:
     def get(self) -> Any:
         """The next letter; None: there is no other."""
         with self._connection.guard():
-            delivery = self._connection.get(self._channel, self._queue)
+            delivery = self._connection.transport.get(self._channel, self._queue)
         if delivery is not None:
             self._held[delivery.delivery_tag] = None
             self._is_near_limit = self._is_near_limit or _deliveries(delivery) >= RENEWED_AT
@@ -300,7 +300,8 @@ class _Reader:
         if not self._held:
             return
         there = self.ready + len(self._held)
-        self._connection.recover(self._channel)
+        with self._connection.guard():
+            self._connection.transport.recover(self._channel)
         self._held.clear()
         self._wait(there)
 
@@ -387,7 +388,7 @@ def _publish(
     try:
         packed = copied(letter.packed, without=without, without_headers=without_headers)
         publisher.forward(letter.body, '', queue, packed)
-        publisher.settle()
+        publisher.wait_for_confirms()
     except ValueError as error:
         raise PublishError(str(error)) from error
 

@@ -155,14 +155,14 @@ class Forwarder(Publisher):
             if not isinstance(lost.__cause__, BrokerTimeout):
                 self._end(lost)
 
-    def _settled(self, letter: PendingPublish) -> None:
-        on_settled = self._callbacks.pop(letter, None)
+    def _settled(self, pending: PendingPublish) -> None:
+        on_settled = self._callbacks.pop(pending, None)
         if on_settled is None:
             return
         error = None
-        if letter.failure:
-            unroutable = letter.failure == UNROUTABLE
-            error = PublishError(f'{letter}: {letter.failure}', unroutable=unroutable)
+        if pending.failure:
+            unroutable = pending.failure == UNROUTABLE
+            error = PublishError(f'{pending}: {pending.failure}', unroutable=unroutable)
         self._outcomes.append((on_settled, error))
 
     def _lost(self, lost: Lost, *letters: PendingPublish, unknown: bool) -> PublishError:

@@ -1,7 +1,8 @@
 """Publishing, confirmed and mandatory: done when the broker has the message in a queue.
 
 A message and its confirmation are two things on the wire: :meth:`Publisher.send` writes the one,
-:meth:`Publisher.settle` waits for the other, for as many messages as have been sent by then.
+:meth:`Publisher.wait_for_confirms` waits for the other, of all messages that have been sent by
+then.
 """
 
 from __future__ import annotations
@@ -134,24 +135,24 @@ class Publisher:
 
         :param properties: all of them, by name or packed.
         """
-        letter = PendingPublish(self._count, exchange, routing_key, body)
+        pending = PendingPublish(self._count, exchange, routing_key, body)
         self._count += 1
         try:
             self._open_channel()
             with self._connection.guard():
-                frames = self._connection.encode_or_publish(
+                frames = self._connection.transport.encode_or_publish(
                     self._channel, body, exchange, routing_key, properties
                 )
         except Lost as lost:
-            raise self._lost(lost, letter, unknown=bool(self._unconfirmed)) from lost
+            raise self._lost(lost, pending, unknown=bool(self._unconfirmed)) from lost
         if self._confirms:
             self._delivery_tag += 1
-            self._unconfirmed[self._delivery_tag] = letter
+            self._unconfirmed[self._delivery_tag] = pending
             self._unsent.append(frames)
             self._unsent_size += len(frames)
         else:
-            self._settled(letter)
-        return letter
+            self._settled(pending)
+        return pending
 
     @property
     def is_full(self) -> bool:
@@ -162,7 +163,7 @@ class Publisher:
         """Write, and wait until there is room for more on the way; raises as :meth:`settle`."""
         self._wait_for_confirmations(WINDOW // 2)
 
-    def settle(self) -> None:
+    def wait_for_confirms(self) -> None:
         """Wait until the broker has confirmed, or refused, all that has been sent.
 
         :raises PublishError: it has not got all of it; what it has not is given up.
@@ -191,7 +192,7 @@ class Publisher:
             self._unsent.clear()
             self._unsent_size = 0
             with self._connection.guard():
-                self._connection.write(data)
+                self._connection.transport.write(data)
 
     def _open_channel(self) -> None:
         if self._channel is not None and self._connection.has(self._channel):
@@ -199,9 +200,10 @@ class Publisher:
         if self._unconfirmed:
             raise Lost('the connection was lost')
         self._channel, self._delivery_tag = self._connection.channel(), 0
-        self._confirms = self._connection.confirm(
-            self._channel, self._on_ack, self._on_nack, self._on_return
-        )
+        with self._connection.guard():
+            self._confirms = self._connection.transport.confirm(
+                self._channel, self._on_ack, self._on_nack, self._on_return
+            )
         if self._prepare is not None:
             self._prepare(self._channel)
 
@@ -216,37 +218,37 @@ class Publisher:
     # What the broker says.
 
     def _on_ack(self, delivery_tag: int, multiple: bool) -> None:
-        for letter in self._taken(delivery_tag, multiple):
-            self._settled(letter)
+        for pending in self._taken(delivery_tag, multiple):
+            self._settled(pending)
 
     def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
         # A full queue with reject-publish, for one.
-        for letter in self._taken(delivery_tag, multiple):
-            letter.failure = NACKED
-            self._settled(letter)
+        for pending in self._taken(delivery_tag, multiple):
+            pending.failure = NACKED
+            self._settled(pending)
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         # Nothing in it tells which one it is, but they come back in the order of publishing, each
         # before its confirmation.
         body = bytes(message.body)
-        for letter in self._unconfirmed.values():
+        for pending in self._unconfirmed.values():
             if (
-                not letter.failure
-                and (letter.exchange, letter.routing_key) == (exchange, routing_key)
-                and letter.body == body
+                not pending.failure
+                and (pending.exchange, pending.routing_key) == (exchange, routing_key)
+                and pending.body == body
             ):
-                letter.failure = UNROUTABLE
+                pending.failure = UNROUTABLE
                 return
 
-    def _settled(self, letter: PendingPublish) -> None:
+    def _settled(self, pending: PendingPublish) -> None:
         """The broker has said what became of a message."""
-        if letter.failure:
-            self._failed.append((letter, letter.failure))
+        if pending.failure:
+            self._failed.append((pending, pending.failure))
 
     def _taken(self, delivery_tag: int, multiple: bool) -> list[PendingPublish]:
         if not multiple:
-            letter = self._unconfirmed.pop(delivery_tag, None)
-            return [] if letter is None else [letter]
+            pending = self._unconfirmed.pop(delivery_tag, None)
+            return [] if pending is None else [pending]
         tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
         return [self._unconfirmed.pop(tag) for tag in tags]
 
@@ -277,20 +279,20 @@ class Publisher:
         """
         if unknown:
             why += '; it is unknown whether it arrives'
-        missing = [(letter, why) for letter in (*self._unconfirmed.values(), *letters)]
+        missing = [(pending, why) for pending in (*self._unconfirmed.values(), *letters)]
         failed = sorted([*self._failed, *missing], key=lambda each: each[0].number)
         self._forget()
         if not failed:
             return PublishError(why, unknown=unknown, refused=refused, stopped=stopped)
-        letter, reason = failed[0]
+        pending, reason = failed[0]
         more = f' (and {len(failed) - 1} more)' if len(failed) > 1 else ''
         return PublishError(
-            f'{letter}: {reason}{more}',
+            f'{pending}: {reason}{more}',
             unroutable=all(reason == UNROUTABLE for _, reason in failed),
             unknown=unknown,
             refused=refused,
             stopped=stopped,
-            failed=[(letter.number, reason) for letter, reason in failed],
+            failed=[(pending.number, reason) for pending, reason in failed],
         )
 
 

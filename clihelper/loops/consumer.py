@@ -178,6 +178,7 @@ class ConsumerLoop(Loop):
     def _subscribe(self) -> None:
         """Declare the topology and consume each queue of it."""
         channel = self._connection.channel()
+        transport = self._connection.transport
         delays = steps(self._section['retry'])
         with self._connection.guard():
             self._channel = channel = self._topology.establish(
@@ -185,13 +186,14 @@ class ConsumerLoop(Loop):
             )
             channel.basic_qos(0, self._section['prefetch'], False)
             self._processor.begin(
-                self._connection.acknowledger(channel, self._section['prefetch'])
+                transport.acknowledger(channel, self._section['prefetch'])
             )
             for queue, name, arguments in self._topology.consumers:
                 is_stream = self._topology.is_stream(queue)
                 on_arrival = self._on_stream_delivery if is_stream else self._on_delivery
                 on_delivery = partial(on_arrival, queue)
-                self._connection.consume(channel, name, on_delivery, arguments)
+                transport.consume(
+                    channel, name, self._connection.consumer_tag(), on_delivery, arguments)
 
     def _begin(self) -> None:
         """The broker has confirmed every consumer: ready."""
@@ -344,6 +346,7 @@ class ConsumerLoop(Loop):
         self._forget_deliveries()
         self._processor.forget()
         try:
-            self._connection.recover(self._channel)
+            with self._connection.guard():
+                self._connection.transport.recover(self._channel)
         except Lost as lost:
             LOGGER.warning('not recovered: %s; all will be delivered again', lost)

@@ -288,11 +288,35 @@ class _Unconnected(Connection):
     def expires(self) -> bool:
         return True
 
+    @property
+    def transport(self) -> Any:
+        return _Transport(self._outbox)
+
     def channel(self) -> Any:
         return _Channel()
 
     def has(self, channel: Any) -> bool:
         return True
+
+    def drain(self) -> bool:
+        return False
+
+    @property
+    def refusals(self) -> tuple[type[BaseException], ...]:
+        return ()
+
+    def drop(self) -> None:
+        pass
+
+    def close(self) -> bool:
+        return True
+
+
+class _Transport:
+    """What publishes into the test instead of to a broker."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
 
     def confirm(self, channel: Any, *callbacks: Any) -> bool:
         return False
@@ -316,19 +340,6 @@ class _Unconnected(Connection):
 
     def recover(self, channel: Any) -> None:
         pass
-
-    def drain(self) -> bool:
-        return False
-
-    @property
-    def refusals(self) -> tuple[type[BaseException], ...]:
-        return ()
-
-    def drop(self) -> None:
-        pass
-
-    def close(self) -> bool:
-        return True
 
 
 class _Channel:
