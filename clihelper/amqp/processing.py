@@ -21,7 +21,7 @@ import threading
 from functools import partial
 from zlib import crc32
 
-from clihelper.amqp import raised, settlement
+from clihelper.amqp import exception_text, settlement
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import HeadersTooLarge
@@ -209,7 +209,7 @@ class Processor:
                 'on_message failed after a message from %s was %s',
                 message,
                 told.value,
-                exc_info=raised.loggable(error),
+                exc_info=exception_text.loggable(error),
             )
 
     def _end_if_forked(self, error: BaseException | None) -> None:
@@ -244,7 +244,7 @@ class Processor:
             except InvalidProperties as invalid:
                 if settlement.reason(error) == 'exception':
                     LOGGER.warning('on_message failed for a message from %s', message,
-                                   exc_info=raised.loggable(error))  # fmt: skip
+                                   exc_info=exception_text.loggable(error))  # fmt: skip
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
         if outcome is Outcome.REQUEUE:
@@ -271,7 +271,7 @@ class Processor:
             message.attempts,
             self._retry['attempts'],
             seconds,
-            exc_info=None if raised.is_a(error, Retry) else raised.loggable(error),
+            exc_info=None if exception_text.is_a(error, Retry) else exception_text.loggable(error),
         )
         found = self._retry_queue(message, seconds)
         if found is None:
@@ -315,16 +315,17 @@ class Processor:
         """Put it among the dead letters."""
         queue = self._topology.dead_letters_of(message.queue)
         word = settlement.reason(error)
+        shown = escaped(exception_text.text(error)[: exception_text.SHOWN])
         LOGGER.error(
             'dead-lettered a message from %s: %s: %s' if queue
             else 'dropped a message from %s, as AMQP.dead_letter is false: %s: %s',
-            message, word, escaped(raised.text(error)[: raised.SHOWN]) or raised.name(error),
-            exc_info=raised.loggable(error) if word == 'exception' else None,
+            message, word, shown or exception_text.name(error),
+            exc_info=exception_text.loggable(error) if word == 'exception' else None,
         )  # fmt: skip
         if queue is None:
             self._settle_by_itself(message, Outcome.DEAD_LETTER)
             return
-        runs = message.attempts - raised.is_a(error, settlement.UNRUN)
+        runs = message.attempts - exception_text.is_a(error, settlement.UNRUN)
         if message.is_cut:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
@@ -357,8 +358,10 @@ class Processor:
             'a message from %s can be neither handled nor dead-lettered, and stays in its queue,'
             ' unacknowledged: %s',
             message,
-            raised.text(failure)[: raised.SHOWN],
-            exc_info=None if raised.is_a(failure, PublishError) else raised.loggable(failure),
+            exception_text.text(failure)[: exception_text.SHOWN],
+            exc_info=None
+            if exception_text.is_a(failure, PublishError)
+            else exception_text.loggable(failure),
         )
 
     def _send_reply(self, message: Message, reply: _Reply) -> None:
@@ -630,11 +633,12 @@ def _end_child(error: BaseException | None) -> NoReturn:
 
     status = 1
     try:
-        if error is None or raised.is_a(error, SystemExit):
+        if error is None or exception_text.is_a(error, SystemExit):
             status = _exit_status(error)
         else:
             LOGGER.error(
-                'a process that on_message has forked failed', exc_info=raised.loggable(error)
+                'a process that on_message has forked failed',
+                exc_info=exception_text.loggable(error),
             )
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
