@@ -61,8 +61,7 @@ def handle_the_rest(config, go, programs, channel, queue_name):
     go.touch()
     with consuming(config) as program:
         programs.append(program)
-        missing = {str(number) for number in range(MESSAGES)} - set(done(programs))
-        for _ in missing:
+        while len(set(done(programs))) < MESSAGES:
             program.wait_line('done work', 20)
         assert program.stop() == 0
     assert set(done(programs)) == {str(number) for number in range(MESSAGES)}

@@ -47,8 +47,8 @@ _KINDS = {
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _REPLACED = 20  # times that the file may be replaced under us before we give up
-_PROBED = 5  # times that a probe may hold the lock at the moment when we ask for it
-_PROBE = 0.005  # seconds; a probe takes some microseconds
+_PROBED = 1000  # times that a probe may hold the lock at the moment when we ask for it
+_PROBE = 0.005  # seconds; a probe takes some microseconds, or as long as the system is busy
 
 
 class Pidfile:
@@ -163,6 +163,8 @@ class Pidfile:
         for _ in range(_PROBED):
             if _flock(descriptor, shared=False):
                 return
+            if not _is_shared(descriptor):
+                break
             time.sleep(_PROBE)
         pid = _number(_read(descriptor))
         raise self._error('already running' + (f', pid {pid}' if pid else ''))
@@ -260,6 +262,16 @@ def _flock(descriptor: int, *, shared: bool) -> bool:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return True
+
+
+def _is_shared(descriptor: int) -> bool:
+    """Whether others share the lock of the file, as a probe does and no daemon."""
+    import fcntl
+
+    if not _flock(descriptor, shared=True):
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
 
 

@@ -64,6 +64,7 @@ class Signals:
         self._handled: frozenset[int] = frozenset(HANDLED)
         self._owner = 0
         self._interrupting = False
+        self._masks: dict[int, set[int]] = {}
 
     def install(self) -> None:
         """Open the pipe and take over the :data:`HANDLED` signals."""
@@ -73,7 +74,8 @@ class Signals:
         # A full pipe is harmless: the numbers in it have not been read yet, and coalesce.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if not self._previous:
-            os.register_at_fork(after_in_child=self._forget)
+            os.register_at_fork(
+                before=self._block, after_in_parent=self._unblock, after_in_child=self._forget)
             atexit.register(self._ignore)
         self.take_over(HANDLED)
 
@@ -158,6 +160,14 @@ class Signals:
     def _is_ours(self, signum: int) -> bool:
         return signal.getsignal(signum) == self._handle
 
+    def _block(self) -> None:
+        """Before a fork: a signal to the child waits until the child has forgotten our pipe."""
+        self._masks[_thread.get_ident()] = signal.pthread_sigmask(
+            signal.SIG_BLOCK, self._handled)
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(_thread.get_ident()))
+
     def _forget(self) -> None:
         """In a forked child: its signals are its own, and must not be written to our pipe."""
         if self._owner:
@@ -166,6 +176,7 @@ class Signals:
             self._close()
             self._handled = frozenset(HANDLED)
             self.urgent = self.deliver = None
+        self._unblock()
 
     def _ignore(self) -> None:
         """At exit: the interpreter would give signals back to the system, whose way is to kill."""
