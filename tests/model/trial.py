@@ -50,6 +50,8 @@ class Trial:
     :param seed: of the plan and of the faults.
     :param messages: how many to publish, or some more.
     :param faults: how many faults to cause at most: the first that is reached ends the trial.
+    :param apart: how many messages to publish between two faults, at least. So a slow machine does
+        not cause more of them than a fast one.
     :param stalled: seconds in which nothing becomes of any message, after which the rest is left
         where it is.
     :ivar found: the messages that were taken from the queues of dead letters, or left in others.
@@ -59,7 +61,7 @@ class Trial:
     """
 
     def __init__(self, folder: str, broker: Broker, seed: int, messages: int,
-                 faults: float = float('inf'), stalled: float = STALLED) -> None:
+                 faults: float = float('inf'), apart: int = 0, stalled: float = STALLED) -> None:
         self.seed = seed
         self.journal = os.path.join(folder, 'journal')
         os.mkdir(self.journal)
@@ -68,7 +70,8 @@ class Trial:
         self._chance = random.Random(seed)
         self.services = [Service(name, folder, broker.port, seed) for name in PROGRAMS]
         self.faults = Faults(broker, self.services, self._chance)
-        self._messages, self._most, self._stalled = messages, faults, stalled
+        self._messages, self._most, self._apart = messages, faults, apart
+        self._stalled = stalled
         self._next = {queue: index for index, queue in enumerate(QUEUES)}
         self.found: list[Found] = []
         self.republished: Counter[int] = Counter()
@@ -95,6 +98,10 @@ class Trial:
         return sorted(itertools.chain.from_iterable(
             range(index, self._next[queue], len(QUEUES)) for index, queue in enumerate(QUEUES)))
 
+    @property
+    def _published(self) -> int:
+        return sum(self._next.values()) // len(QUEUES)
+
     # What is done, in order.
 
     def _start(self) -> None:
@@ -112,12 +119,12 @@ class Trial:
         self.faults.settled = time.time() + SETTLED
 
     def _cause_faults(self) -> None:
-        due = 0.0
-        while (len(self.faults.done) < self._most
-               and sum(self._next.values()) // len(QUEUES) < self._messages):
-            if time.time() > due:
+        when, number = 0.0, 0  # of the next: the time, and the messages published before it
+        while len(self.faults.done) < self._most and self._published < self._messages:
+            if time.time() > when and self._published >= number:
                 self.faults.cause()
-                due = time.time() + self._chance.uniform(*BETWEEN)
+                when = time.time() + self._chance.uniform(*BETWEEN)
+                number = self._published + self._apart
             self._top_up(READY)
             self._look()
         self.faults.end()
