@@ -21,7 +21,7 @@ from tests.model.verdict import ACCUSED, LOST, TWICE, UNDONE, WRONG, Verdict
 SEEDS, MESSAGES = 10, 10_000
 QUICK_SEEDS, QUICK_MESSAGES = 1, 1000
 
-APART = 36
+APART = 30
 """messages between two faults"""
 
 FEWEST = 200

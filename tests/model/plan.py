@@ -45,7 +45,7 @@ KILLED = ('kill', 'exit')
 EXIT_STATUS = 7
 """The status with which ``exit`` ends a process"""
 
-WORK = (0.0, 0.0, 0.0, 0.001, 0.003, 0.01, 0.05)
+WORK = (0.0, 0.0, 0.0, 0.001, 0.003, 0.01, 0.02)
 """seconds that a run takes before its outcome"""
 
 STUBBORN = 25

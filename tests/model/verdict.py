@@ -63,9 +63,7 @@ AGAIN = 'handled again'
 TOO_OFTEN = 'run too often'
 WRONG = (LOST, DROPPED, ACCUSED, CAUSELESS, TWICE, AGAIN, TOO_OFTEN)
 """What must not be. :data:`UNDONE` is the broker's: a classic queue does not wait for the queue
-that it gives a message to when its time is over or it is rejected by hand, so a crash may undo
-that; and when it starts, it drops at once what it has beyond ``x-max-length``, though it is to
-refuse"""
+that it gives a message to when it is rejected by hand, so a crash may undo that"""
 
 
 class Finding(NamedTuple):
@@ -130,11 +128,10 @@ class Verdict:
             yield from self._judge_dead(number, found)
         for found in rejected:
             if found.reason != 'rejected':
-                kind = UNDONE if self._is_cut(found) else DROPPED
-                yield Finding(kind, number, f'it is in {found.queue}: {found.reason}')
+                yield Finding(DROPPED, number, f'it is in {found.queue}: {found.reason}')
             elif not self._did(number, REJECTED_BY_HAND):
                 yield Finding(CAUSELESS, number, 'it was never rejected by hand')
-        letters = len(dead) + sum(not self._is_cut(found) for found in rejected)
+        letters = len(dead) + len(rejected)
         if letters > copies:
             yield Finding(TWICE, number, f'{letters} times, with at most {copies} copies')
         ends = self._did(number, HANDLED + REJECTED + REJECTED_BY_HAND)
@@ -212,16 +209,11 @@ class Verdict:
         last = self.runs[number][-1] if self.runs[number] else None
         if last is None or last.ended is None or not queue_of(number).endswith('classic'):
             return False
-        if last.what not in FAILED + REJECTED_BY_HAND:
+        if last.what not in REJECTED_BY_HAND:
             return False
-        latest = last.ended + WAITED + FLUSHED
+        latest = last.ended + FLUSHED
         return any(fault.kind == CRASHES[0] and last.ended <= fault.ended
                    and fault.began <= latest for fault in self._faults)
-
-    def _is_cut(self, found: Found) -> bool:
-        """Whether the broker may have dropped it as it started."""
-        return found.reason == 'maxlen' and found.queue.endswith('classic.rejected') and any(
-            fault.kind in CRASHES for fault in self._faults)
 
     def _reach(self, run: Run) -> float:
         """Seconds after the run in which the broker surely has what comes of it.
