@@ -33,6 +33,9 @@ SETTLED = 2.0
 
 STALLED = 20.0
 
+LAST_LINES = 8
+"""of what each program has logged, that tell why nothing becomes of a message"""
+
 COUNTED = ('name', 'messages', 'messages_ready', 'messages_unacknowledged')
 
 LATEST = 5.0
@@ -58,7 +61,9 @@ class Trial:
     :param stalled: seconds in which nothing becomes of any message, after which the rest is left
         where it is.
     :ivar found: the messages that were taken from the queues of dead letters, or left in others.
-    :ivar counted: how many messages the broker counts in each queue, where some are missing.
+    :ivar stalled: how many messages the broker counted in each queue, and what the programs had
+        logged last, when nothing became of any message any more.
+    :ivar counted: the same in the end, where some are missing.
     :ivar republished: how often each number was published again, because it was not known
         whether the broker had it.
     """
@@ -81,7 +86,7 @@ class Trial:
         self._open: set[int] = set()
         self._looked = 0
         self._stopping = False
-        self.counted = ''
+        self.stalled = self.counted = ''
 
     def run(self) -> None:
         """Do all of it."""
@@ -140,6 +145,8 @@ class Trial:
         while len(self._unfinished()) != left:
             left = len(self._unfinished())
             self._look_until(lambda: len(self._unfinished()) < left, self._stalled)  # noqa: B023
+        if left:
+            self.stalled = self._count()
 
     def _stop(self) -> None:
         """Stop the programs, and take what is left in all queues."""
@@ -158,7 +165,16 @@ class Trial:
             elif not self._unfinished():
                 return
             time.sleep(PAUSE)
-        self.counted = self._broker.ctl('list_queues', *COUNTED)
+        self.counted = self._count()
+
+    def _count(self) -> str:
+        """The queues in which the broker counts any messages, and what programs said last."""
+        table = self._broker.ctl('list_queues', '--no-table-headers', *COUNTED).splitlines()
+        return '\n  '.join([
+            f'{time.time():.3f} {", ".join(COUNTED)}',
+            *(line for line in table if not line.endswith('\t0\t0\t0')),
+            *(f'{service.name}: {line}' for service in self.services
+              for line in service.log[-LAST_LINES:])])
 
     # What is done again and again.
 

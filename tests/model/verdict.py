@@ -294,8 +294,14 @@ class Verdict:
         for kind in WRONG:
             lines += [f'{finding.kind}: {finding.text}\n  {self.history(finding.number)}'
                       for finding in self.findings if finding.kind == kind][:1]
-        lines += [self._trial.counted] * bool(self._trial.counted)
-        lines += [f'left: {self.history(number)}' for number in self.queued[:1]]
+        lines += [f'counted at {counts}' for counts in (self._trial.stalled, self._trial.counted)
+                  if counts]
+        if self.queued:
+            lines += ['left: ' + ', '.join(
+                f'{queue} {count}' for queue, count in sorted(Counter(
+                    found.queue for number in self.queued for found in self._found[number]
+                    if not found.queue.endswith(('.dead', '.rejected'))).items())),
+                self.history(self.queued[0])]
         return '\n'.join(lines)
 
 
