@@ -14,13 +14,14 @@ from tests.model import journal
 from tests.model.broker import LOST, MOST, MOST_DEAD, Found, Link
 from tests.model.faults import CLASSIC, STOPPED, Faults
 from tests.model.plan import DELAYS, HANDLED, PROGRAMS, QUEUES
-from tests.model.service import Service
+from tests.model.service import PREFETCH, WORKERS, Service
 
 READY = 20
 """messages that are kept ready in each queue, so that each fault comes upon consumers at work"""
 
-SHORT = READY * 2
-"""messages that are ready in a queue, so few that there is room for what is unacknowledged, too"""
+SHORT = MOST - PREFETCH * WORKERS - 10
+"""messages that are ready in a queue, so few that there is room for what is unacknowledged, too,
+and for some that return for their next run"""
 
 PAUSE = 0.02
 """seconds between two looks at everything"""
@@ -135,9 +136,7 @@ class Trial:
                 number = self._published + self._apart
             self._top_up(READY)
             self._look()
-        while self.faults.going_on:
-            self._top_up(READY)
-            self._look()
+        self._look_until(lambda: not self.faults.going_on, STALLED)
 
     def _finish(self) -> None:
         """Wait until something has become of each message, or nothing does any more."""
