@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.broker import Broker
-from tests.model.plan import QUEUES, TYPES
+from tests.model.plan import EXIT_STATUS, QUEUES, TYPES
 from tests.model.service import Service
 
 QUIET = 1.0
@@ -24,9 +24,9 @@ RETRIED = 0.1
 
 CLASSIC = {queue for queue in QUEUES if queue.endswith('classic')}
 
-STOPPED = (0, os.EX_TEMPFAIL, -signal.SIGTERM, 128 + signal.SIGTERM)
+STOPPED = (0, os.EX_TEMPFAIL, -signal.SIGTERM, 128 + signal.SIGTERM, EXIT_STATUS)
 """Statuses of a program that was asked to stop, perhaps before it was ready or had a handler, or
-as one of its workers was killed"""
+as one of its workers was killed or ended by its plan"""
 
 KINDS: dict[str, int] = {
     'reset': 6, 'cut': 2, 'half-close': 4, 'silence': 4,

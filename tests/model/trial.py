@@ -23,7 +23,7 @@ SHORT = MOST - PREFETCH * WORKERS - 10
 """messages that are ready in a queue, so few that there is room for what is unacknowledged, too,
 and for some that return for their next run"""
 
-PAUSE = 0.02
+PAUSE = 0.05
 """seconds between two looks at everything"""
 
 BETWEEN = (0.1, 0.6)
