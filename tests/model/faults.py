@@ -19,6 +19,9 @@ QUIET = 1.0
 """seconds between the last message that is taken from a queue and a crash of the broker, which
 may forget what was acknowledged just then"""
 
+STARTED = 300.0
+"""seconds that a broker has to start"""
+
 RETRIED = 0.1
 """seconds until it is tried again to cause a crash"""
 
@@ -207,7 +210,7 @@ class Faults:
                 return
             began = time.time()
             stop()
-            self._broker.start()
+            self._broker.start(STARTED)
             self.answering = True
             self._crashes -= 1
             self._note(kind, None, began)

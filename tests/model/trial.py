@@ -65,6 +65,7 @@ class Trial:
     :ivar stalled: how many messages the broker counted in each queue, and what the programs had
         logged last, when nothing became of any message any more.
     :ivar counted: the same in the end, where some are missing.
+    :ivar published: when each number was published first.
     :ivar republished: how often each number was published again, because it was not known
         whether the broker had it.
     """
@@ -83,6 +84,7 @@ class Trial:
         self._stalled = stalled
         self._next = {queue: index for index, queue in enumerate(QUEUES)}
         self.found: list[Found] = []
+        self.published: dict[int, float] = {}
         self.republished: Counter[int] = Counter()
         self._open: set[int] = set()
         self._looked = 0
@@ -226,6 +228,7 @@ class Trial:
     def _publish(self, queue: str, count: int) -> None:
         for _ in range(count):
             number = self._next[queue]
+            self.published.setdefault(number, time.time())
             try:
                 if not self._link.publish(queue, number):
                     return

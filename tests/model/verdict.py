@@ -2,7 +2,8 @@
 
 Delivery is at least once. A run whose outcome may not have reached the broker, because a fault
 came upon it, may leave a second copy of its message. So a message may end as often as it has
-copies: one, one for each such run, and one for each time that it was published again.
+copies: one, one for each such run, one for each time that it was published again, and one for each
+fault that may have interrupted its being published anew.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tests.model import journal
-from tests.model.broker import Found
+from tests.model.broker import LIMIT, Found
 from tests.model.faults import Fault
 from tests.model.journal import Run
 from tests.model.plan import (
@@ -20,6 +21,7 @@ from tests.model.plan import (
     FAILED,
     HANDLED,
     KILLED,
+    PROGRAMS,
     REJECTED,
     REJECTED_BY_HAND,
     program_of,
@@ -31,6 +33,9 @@ from tests.model.trial import Trial
 
 REACH = 0.6
 """seconds from the outcome of a run until the broker surely has what came of it"""
+
+RENEWED_AT = LIMIT // 2
+"""returns to its queue, from which on a message is published anew"""
 
 RESTARTED = 5.0
 """seconds from the end of a process until the next one has looked at what ended it"""
@@ -85,13 +90,14 @@ class Verdict:
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
-        self._faults = trial.faults.done
+        self._faults = trial.faults.done + list(self._losses())
         self._numbers = trial.numbers
         self.runs = {number: journal.read(trial.journal, number) for number in self._numbers}
         self._found: dict[int, list[Found]] = defaultdict(list)
         for found in trial.found:
             self._found[found.number].append(found)
-        self._kills = _kills(self.runs.values(), self._faults)
+        self._kills = _kills(self.runs.values(), trial.faults.done)
+        self._disruptions = {name: self._all_disruptions(name) for name in PROGRAMS}
         self.findings = [finding for number in self._numbers for finding in self._judge(number)]
         self.counts = Counter(finding.kind for finding in self.findings)
         ends = {number: self._ends(number) for number in self._numbers}
@@ -182,8 +188,30 @@ class Verdict:
 
     def _copies(self, number: int) -> int:
         """How many copies of it there may be."""
-        return 1 + self._trial.republished[number] + sum(
+        return 1 + self._trial.republished[number] + self._renewals(number) + sum(
             self._is_interrupted(run) for run in self.runs[number])
+
+    def _renewals(self, number: int) -> int:
+        """How often it may have been interrupted that the message was published anew.
+
+        Messages are, even those that were never run, when they have been returned so often that
+        their queue may drop them soon.
+        """
+        if not queue_of(number).endswith('quorum'):
+            return 0
+        disruptions = [when for when in self._disruptions[program_of(number)]
+                       if when > self._trial.published[number]]
+        runs = [run.ended or run.began for run in self.runs[number]]
+        earliest = sorted(disruptions + runs)[RENEWED_AT - 1:RENEWED_AT]
+        return sum(when >= earliest[0] for when in disruptions) if earliest else 0
+
+    def _all_disruptions(self, program: str) -> list[float]:
+        """When any process of the program lost its connection, or stopped."""
+        pids = {run.pid for number, runs in self.runs.items() if program_of(number) == program
+                for run in runs}
+        return [fault.ended for fault in self._faults
+                if fault.program in ('', program) and fault.kind not in HINDRANCES] + [
+                    when for pid in pids for when in self._kills[pid]]
 
     def _is_interrupted(self, run: Run) -> bool:
         """Whether the outcome of the run may not have reached the broker."""
@@ -237,7 +265,7 @@ class Verdict:
         most = PREFETCH * 2  # of both queues
         total = sum(max(self._copies(number) - 1, 0) for number in self._numbers
                     if self._did(number, FAILED))
-        for fault in self._faults:
+        for fault in self._trial.faults.done:
             if fault.kind in HINDRANCES or fault.orderly:
                 continue
             processes = {'': 2 + WORKERS, 'crew': WORKERS}.get(fault.program, 1)
@@ -271,6 +299,17 @@ class Verdict:
         counts = Counter(queue_of(each.number) for each in self.findings if each.kind == kind)
         return ', '.join(f'{queue} {count}' for queue, count in sorted(counts.items()))
 
+    def _losses(self) -> Iterator[Fault]:
+        """When programs say that they have lost a connection: on a busy machine that may happen
+        by itself, as nothing comes for two heartbeats."""
+        for service in self._trial.services:
+            for line in service.log:
+                word, _, rest = line.partition(' ')
+                if 'lost the broker' in rest and word.replace('.', '', 1).isdigit():
+                    when = float(word)
+                    pid, _, _ = rest.partition(' ')
+                    yield Fault('connection lost', service.name, when - NOTICED, when, int(pid))
+
     def _logged(self, runs: list[Run], program: str) -> Iterator[tuple[float, str]]:
         """What the program has logged about the time of the runs."""
         (service,) = (each for each in self._trial.services if each.name == program)
@@ -286,7 +325,7 @@ class Verdict:
 
     def __str__(self) -> str:
         lines = [f'seed {self._trial.seed}: {len(self._numbers)} messages, '
-                 f'{len(self._faults)} faults, {self.duplicates} duplicates of at most '
+                 f'{len(self._trial.faults.done)} faults, {self.duplicates} duplicates of at most '
                  f'{self.allowed}, {len(self.queued)} left in queues']
         lines += [f'{kind}: {self.counts[kind]} ({self._by_queue(kind)})'
                   for kind in (*WRONG, UNDONE) if self.counts[kind]]
