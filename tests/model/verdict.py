@@ -263,8 +263,8 @@ class Verdict:
     def _allowed(self) -> int:
         """A fault has at most the prefetch of each connection come again, besides the copies."""
         most = PREFETCH * 2  # of both queues
-        total = sum(max(self._copies(number) - 1, 0) for number in self._numbers
-                    if self._did(number, FAILED))
+        total = sum(max(self._copies(number) - self._renewals(number) - 1, 0)
+                    for number in self._numbers if self._did(number, FAILED))
         for fault in self._trial.faults.done:
             if fault.kind in HINDRANCES or fault.orderly:
                 continue
