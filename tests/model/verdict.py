@@ -90,7 +90,7 @@ class Verdict:
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
-        self._faults = trial.faults.done + list(self._losses())
+        self._faults = trial.faults.done + list(self._told())
         self._numbers = trial.numbers
         self.runs = {number: journal.read(trial.journal, number) for number in self._numbers}
         self._found: dict[int, list[Found]] = defaultdict(list)
@@ -299,16 +299,22 @@ class Verdict:
         counts = Counter(queue_of(each.number) for each in self.findings if each.kind == kind)
         return ', '.join(f'{queue} {count}' for queue, count in sorted(counts.items()))
 
-    def _losses(self) -> Iterator[Fault]:
-        """When programs say that they have lost a connection: on a busy machine that may happen
-        by itself, as nothing comes for two heartbeats."""
+    def _told(self) -> Iterator[Fault]:
+        """What programs say has happened to them, where nothing was caused.
+
+        A busy machine may have nothing come for two heartbeats, and a queue of dead letters is
+        full as soon as it has :data:`~tests.model.broker.MOST_DEAD`.
+        """
         for service in self._trial.services:
             for line in service.log:
                 word, _, rest = line.partition(' ')
-                if 'lost the broker' in rest and word.replace('.', '', 1).isdigit():
-                    when = float(word)
-                    pid, _, _ = rest.partition(' ')
+                if not word.replace('.', '', 1).isdigit():
+                    continue  # of a traceback
+                when, pid = float(word), rest.partition(' ')[0]
+                if 'lost the broker' in rest:
                     yield Fault('connection lost', service.name, when - NOTICED, when, int(pid))
+                elif 'not taken for now' in rest:
+                    yield Fault('full dead letters', service.name, when, when, int(pid))
 
     def _logged(self, runs: list[Run], program: str) -> Iterator[tuple[float, str]]:
         """What the program has logged about the time of the runs."""
