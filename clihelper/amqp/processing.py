@@ -106,6 +106,7 @@ class Processor:
         self._round = 0
         # What handlers, or threads of theirs, have settled and handle() has not seen yet.
         self._told: dict[Message, Outcome] = {}
+        self._to_return: set[Message] = set()  # of those: which handle() publishes anew
         self._lock = threading.Lock()
         self._forks = _forks
         self.in_hand: Message | None = None
@@ -120,6 +121,7 @@ class Processor:
         """The connection is lost: what came over it can be settled no more."""
         self._round += 1
         self._told.clear()
+        self._to_return.clear()
         self._postponed.clear()
         self._retry_queues.reset()
         self._acknowledger = None
@@ -204,13 +206,17 @@ class Processor:
         """
         if told is None:
             self._settle(message, error, reply)
-        elif error is not None:
+            return
+        if error is not None:
             LOGGER.error(
                 'on_message failed after a message from %s was %s',
                 message,
                 told.value,
                 exc_info=exception_text.loggable(error),
             )
+        if message in self._to_return:
+            self._to_return.discard(message)
+            self._attempt(message, self._return_anew, message)
 
     def _end_if_forked(self, error: BaseException | None) -> None:
         """End a process that the handler has forked: the message is its parent's."""
@@ -258,10 +264,35 @@ class Processor:
     def _requeue(self, message: Message) -> None:
         """Return the message to its queue; to a stream it cannot be returned."""
         if not self._topology.is_stream(message.queue):
-            self._settle_by_itself(message, Outcome.REQUEUE)
+            if self._is_near_limit(message):
+                self._return_anew(message)
+            else:
+                self._settle_by_itself(message, Outcome.REQUEUE)
             return
         queue = self._topology.return_queue(message.queue)
         self._copy(message, queue, [message.renewal()], partial(self._hold, message, 0.0))
+
+    def _return_anew(self, message: Message) -> None:
+        """Publish it anew instead of returning it, as that may have it dropped. It is run again by
+        this process if the broker does not take it, as a full queue does not."""
+        current = self._round
+        self._keep(message)
+
+        def run_again() -> None:
+            message.outcome = None
+            self.handle(message)
+
+        def on_settled(failure: PublishError | None) -> None:
+            if current != self._round:
+                return
+            if failure is None:
+                self._acknowledge(message)
+                self.flush()
+            else:
+                self._postponed.put(run_again, FIRST_PAUSE)
+
+        queue = self._topology.return_queue(message.queue)
+        self._forwarder.submit_all([(message.raw, queue, message.renewal(), on_settled)])
 
     def _retry_later(self, message: Message, error: BaseException, seconds: float) -> None:
         """Have the message run again after so long."""
@@ -440,6 +471,7 @@ class Processor:
     def forget(self) -> None:
         """Everything that is not settled is delivered again, the message in hand too."""
         self._round += 1
+        self._to_return.clear()
         self._postponed.clear()
         if self.in_hand is not None:
             self.in_hand.outcome = Outcome.REQUEUE
@@ -462,10 +494,13 @@ class Processor:
         return [
             message
             for message in messages
-            if message.returns >= self._topology.renewal_threshold(message.queue)
-            and not message.is_cut
+            if self._is_near_limit(message)
             and not (self._record is not None and self._record.is_fatal(message))
         ]
+
+    def _is_near_limit(self, message: Message) -> bool:
+        threshold = self._topology.renewal_threshold(message.queue)
+        return message.returns >= threshold and not message.is_cut
 
     def renew(self, deliveries: deque[Message], near: list[Message]) -> None:
         """Publish messages anew, at the end of their queues, so that the broker begins to count
@@ -568,6 +603,9 @@ class Processor:
                 del self._told[message]
                 return
             message.outcome = outcome
+            if outcome is Outcome.REQUEUE and self._is_near_limit(message):
+                self._to_return.add(message)
+                return
             # handle() waits for it: an acknowledgement of later messages would pass over this one.
             try:
                 self._settle_by_itself(message, outcome)

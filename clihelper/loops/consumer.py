@@ -14,7 +14,7 @@ import time
 from collections import deque
 from functools import partial
 
-from clihelper.amqp import raised, risks
+from clihelper.amqp import exception_text, risks
 from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.connection import (
     CONNECT_TIMEOUT,
@@ -77,7 +77,7 @@ class ConsumerLoop(Loop):
 
     def connect_by(self, connection: Connection, copies: Connection) -> None:
         """Consume over one connection, and publish copies of messages over another."""
-        raised.preload()
+        exception_text.preload()
         self._connection = connection
         self._forwarder = Forwarder(copies)
         self._processor = Processor(self._host, connection, self._topology, self._forwarder)
@@ -97,7 +97,7 @@ class ConsumerLoop(Loop):
         """
         import json  # noqa: F401
 
-        raised.preload()
+        exception_text.preload()
         Connection.of(config.amqp, '')
 
     # The way round.

@@ -9,6 +9,7 @@ signal at once and may raise, and :attr:`Signals.deliver` is called where nobody
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import select
