@@ -293,7 +293,9 @@ class Run:
         except Error as error:
             LOGGER.critical('%s', error)
             return error.status, str(error).splitlines()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # asyncio.CancelledError is no Exception
             LOGGER.critical('%s', error, exc_info=True)
             return 1, [_one_line(error)]
 
@@ -511,7 +513,7 @@ def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:
     return 1, str(leaving.code).splitlines()
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = ' '.join(str(error).split())
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
 

@@ -140,6 +140,7 @@ def test_signals_are_served_while_a_coroutine_waits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('controller', 'line'), [
     ('Raising', 'ValueError: a coroutine that fails'),
     ('RaisingPlainly', 'ValueError: a hook that fails'),
+    ('Cancelled', 'CancelledError'),
 ])
 def test_an_exception_in_process_is_status_1(tmp_path: Path, controller: str, line: str) -> None:
     with web(tmp_path, controller) as life:
@@ -148,6 +149,23 @@ def test_an_exception_in_process_is_status_1(tmp_path: Path, controller: str, li
         assert life.logged('Traceback') == 1
         assert life.logged('never retrieved') == 0
         assert life.take_reports() == ['cleanup']
+
+
+def test_a_setup_that_is_cancelled_is_status_1(tmp_path: Path) -> None:
+    with web(tmp_path, 'CancelledAtOnce') as life:
+        assert life.wait() == 1
+        assert life.program.stderr == ['web: CancelledError']
+
+
+def test_a_reload_leaves_no_timer_of_the_watchdog_behind(tmp_path: Path) -> None:
+    with web(tmp_path, 'Timers', notify=True, watchdog=60) as life:
+        for _ in range(5):
+            life.wait_report('timers 0')
+            life.program.wait_notified('READY')
+            life.signal('HUP')
+        life.wait_report('timers 0')
+        life.signal('TERM')
+        assert life.wait() == 0
 
 
 def test_sys_exit_in_process_is_its_status(tmp_path: Path) -> None:

@@ -46,9 +46,11 @@ class TornadoLoop(Loop):
         self._event_loop = self.io_loop.asyncio_loop
         self._ticks: Ticks | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
         self._work: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
+        self._runs = False
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``, and run it to its end if it is a coroutine."""
@@ -64,12 +66,15 @@ class TornadoLoop(Loop):
         # leads by then; the pipe is here to wake the loop when another thread was interrupted.
         self._event_loop.add_reader(pipe, self._host.signals.read)
         self._event_loop.call_soon(self._start)
+        self._runs = True
         try:
             self.io_loop.start()
         finally:
+            self._runs = False
             self._event_loop.remove_reader(pipe)
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._watchdog):
+                if timer is not None:
+                    timer.cancel()
         if self._failure is not None:
             raise self._failure
 
@@ -111,7 +116,9 @@ class TornadoLoop(Loop):
             result = self._host.process()
             if inspect.isawaitable(result):
                 await result
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if not self._runs:
+                raise  # close() cancels what is left
             self._failure = error
             self.io_loop.stop()
             return
@@ -124,7 +131,7 @@ class TornadoLoop(Loop):
     def _feed_watchdog(self) -> None:
         watchdog_delay = self._host.heartbeat()
         if watchdog_delay is not None:
-            self._event_loop.call_later(watchdog_delay, self._feed_watchdog)
+            self._watchdog = self._event_loop.call_later(watchdog_delay, self._feed_watchdog)
 
     async def _drain(self) -> None:
         try:

@@ -103,6 +103,26 @@ class RaisingPlainly(Reporting):
         raise ValueError('a hook that fails')
 
 
+class Cancelled(Reporting):
+    async def _process(self):
+        task = asyncio.create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+
+
+class CancelledAtOnce(Reporting):
+    async def _setup(self):
+        raise asyncio.CancelledError
+
+
+class Timers(Reporting):
+    """Reports how many timers the event loop has at the begin of each round."""
+
+    def _setup(self):
+        timers = asyncio.get_event_loop_policy().get_event_loop()._scheduled
+        reports.report('timers', len([timer for timer in timers if not timer.cancelled()]))
+
+
 class Exiting(Reporting):
     def _process(self):
         sys.exit(3)
