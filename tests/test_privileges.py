@@ -34,14 +34,14 @@ def databases(tmp_path_factory):
 def become(databases):
     """Run the program as root, with groups that it is to lose."""
 
-    def run(user, group, *, wrapper=(), groups=(0, 4, 4011, 4999), **how):
+    def run(user, group, *, wrapper=(), groups=(0, 4, 4011, 4999), env=None, **how):
         mount = f'for f in passwd group; do mount --bind {databases}/$f /etc/$f; done; exec "$@"'
         argv = [
             'unshare', '-m', 'sh', '-c', mount, 'sh', *wrapper,
             sys.executable, PROGRAM, json.dumps(user), json.dumps(group),
         ]
         environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'HOME': '/root', 'USER': 'root',
-                       'LOGNAME': 'root'}
+                       'LOGNAME': 'root', **(env or {})}
         output = subprocess.check_output(argv, env=environment, extra_groups=groups, **how)
         return json.loads(output)
 
@@ -63,6 +63,13 @@ def test_a_user_has_his_primary_group_and_those_of_the_database_and_no_way_back(
     assert facts['capabilities'] == 0
     assert facts['environment'] == ['/srv/orders', 'orders', 'orders']
     assert facts['was_current'] is False
+
+
+def test_capabilities_that_were_to_be_kept_are_dropped(become):
+    facts = become('orders', None, env={'KEEP_CAPABILITIES': '1'})
+    assert facts['errors'] == []
+    assert facts['capabilities'] == 0
+    assert facts['way_back'] == []
 
 
 def test_a_user_and_a_group(become):

@@ -130,6 +130,10 @@ class Identity:
             uids, gids, groups = actual
             raise self._error(f'the change is not complete or not final: uids {uids}, '
                               f'gids {gids}, groups {groups}')
+        if self.uid != 0 and _capability_sets():
+            _clear_capabilities()
+            if kept := _capability_sets():
+                raise self._error(f'capabilities are left: {kept}')
 
     def _has_groups(self) -> bool:
         return os.getresgid() == (self.gid,) * 3 and _current_groups() == self.groups
@@ -228,6 +232,26 @@ def _has_capability(name: str) -> bool:
     if effective is None:
         return os.geteuid() == 0
     return bool(int(effective, 16) >> CAPABILITIES[name] & 1)
+
+
+def _capability_sets() -> str:
+    """The sets of capabilities(7) that are not empty, in words; without /proc, none is known."""
+    status = _proc_status()
+    names = ('CapInh', 'CapPrm', 'CapEff', 'CapAmb')
+    return ', '.join(f'{name} {status[name]}' for name in names if int(status.get(name, '0'), 16))
+
+
+def _clear_capabilities() -> None:
+    """Empty all sets of this process: capset(2).
+
+    Giving root up does that for most of them, unless PR_SET_KEEPCAPS was set before: prctl(2).
+    """
+    import ctypes
+
+    version_3 = 0x20080522
+    header = (ctypes.c_uint32 * 2)(version_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    ctypes.CDLL(None, use_errno=True).capset(header, sets)
 
 
 def _current_groups() -> tuple[int, ...]:
