@@ -67,6 +67,9 @@ lint: $(VENV)/installed-lint
 	ruff check .
 	mypy
 
+docs/architecture.svg: docs/architecture.dot
+	dot -Tsvg $< -o $@
+
 docs: $(VENV)/installed-docs
 	python -m sphinx -W --keep-going -q -b html docs build/docs
 

@@ -33,6 +33,8 @@ WARNINGS = [
     'default::DeprecationWarning:__main__',
     # What Python 3.12 and 3.13 say to Tornado's IOLoop.current(), where a program calls that.
     'ignore:There is no current event loop:DeprecationWarning',
+    # What py-amqp before 5.4 calls to decode a timestamp, from Python 3.12 on.
+    'ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning:amqp.serialization',
 ]
 
 

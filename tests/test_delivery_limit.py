@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -61,8 +62,7 @@ def handle_the_rest(config, go, programs, channel, queue_name):
     go.touch()
     with consuming(config) as program:
         programs.append(program)
-        missing = {str(number) for number in range(MESSAGES)} - set(done(programs))
-        for _ in missing:
+        while len(set(done(programs))) < MESSAGES:
             program.wait_line('done work', 20)
         assert program.stop() == 0
     assert set(done(programs)) == {str(number) for number in range(MESSAGES)}
@@ -133,6 +133,28 @@ def test_a_message_may_be_requeued_without_end(configure, channel, queue_name):
     with consuming(configure()) as program:
         send(channel, queue_name, 'requeue 25')
         program.wait_line('done requeue')
+        assert program.stop() == 0
+    assert take(channel, queue_name) == take(channel, f'{queue_name}.dead') == []
+
+
+@pytest.mark.parametrize('word', ['requeue', 'return'])
+def test_a_message_is_requeued_while_its_queue_is_full(
+    configure, broker, channel, queue_name, tmp_path, word
+):
+    """It cannot be published anew, and another return would have it dropped."""
+    with consuming(configure(more='  prefetch: 1\n')) as program:
+        for text in ('work', f'{word} {LIMIT + 3}', 'nothing'):
+            send(channel, queue_name, text)
+        program.wait_line('of work')
+        broker.ctl('set_policy', 'full', f'^{queue_name}$',
+                   json.dumps({'max-length': 0, 'overflow': 'reject-publish'}))  # fmt: skip
+        try:
+            (tmp_path / 'go').touch()
+            for _ in range(LIMIT + 3):
+                program.wait_line(f'run 1 of {word}')
+            program.wait_line('done nothing')
+        finally:
+            broker.ctl('clear_policy', 'full')
         assert program.stop() == 0
     assert take(channel, queue_name) == take(channel, f'{queue_name}.dead') == []
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import clihelper
-from clihelper.amqp import properties, raised, settlement
+from clihelper.amqp import exception_text, properties, settlement
 from clihelper.amqp.acknowledgement import Acknowledger
 from clihelper.amqp.connection import Connection
 from clihelper.amqp.frames import Delivery
@@ -124,7 +124,7 @@ def test_what_cannot_be_logged_is_logged_by_what_stands_for_it(log):
         try:
             raise EXCEPTIONS[name]()
         except BaseException as error:
-            return raised.loggable(error)
+            return exception_text.loggable(error)
 
     assert isinstance(shown('ValueError'), ValueError)
     for name, line in {
@@ -136,17 +136,17 @@ def test_what_cannot_be_logged_is_logged_by_what_stands_for_it(log):
         'odd characters': 'ValueError, whose traceback cannot be shown (UnicodeEncodeError): a\n',
     }.items():
         error = shown(name)
-        assert isinstance(error, raised.NotShown)
+        assert isinstance(error, exception_text.NotShown)
         assert str(error).startswith(line)
         assert error.__traceback__ is not None
         assert len(str(error)) < 2000
 
 
 def test_a_text_or_a_name_that_raises_is_a_placeholder():
-    assert raised.text(EXCEPTIONS['str() exits']()) == '<no text: str() raised SystemExit>'
-    assert raised.text(EXCEPTIONS['str() is odd']()) == 'odd'
-    assert raised.name(EXCEPTIONS['its name raises']()) == 'NameRaises'
-    assert len(raised.name(EXCEPTIONS['a long name']())) == 255
+    assert exception_text.text(EXCEPTIONS['str() exits']()) == '<no text: str() raised SystemExit>'
+    assert exception_text.text(EXCEPTIONS['str() is odd']()) == 'odd'
+    assert exception_text.name(EXCEPTIONS['its name raises']()) == 'NameRaises'
+    assert len(exception_text.name(EXCEPTIONS['a long name']())) == 255
 
 
 # Results

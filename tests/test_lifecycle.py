@@ -198,6 +198,17 @@ def test_a_signal_to_a_child_is_the_childs_alone(tmp_path: Path) -> None:
         assert life.wait() == 0
 
 
+def test_a_signal_to_a_child_that_has_only_just_been_forked_is_the_childs_too(
+    tmp_path: Path,
+) -> None:
+    with own_loop(tmp_path, 'Killed') as life:
+        life.wait_report('status -15')
+        life.wait_report('loop')
+        assert life.logged('SIGTERM') == 0
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
 # Reloading.
 
 def test_hup_reads_the_configuration_anew(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_each_message_ends_as_its_plan_and_the_faults_allow(tmp_path, figure):
     seed = int(os.environ.get('MODEL_SEED') or random.SystemRandom().randrange(10**6))
     figure('model test', f'seed {seed}')
     with Broker(advanced_config=ADVANCED_CONFIG) as broker:
-        trial = Trial(str(tmp_path), broker, seed, MESSAGES, FAULTS, STALLED)
+        trial = Trial(str(tmp_path), broker, seed, MESSAGES, FAULTS, stalled=STALLED)
         trial.run()
     verdict = Verdict(trial)
     assert verdict.is_right, f'MODEL_SEED={seed}\n{verdict}'

@@ -1,11 +1,13 @@
 """The pidfile, by real files, locks and processes."""
 
+import fcntl
 import os
 import re
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -453,13 +455,28 @@ def test_looking_at_the_pidfile_does_not_make_a_start_fail(path):
             except BlockingIOError:
                 probe(str(path))
     path.touch()
-    for _ in range(2000):
-        pidfile = Pidfile(str(path))
-        pidfile.acquire()
-        pidfile.release()
-    os.close(stop)
-    os.close(done)
-    assert os.waitpid(prober, 0)[1] == 0
+    try:
+        for _ in range(2000):
+            pidfile = Pidfile(str(path))
+            pidfile.acquire()
+            pidfile.release()
+    finally:
+        os.close(stop)
+        os.close(done)
+        _, status = os.waitpid(prober, 0)
+    assert status == 0
+
+
+def test_a_probe_that_has_to_wait_for_its_turn_does_not_make_a_start_fail(path):
+    path.touch()
+    descriptor = os.open(path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    probing = threading.Timer(0.2, os.close, [descriptor])
+    probing.start()
+    pidfile = Pidfile(str(path))
+    pidfile.acquire()
+    pidfile.release()
+    probing.join()
 
 
 # Looking at it.

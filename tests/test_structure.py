@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
@@ -249,3 +250,34 @@ def test_no_module_uses_private_names_of_another() -> None:
         if name in all_defined - defined[path] - others
     ]
     assert used == []
+
+
+def test_the_root_of_the_package_has_few_modules() -> None:
+    assert len(list(PACKAGE.glob('*.py'))) <= 11
+
+
+def modules_listed() -> list[str]:
+    """The modules that CONTRIBUTING.rst lists, as paths in the package."""
+    text = (ROOT / 'CONTRIBUTING.rst').read_text()
+    listed = text[text.index('\n    clihelper/\n'):text.index('\n    example ')]
+    found, folder = [], ''
+    for line in listed.splitlines()[2:]:
+        if re.match(r'      [a-z]+/', line):
+            folder = line.split()[0]
+        elif not line.startswith('        '):
+            folder = ''
+        found += [folder + name for name in re.findall(r'(?<=[ ])[a-z_]+\.py(?=\s|$)', line)]
+    return found
+
+
+def test_the_list_of_files_in_contributing_is_the_tree() -> None:
+    there = [str(path.relative_to(PACKAGE)) for path in modules().values()]
+    assert sorted(modules_listed()) == sorted(there)
+
+
+def test_the_drawing_has_each_part() -> None:
+    text = (ROOT / 'docs/architecture.dot').read_text()
+    drawn = {name.removesuffix('.py').rstrip('/') for name in re.findall(r'<b>([^<]*)</b>', text)}
+    assert drawn == {part(module) for module in modules()} - {'', '__main__'}
+    svg = (ROOT / 'docs/architecture.svg').read_text()
+    assert all(f'>{name}' in svg for name in re.findall(r'<b>([^<]*)</b>', text))

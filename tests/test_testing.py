@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import gc
 import logging
 import os
@@ -11,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections import OrderedDict
@@ -794,6 +797,47 @@ def test_lines_are_read_one_behind_the_other_from_both_streams() -> None:
         assert program.wait() == 0
     assert program.lines == ['out 0', 'out 1', 'out 2']
     assert (program.stdout, program.stderr) == (['out 0', 'out 2'], ['out 1'])
+
+
+def test_what_it_wrote_to_stderr_before_a_line_on_stdout_is_there_with_that() -> None:
+    code = ('import os\n'
+            'for words in ("1 begun", "1 first", "2 before", "1 after"):\n'
+            '    stream, word = words.split()\n'
+            '    if word != "after":\n'
+            '        input()\n'
+            '    os.write(int(stream), f"{word}\\n".encode())\n'
+            'input()\n')
+    selected, gate = threading.Semaphore(0), threading.Semaphore(0)
+    with python(code, stdin=subprocess.PIPE) as program:
+        assert program.stdin is not None
+        select = program._selector.select
+
+        def select_and_wait() -> Any:
+            ready = select()
+            selected.release()
+            assert gate.acquire(timeout=testing.TIMEOUT)
+            return ready
+
+        program._selector.select = select_and_wait
+        program.stdin.write(b'\n')
+        program.wait_line('begun')
+        program.stdin.write(b'\n')
+        assert selected.acquire(timeout=testing.TIMEOUT)
+        # It knows that the first line is there to be read, and of nothing else.
+        program.stdin.write(b'\n')
+        while unread(program) < len('first\nafter\n'):
+            time.sleep(0.001)
+        gate.release()
+        program.wait_line('after')
+        assert program.stderr == ['before']
+        gate.release(10)
+
+
+def unread(program: testing.Program) -> int:
+    """How many bytes of its standard output wait to be read."""
+    count = array.array('i', [0])
+    fcntl.ioctl(program._process.stdout, termios.FIONREAD, count)
+    return count[0]
 
 
 def test_all_that_a_program_wrote_is_there_when_it_has_ended() -> None:

@@ -21,7 +21,7 @@ import threading
 from functools import partial
 from zlib import crc32
 
-from clihelper.amqp import raised, settlement
+from clihelper.amqp import exception_text, settlement
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import HeadersTooLarge
@@ -106,6 +106,7 @@ class Processor:
         self._round = 0
         # What handlers, or threads of theirs, have settled and handle() has not seen yet.
         self._told: dict[Message, Outcome] = {}
+        self._to_return: set[Message] = set()  # of those: which handle() publishes anew
         self._lock = threading.Lock()
         self._forks = _forks
         self.in_hand: Message | None = None
@@ -120,6 +121,7 @@ class Processor:
         """The connection is lost: what came over it can be settled no more."""
         self._round += 1
         self._told.clear()
+        self._to_return.clear()
         self._postponed.clear()
         self._retry_queues.reset()
         self._acknowledger = None
@@ -204,13 +206,17 @@ class Processor:
         """
         if told is None:
             self._settle(message, error, reply)
-        elif error is not None:
+            return
+        if error is not None:
             LOGGER.error(
                 'on_message failed after a message from %s was %s',
                 message,
                 told.value,
-                exc_info=raised.loggable(error),
+                exc_info=exception_text.loggable(error),
             )
+        if message in self._to_return:
+            self._to_return.discard(message)
+            self._attempt(message, self._return_anew, message)
 
     def _end_if_forked(self, error: BaseException | None) -> None:
         """End a process that the handler has forked: the message is its parent's."""
@@ -244,7 +250,7 @@ class Processor:
             except InvalidProperties as invalid:
                 if settlement.reason(error) == 'exception':
                     LOGGER.warning('on_message failed for a message from %s', message,
-                                   exc_info=raised.loggable(error))  # fmt: skip
+                                   exc_info=exception_text.loggable(error))  # fmt: skip
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
         if outcome is Outcome.REQUEUE:
@@ -258,10 +264,35 @@ class Processor:
     def _requeue(self, message: Message) -> None:
         """Return the message to its queue; to a stream it cannot be returned."""
         if not self._topology.is_stream(message.queue):
-            self._settle_by_itself(message, Outcome.REQUEUE)
+            if self._is_near_limit(message):
+                self._return_anew(message)
+            else:
+                self._settle_by_itself(message, Outcome.REQUEUE)
             return
         queue = self._topology.return_queue(message.queue)
         self._copy(message, queue, [message.renewal()], partial(self._hold, message, 0.0))
+
+    def _return_anew(self, message: Message) -> None:
+        """Publish it anew instead of returning it, as that may have it dropped. It is run again by
+        this process if the broker does not take it, as a full queue does not."""
+        current = self._round
+        self._keep(message)
+
+        def run_again() -> None:
+            message.outcome = None
+            self.handle(message)
+
+        def on_settled(failure: PublishError | None) -> None:
+            if current != self._round:
+                return
+            if failure is None:
+                self._acknowledge(message)
+                self.flush()
+            else:
+                self._postponed.put(run_again, FIRST_PAUSE)
+
+        queue = self._topology.return_queue(message.queue)
+        self._forwarder.submit_all([(message.raw, queue, message.renewal(), on_settled)])
 
     def _retry_later(self, message: Message, error: BaseException, seconds: float) -> None:
         """Have the message run again after so long."""
@@ -271,7 +302,7 @@ class Processor:
             message.attempts,
             self._retry['attempts'],
             seconds,
-            exc_info=None if raised.is_a(error, Retry) else raised.loggable(error),
+            exc_info=None if exception_text.is_a(error, Retry) else exception_text.loggable(error),
         )
         found = self._retry_queue(message, seconds)
         if found is None:
@@ -315,16 +346,17 @@ class Processor:
         """Put it among the dead letters."""
         queue = self._topology.dead_letters_of(message.queue)
         word = settlement.reason(error)
+        shown = escaped(exception_text.text(error)[: exception_text.SHOWN])
         LOGGER.error(
             'dead-lettered a message from %s: %s: %s' if queue
             else 'dropped a message from %s, as AMQP.dead_letter is false: %s: %s',
-            message, word, escaped(raised.text(error)[: raised.SHOWN]) or raised.name(error),
-            exc_info=raised.loggable(error) if word == 'exception' else None,
+            message, word, shown or exception_text.name(error),
+            exc_info=exception_text.loggable(error) if word == 'exception' else None,
         )  # fmt: skip
         if queue is None:
             self._settle_by_itself(message, Outcome.DEAD_LETTER)
             return
-        runs = message.attempts - raised.is_a(error, settlement.UNRUN)
+        runs = message.attempts - exception_text.is_a(error, settlement.UNRUN)
         if message.is_cut:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
@@ -357,8 +389,10 @@ class Processor:
             'a message from %s can be neither handled nor dead-lettered, and stays in its queue,'
             ' unacknowledged: %s',
             message,
-            raised.text(failure)[: raised.SHOWN],
-            exc_info=None if raised.is_a(failure, PublishError) else raised.loggable(failure),
+            exception_text.text(failure)[: exception_text.SHOWN],
+            exc_info=None
+            if exception_text.is_a(failure, PublishError)
+            else exception_text.loggable(failure),
         )
 
     def _send_reply(self, message: Message, reply: _Reply) -> None:
@@ -437,6 +471,7 @@ class Processor:
     def forget(self) -> None:
         """Everything that is not settled is delivered again, the message in hand too."""
         self._round += 1
+        self._to_return.clear()
         self._postponed.clear()
         if self.in_hand is not None:
             self.in_hand.outcome = Outcome.REQUEUE
@@ -459,10 +494,13 @@ class Processor:
         return [
             message
             for message in messages
-            if message.returns >= self._topology.renewal_threshold(message.queue)
-            and not message.is_cut
+            if self._is_near_limit(message)
             and not (self._record is not None and self._record.is_fatal(message))
         ]
+
+    def _is_near_limit(self, message: Message) -> bool:
+        threshold = self._topology.renewal_threshold(message.queue)
+        return message.returns >= threshold and not message.is_cut
 
     def renew(self, deliveries: deque[Message], near: list[Message]) -> None:
         """Publish messages anew, at the end of their queues, so that the broker begins to count
@@ -565,6 +603,9 @@ class Processor:
                 del self._told[message]
                 return
             message.outcome = outcome
+            if outcome is Outcome.REQUEUE and self._is_near_limit(message):
+                self._to_return.add(message)
+                return
             # handle() waits for it: an acknowledgement of later messages would pass over this one.
             try:
                 self._settle_by_itself(message, outcome)
@@ -630,11 +671,12 @@ def _end_child(error: BaseException | None) -> NoReturn:
 
     status = 1
     try:
-        if error is None or raised.is_a(error, SystemExit):
+        if error is None or exception_text.is_a(error, SystemExit):
             status = _exit_status(error)
         else:
             LOGGER.error(
-                'a process that on_message has forked failed', exc_info=raised.loggable(error)
+                'a process that on_message has forked failed',
+                exc_info=exception_text.loggable(error),
             )
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clihelper.amqp.declarer import TYPE
 from clihelper.amqp.settlement import DELIVERY_LIMIT, renewal_threshold
-from clihelper.amqp.topology import NOT_KEPT, STREAM, STREAM_OFFSET
+from clihelper.amqp.topology import NOT_KEPT, QUORUM, STREAM, STREAM_OFFSET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,6 +103,13 @@ def _of_length(arguments: Options, own: bool) -> Iterator[Risk]:
             yield Risk(
                 f'x-overflow is {overflow}: {NOT_KEPT}', 'arguments', 'x-overflow', chosen=False
             )
+        elif arguments.get(TYPE) != QUORUM and DLX not in arguments:
+            yield Risk(
+                f'x-overflow is {overflow}: a classic queue that has more messages than it takes'
+                ' when the broker starts, as some were not acknowledged, drops the oldest;'
+                f' x-queue-type: quorum, or {DLX}, would keep them',
+                'arguments', 'x-overflow', chosen=False,
+            )  # fmt: skip
     elif DLX not in arguments:
         yield Risk(
             f'{limits[0]} is {arguments[limits[0]]}: the oldest messages are dropped when the'

@@ -10,7 +10,7 @@ import enum
 import os
 import time
 
-from clihelper.amqp import raised
+from clihelper.amqp import exception_text
 from clihelper.amqp.properties import InvalidProperties
 
 TYPE_CHECKING = False
@@ -134,18 +134,18 @@ def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
     :param runs: how often it has been run, this time included.
     :param attempts: how often it may be.
     """
-    if raised.is_a(error, Requeue) or _is_stopped(error):
+    if exception_text.is_a(error, Requeue) or _is_stopped(error):
         return Outcome.REQUEUE
-    if raised.is_a(error, tuple(REASONS)) or runs >= attempts:
+    if exception_text.is_a(error, tuple(REASONS)) or runs >= attempts:
         return Outcome.DEAD_LETTER
     return Outcome.RETRY
 
 
 def _is_stopped(error: BaseException) -> bool:
     """Whether the handler waited for the broker when a stop came: then it has not failed."""
-    if not raised.is_a(error, StoppableError):
+    if not exception_text.is_a(error, StoppableError):
         return False
-    return raised.attempt(lambda: error.stopped, False) is True  # type: ignore[attr-defined]
+    return exception_text.attempt(lambda: error.stopped, False) is True  # type: ignore[attr-defined]
 
 
 def delay(error: BaseException, runs: int, schedule: Mapping[str, float]) -> float:
@@ -156,8 +156,8 @@ def delay(error: BaseException, runs: int, schedule: Mapping[str, float]) -> flo
     :param runs: how often the message has been run.
     :param schedule: ``AMQP.retry``.
     """
-    if raised.is_a(error, Retry):
-        wanted = raised.attempt(lambda: float(error.delay), -1.0)  # type: ignore[attr-defined]
+    if exception_text.is_a(error, Retry):
+        wanted = exception_text.attempt(lambda: float(error.delay), -1.0)  # type: ignore[attr-defined]
         if 0 <= wanted <= LONGEST_DELAY:
             return wanted
     try:
@@ -199,7 +199,7 @@ def renewal_threshold(limit: Any) -> int:
 def reason(error: BaseException) -> str:
     """Why a message is dead-lettered, in one word."""
     return next(
-        (word for kind, word in REASONS.items() if raised.is_a(error, kind)), 'exception'
+        (word for kind, word in REASONS.items() if exception_text.is_a(error, kind)), 'exception'
     )
 
 
@@ -218,8 +218,8 @@ def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[
     """
     return {
         REASON: reason(error),
-        EXCEPTION: cut(raised.name(error), LONGEST_NAME),
-        MESSAGE: cut(raised.text(error), LONGEST_TEXT),
+        EXCEPTION: cut(exception_text.name(error), LONGEST_NAME),
+        MESSAGE: cut(exception_text.text(error), LONGEST_TEXT),
         QUEUE: queue,
         TIME: time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
         HOST: os.uname().nodename,

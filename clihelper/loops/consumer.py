@@ -14,7 +14,7 @@ import time
 from collections import deque
 from functools import partial
 
-from clihelper.amqp import risks
+from clihelper.amqp import exception_text, risks
 from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.connection import (
     CONNECT_TIMEOUT,
@@ -77,6 +77,7 @@ class ConsumerLoop(Loop):
 
     def connect_by(self, connection: Connection, copies: Connection) -> None:
         """Consume over one connection, and publish copies of messages over another."""
+        exception_text.preload()
         self._connection = connection
         self._forwarder = Forwarder(copies)
         self._processor = Processor(self._host, connection, self._topology, self._forwarder)
@@ -95,8 +96,8 @@ class ConsumerLoop(Loop):
         descriptor left cannot.
         """
         import json  # noqa: F401
-        import traceback  # noqa: F401
 
+        exception_text.preload()
         Connection.of(config.amqp, '')
 
     # The way round.

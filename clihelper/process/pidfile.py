@@ -47,8 +47,8 @@ _KINDS = {
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _REPLACED = 20  # times that the file may be replaced concurrently before we give up
-_PROBED = 5  # attempts to lock the file, since a probe may be holding the lock
-_PROBE = 0.005  # seconds; a probe takes some microseconds
+_PROBED = 1000  # attempts to lock the file while a probe holds the lock
+_PROBE = 0.005  # seconds; a probe takes some microseconds, or longer on a busy system
 
 
 class Pidfile:
@@ -164,6 +164,8 @@ class Pidfile:
         for _ in range(_PROBED):
             if _flock(descriptor, shared=False):
                 return
+            if not _is_shared(descriptor):
+                break
             time.sleep(_PROBE)
         pid = _number(_read(descriptor))
         raise self._error('already running' + (f', pid {pid}' if pid else ''))
@@ -261,6 +263,16 @@ def _flock(descriptor: int, *, shared: bool) -> bool:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return True
+
+
+def _is_shared(descriptor: int) -> bool:
+    """Return whether others hold a shared lock on the file, as probes do but daemons do not."""
+    import fcntl
+
+    if not _flock(descriptor, shared=True):
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
 
 

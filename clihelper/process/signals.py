@@ -9,6 +9,7 @@ signal at once and may raise, and :attr:`Signals.deliver` is called while nobody
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import select
@@ -64,6 +65,7 @@ class Signals:
         self._handled: frozenset[int] = frozenset(HANDLED)
         self._owner = 0
         self._interrupting = False
+        self._masks: dict[int, set[int]] = {}
 
     def install(self) -> None:
         """Open the pipe and take over the :data:`HANDLED` signals."""
@@ -73,7 +75,8 @@ class Signals:
         # A full pipe is harmless: the numbers in it are still unread, and repeated ones coalesce.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if not self._previous:
-            os.register_at_fork(after_in_child=self._forget)
+            os.register_at_fork(
+                before=self._block, after_in_parent=self._unblock, after_in_child=self._forget)
             atexit.register(self._ignore)
         self.take_over(HANDLED)
 
@@ -158,6 +161,14 @@ class Signals:
     def _is_ours(self, signum: int) -> bool:
         return signal.getsignal(signum) == self._handle
 
+    def _block(self) -> None:
+        """Block signals before a fork, until the child has closed its copy of the pipe."""
+        self._masks[_thread.get_ident()] = signal.pthread_sigmask(
+            signal.SIG_BLOCK, self._handled)
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(_thread.get_ident()))
+
     def _forget(self) -> None:
         """Detach a forked child from the pipe: its signals must not be written to the parent's."""
         if self._owner:
@@ -166,6 +177,7 @@ class Signals:
             self._close()
             self._handled = frozenset(HANDLED)
             self.urgent = self.deliver = None
+        self._unblock()
 
     def _ignore(self) -> None:
         """Ignore signals at exit, when the interpreter restores defaults, which would kill."""

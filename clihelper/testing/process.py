@@ -240,6 +240,8 @@ class Program:
                 for key, _ in ready:
                     if not _goes_on(key.data):
                         self._selector.unregister(key.fileobj)
+                # What was written to stderr before a line on stdout is there when that is.
+                _goes_on(self._streams['stderr'].read)
                 self._changed.notify_all()
 
     def _hear(self) -> bool:

@@ -17,6 +17,9 @@ LIMIT = 20
 MOST, MOST_DEAD = 100, 2
 """messages that a queue, and a queue of dead letters, takes; what is published then is refused"""
 
+PATIENCE = 60
+"""seconds for an answer; what was taken from a queue, and is given up for late, would be lost"""
+
 LOST = (OSError, amqp.AMQPError)
 
 
@@ -90,7 +93,7 @@ class Link:
         """
         message = amqp.Message(b'%d' % number, content_type='text/plain', delivery_mode=2)
         try:
-            self._do('basic_publish_confirm', message, routing_key=queue, confirm_timeout=10)
+            self._do('basic_publish_confirm', message, routing_key=queue, confirm_timeout=PATIENCE)
         except MessageNacked:
             return False
         return True
@@ -115,7 +118,8 @@ class Link:
     def _open(self) -> Any:
         if self._connection is None:
             connection = amqp.Connection(
-                f'127.0.0.1:{self._port}', connect_timeout=2, read_timeout=10, write_timeout=10)
+                f'127.0.0.1:{self._port}', connect_timeout=PATIENCE, read_timeout=PATIENCE,
+                write_timeout=PATIENCE)
             try:
                 connection.connect()
                 self._channel = connection.channel()

@@ -12,21 +12,30 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.broker import Broker
+from tests.model.plan import EXIT_STATUS, QUEUES, TYPES
 from tests.model.service import Service
 
 QUIET = 1.0
 """seconds between the last message that is taken from a queue and a crash of the broker, which
 may forget what was acknowledged just then"""
 
-STOPPED = (0, os.EX_TEMPFAIL, -signal.SIGTERM, 128 + signal.SIGTERM)
+STARTED = 300.0
+"""seconds that a broker has to start"""
+
+RETRIED = 0.1
+"""seconds until it is tried again to cause a crash"""
+
+CLASSIC = {queue for queue in QUEUES if queue.endswith('classic')}
+
+STOPPED = (0, os.EX_TEMPFAIL, -signal.SIGTERM, 128 + signal.SIGTERM, EXIT_STATUS)
 """Statuses of a program that was asked to stop, perhaps before it was ready or had a handler, or
-as one of its workers was killed"""
+as one of its workers was killed or ended by its plan"""
 
 KINDS: dict[str, int] = {
-    'reset': 4, 'cut': 1, 'half-close': 3, 'silence': 3,
-    'kill worker': 3, 'kill program': 2, 'stop': 4, 'reload': 4,
-    'freeze broker': 1, 'kill broker': 1, 'stop broker': 1,
-    'full queues': 2, 'full dead letters': 3,
+    'reset': 6, 'cut': 2, 'half-close': 4, 'silence': 4,
+    'kill worker': 5, 'kill program': 3, 'stop': 6, 'reload': 6,
+    'freeze broker': 2, 'kill broker': 1, 'stop broker': 1,
+    'full queues': 4, 'full dead letters': 4,
 }
 """How often each is caused, in proportion"""
 
@@ -50,13 +59,16 @@ class Fault(NamedTuple):
 class Faults:
     """Causes faults.
 
+    :param is_short: whether the classic queues will have no more than they take, even if all that
+        is unacknowledged comes back. A broker that starts drops what is beyond that.
     :ivar done: all that have been caused.
-    :ivar full: the programs whose queues are to be kept full.
+    :ivar full: the queues that are to be kept full.
     :ivar settled: when a crash of the broker does no harm to the queues that are there.
     :ivar bool answering: whether the broker answers.
     """
 
-    def __init__(self, broker: Broker, services: list[Service], chance: random.Random) -> None:
+    def __init__(self, broker: Broker, services: list[Service], chance: random.Random,
+                 is_short: Callable[[], bool]) -> None:
         self._broker = broker
         self._services = services
         self._chance = chance
@@ -66,7 +78,14 @@ class Faults:
         self.full: set[str] = set()
         self.answering = True
         self.settled = 0.0
+        self._is_short = is_short
         self._holds = 0
+        self._crashes = 0
+
+    @property
+    def going_on(self) -> bool:
+        """Whether one has not ended yet."""
+        return bool(self._ends)
 
     @property
     def taking(self) -> bool:
@@ -94,12 +113,6 @@ class Faults:
         self._ends = [entry for entry in self._ends if entry[0] > now]
         for end in due:
             end()
-
-    def end(self) -> None:
-        """End all."""
-        for _, end in self._ends:
-            end()
-        self._ends = []
 
     # The connection.
 
@@ -179,26 +192,43 @@ class Faults:
         self._restart(self._broker.stop, kind)
 
     def _restart(self, stop: Callable[[], None], kind: str) -> None:
-        release = self._hold()
+        """When the classic queues are short, and it is quiet in those that are taken from."""
+        self._crashes += 1
+        self.full -= CLASSIC
 
-        def end() -> None:
+        def wait() -> None:
+            if not self._is_short():
+                self._later(RETRIED, wait)
+                return
+            release = self._hold()
+            self._later(max(QUIET, self.settled - time.time()), lambda: crash(release))
+
+        def crash(release: Callable[[], None]) -> None:
+            if not self._is_short():
+                release()
+                self._later(RETRIED, wait)
+                return
             began = time.time()
             stop()
-            self._broker.start()
+            self._broker.start(STARTED)
             self.answering = True
+            self._crashes -= 1
             self._note(kind, None, began)
             release()
 
-        self._later(max(QUIET, self.settled - time.time()), end)
+        wait()
 
     # The queues.
 
     def _full_queues(self, service: Service, kind: str) -> None:
         began = time.time()
-        self.full.add(service.name)
+        queues = {f'{service.name}-{each}' for each in TYPES}
+        if self._crashes:
+            queues -= CLASSIC
+        self.full |= queues
 
         def end() -> None:
-            self.full.discard(service.name)
+            self.full -= queues
             self._note(kind, service, began)
 
         self._later(self._chance.uniform(0.5, 2.0), end)

@@ -45,7 +45,7 @@ KILLED = ('kill', 'exit')
 EXIT_STATUS = 7
 """The status with which ``exit`` ends a process"""
 
-WORK = (0.0, 0.0, 0.0, 0.001, 0.003, 0.01, 0.05)
+WORK = (0.0, 0.0, 0.0, 0.001, 0.003, 0.01, 0.02)
 """seconds that a run takes before its outcome"""
 
 STUBBORN = 25
@@ -125,12 +125,12 @@ def _first(chance: random.Random, noted: bool) -> list[str]:
     for _ in range(chance.randrange(3)):
         words.append(chance.choice(REQUEUED))
     dice = chance.random()
-    if dice < 0.02:
+    if dice < 0.01:
         if noted:
             words = [word for word in words if word not in FAILED]
         # Without a record of who was in hand no number of deaths is held against a message.
         words += [chance.choice(KILLED)] * chance.randint(1, ATTEMPTS - 2 if noted else 6)
-    elif dice < 0.05:
+    elif dice < 0.03:
         words += [chance.choice(REQUEUED) for _ in range(STUBBORN)]
     chance.shuffle(words)
     return words

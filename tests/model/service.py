@@ -127,7 +127,7 @@ class Service:
 
     def look(self) -> None:
         """Start it again if it has ended."""
-        if self._program is not None and self.has_ended() and len(self.ends) < MOST_ENDS:
+        if self.has_ended() and len(self.ends) < MOST_ENDS:
             self.start()
 
     def has_ended(self) -> bool:

@@ -12,14 +12,18 @@ from collections.abc import Callable, Iterable
 from tests.broker import Broker
 from tests.model import journal
 from tests.model.broker import LOST, MOST, MOST_DEAD, Found, Link
-from tests.model.faults import STOPPED, Faults
-from tests.model.plan import DELAYS, HANDLED, PROGRAMS, QUEUES, program_of
-from tests.model.service import Service
+from tests.model.faults import CLASSIC, STOPPED, Faults
+from tests.model.plan import DELAYS, HANDLED, PROGRAMS, QUEUES
+from tests.model.service import PREFETCH, WORKERS, Service
 
 READY = 20
 """messages that are kept ready in each queue, so that each fault comes upon consumers at work"""
 
-PAUSE = 0.02
+SHORT = MOST - PREFETCH * WORKERS - 10
+"""messages that are ready in a queue, so few that there is room for what is unacknowledged, too,
+and for some that return for their next run"""
+
+PAUSE = 0.05
 """seconds between two looks at everything"""
 
 BETWEEN = (0.1, 0.6)
@@ -29,6 +33,9 @@ SETTLED = 2.0
 """seconds after which a queue that was made outlives a crash of RabbitMQ 3.10"""
 
 STALLED = 20.0
+
+LAST_LINES = 8
+"""of what each program has logged, that tell why nothing becomes of a message"""
 
 COUNTED = ('name', 'messages', 'messages_ready', 'messages_unacknowledged')
 
@@ -50,16 +57,21 @@ class Trial:
     :param seed: of the plan and of the faults.
     :param messages: how many to publish, or some more.
     :param faults: how many faults to cause at most: the first that is reached ends the trial.
+    :param apart: how many messages to publish between two faults, at least. So a slow machine does
+        not cause more of them than a fast one.
     :param stalled: seconds in which nothing becomes of any message, after which the rest is left
         where it is.
     :ivar found: the messages that were taken from the queues of dead letters, or left in others.
-    :ivar counted: how many messages the broker counts in each queue, where some are missing.
+    :ivar stalled: how many messages the broker counted in each queue, and what the programs had
+        logged last, when nothing became of any message any more.
+    :ivar counted: the same in the end, where some are missing.
+    :ivar published: when each number was published first.
     :ivar republished: how often each number was published again, because it was not known
         whether the broker had it.
     """
 
     def __init__(self, folder: str, broker: Broker, seed: int, messages: int,
-                 faults: float = float('inf'), stalled: float = STALLED) -> None:
+                 faults: float = float('inf'), apart: int = 0, stalled: float = STALLED) -> None:
         self.seed = seed
         self.journal = os.path.join(folder, 'journal')
         os.mkdir(self.journal)
@@ -67,15 +79,17 @@ class Trial:
         self._link = Link(broker.port)
         self._chance = random.Random(seed)
         self.services = [Service(name, folder, broker.port, seed) for name in PROGRAMS]
-        self.faults = Faults(broker, self.services, self._chance)
-        self._messages, self._most, self._stalled = messages, faults, stalled
+        self.faults = Faults(broker, self.services, self._chance, self._is_short)
+        self._messages, self._most, self._apart = messages, faults, apart
+        self._stalled = stalled
         self._next = {queue: index for index, queue in enumerate(QUEUES)}
         self.found: list[Found] = []
+        self.published: dict[int, float] = {}
         self.republished: Counter[int] = Counter()
         self._open: set[int] = set()
         self._looked = 0
         self._stopping = False
-        self.counted = ''
+        self.stalled = self.counted = ''
 
     def run(self) -> None:
         """Do all of it."""
@@ -95,6 +109,10 @@ class Trial:
         return sorted(itertools.chain.from_iterable(
             range(index, self._next[queue], len(QUEUES)) for index, queue in enumerate(QUEUES)))
 
+    @property
+    def _published(self) -> int:
+        return sum(self._next.values()) // len(QUEUES)
+
     # What is done, in order.
 
     def _start(self) -> None:
@@ -112,15 +130,15 @@ class Trial:
         self.faults.settled = time.time() + SETTLED
 
     def _cause_faults(self) -> None:
-        due = 0.0
-        while (len(self.faults.done) < self._most
-               and sum(self._next.values()) // len(QUEUES) < self._messages):
-            if time.time() > due:
+        when, number = 0.0, 0  # of the next: the time, and the messages published before it
+        while len(self.faults.done) < self._most and self._published < self._messages:
+            if time.time() > when and self._published >= number:
                 self.faults.cause()
-                due = time.time() + self._chance.uniform(*BETWEEN)
+                when = time.time() + self._chance.uniform(*BETWEEN)
+                number = self._published + self._apart
             self._top_up(READY)
             self._look()
-        self.faults.end()
+        self._look_until(lambda: not self.faults.going_on, STALLED)
 
     def _finish(self) -> None:
         """Wait until something has become of each message, or nothing does any more."""
@@ -128,6 +146,8 @@ class Trial:
         while len(self._unfinished()) != left:
             left = len(self._unfinished())
             self._look_until(lambda: len(self._unfinished()) < left, self._stalled)  # noqa: B023
+        if left:
+            self.stalled = self._count()
 
     def _stop(self) -> None:
         """Stop the programs, and take what is left in all queues."""
@@ -146,7 +166,16 @@ class Trial:
             elif not self._unfinished():
                 return
             time.sleep(PAUSE)
-        self.counted = self._broker.ctl('list_queues', *COUNTED)
+        self.counted = self._count()
+
+    def _count(self) -> str:
+        """The queues in which the broker counts any messages, and what programs said last."""
+        table = self._broker.ctl('list_queues', '--no-table-headers', *COUNTED).splitlines()
+        return '\n  '.join([
+            f'{time.time():.3f} {", ".join(COUNTED)}',
+            *(line for line in table if not line.endswith('\t0\t0\t0')),
+            *(f'{service.name}: {line}' for service in self.services
+              for line in service.log[-LAST_LINES:])])
 
     # What is done again and again.
 
@@ -181,16 +210,25 @@ class Trial:
             return
         try:
             for queue in QUEUES:
-                if program_of(self._next[queue]) in self.faults.full:
+                if queue in self.faults.full:
                     self._publish(queue, MOST)
                 else:
                     self._publish(queue, ready - self._link.depth(queue))
         except LOST:
             pass  # the next time
 
+    def _is_short(self) -> bool:
+        """Whether the classic queues will have no more than they take after a crash."""
+        try:
+            return self.faults.answering and all(
+                self._link.depth(queue) <= SHORT for queue in CLASSIC)
+        except LOST:
+            return False
+
     def _publish(self, queue: str, count: int) -> None:
         for _ in range(count):
             number = self._next[queue]
+            self.published.setdefault(number, time.time())
             try:
                 if not self._link.publish(queue, number):
                     return

@@ -2,7 +2,8 @@
 
 Delivery is at least once. A run whose outcome may not have reached the broker, because a fault
 came upon it, may leave a second copy of its message. So a message may end as often as it has
-copies: one, one for each such run, and one for each time that it was published again.
+copies: one, one for each such run, one for each time that it was published again, and one for each
+fault that may have interrupted its being published anew.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tests.model import journal
-from tests.model.broker import Found
+from tests.model.broker import LIMIT, Found
 from tests.model.faults import Fault
 from tests.model.journal import Run
 from tests.model.plan import (
@@ -20,6 +21,7 @@ from tests.model.plan import (
     FAILED,
     HANDLED,
     KILLED,
+    PROGRAMS,
     REJECTED,
     REJECTED_BY_HAND,
     program_of,
@@ -31,6 +33,9 @@ from tests.model.trial import Trial
 
 REACH = 0.6
 """seconds from the outcome of a run until the broker surely has what came of it"""
+
+RENEWED_AT = LIMIT // 2
+"""returns to its queue, from which on a message is published anew"""
 
 RESTARTED = 5.0
 """seconds from the end of a process until the next one has looked at what ended it"""
@@ -63,9 +68,7 @@ AGAIN = 'handled again'
 TOO_OFTEN = 'run too often'
 WRONG = (LOST, DROPPED, ACCUSED, CAUSELESS, TWICE, AGAIN, TOO_OFTEN)
 """What must not be. :data:`UNDONE` is the broker's: a classic queue does not wait for the queue
-that it gives a message to when its time is over or it is rejected by hand, so a crash may undo
-that; and when it starts, it drops at once what it has beyond ``x-max-length``, though it is to
-refuse"""
+that it gives a message to when it is rejected by hand, so a crash may undo that"""
 
 
 class Finding(NamedTuple):
@@ -87,13 +90,14 @@ class Verdict:
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
-        self._faults = trial.faults.done
+        self._faults = trial.faults.done + list(self._told())
         self._numbers = trial.numbers
         self.runs = {number: journal.read(trial.journal, number) for number in self._numbers}
         self._found: dict[int, list[Found]] = defaultdict(list)
         for found in trial.found:
             self._found[found.number].append(found)
-        self._kills = _kills(self.runs.values(), self._faults)
+        self._kills = _kills(self.runs.values(), trial.faults.done)
+        self._disruptions = {name: self._all_disruptions(name) for name in PROGRAMS}
         self.findings = [finding for number in self._numbers for finding in self._judge(number)]
         self.counts = Counter(finding.kind for finding in self.findings)
         ends = {number: self._ends(number) for number in self._numbers}
@@ -130,11 +134,10 @@ class Verdict:
             yield from self._judge_dead(number, found)
         for found in rejected:
             if found.reason != 'rejected':
-                kind = UNDONE if self._is_cut(found) else DROPPED
-                yield Finding(kind, number, f'it is in {found.queue}: {found.reason}')
+                yield Finding(DROPPED, number, f'it is in {found.queue}: {found.reason}')
             elif not self._did(number, REJECTED_BY_HAND):
                 yield Finding(CAUSELESS, number, 'it was never rejected by hand')
-        letters = len(dead) + sum(not self._is_cut(found) for found in rejected)
+        letters = len(dead) + len(rejected)
         if letters > copies:
             yield Finding(TWICE, number, f'{letters} times, with at most {copies} copies')
         ends = self._did(number, HANDLED + REJECTED + REJECTED_BY_HAND)
@@ -185,8 +188,30 @@ class Verdict:
 
     def _copies(self, number: int) -> int:
         """How many copies of it there may be."""
-        return 1 + self._trial.republished[number] + sum(
+        return 1 + self._trial.republished[number] + self._renewals(number) + sum(
             self._is_interrupted(run) for run in self.runs[number])
+
+    def _renewals(self, number: int) -> int:
+        """How often it may have been interrupted that the message was published anew.
+
+        Messages are, even those that were never run, when they have been returned so often that
+        their queue may drop them soon.
+        """
+        if not queue_of(number).endswith('quorum'):
+            return 0
+        disruptions = [when for when in self._disruptions[program_of(number)]
+                       if when > self._trial.published[number]]
+        runs = [run.ended or run.began for run in self.runs[number]]
+        earliest = sorted(disruptions + runs)[RENEWED_AT - 1:RENEWED_AT]
+        return sum(when >= earliest[0] for when in disruptions) if earliest else 0
+
+    def _all_disruptions(self, program: str) -> list[float]:
+        """When any process of the program lost its connection, or stopped."""
+        pids = {run.pid for number, runs in self.runs.items() if program_of(number) == program
+                for run in runs}
+        return [fault.ended for fault in self._faults
+                if fault.program in ('', program) and fault.kind not in HINDRANCES] + [
+                    when for pid in pids for when in self._kills[pid]]
 
     def _is_interrupted(self, run: Run) -> bool:
         """Whether the outcome of the run may not have reached the broker."""
@@ -212,16 +237,11 @@ class Verdict:
         last = self.runs[number][-1] if self.runs[number] else None
         if last is None or last.ended is None or not queue_of(number).endswith('classic'):
             return False
-        if last.what not in FAILED + REJECTED_BY_HAND:
+        if last.what not in REJECTED_BY_HAND:
             return False
-        latest = last.ended + WAITED + FLUSHED
+        latest = last.ended + FLUSHED
         return any(fault.kind == CRASHES[0] and last.ended <= fault.ended
                    and fault.began <= latest for fault in self._faults)
-
-    def _is_cut(self, found: Found) -> bool:
-        """Whether the broker may have dropped it as it started."""
-        return found.reason == 'maxlen' and found.queue.endswith('classic.rejected') and any(
-            fault.kind in CRASHES for fault in self._faults)
 
     def _reach(self, run: Run) -> float:
         """Seconds after the run in which the broker surely has what comes of it.
@@ -243,9 +263,9 @@ class Verdict:
     def _allowed(self) -> int:
         """A fault has at most the prefetch of each connection come again, besides the copies."""
         most = PREFETCH * 2  # of both queues
-        total = sum(max(self._copies(number) - 1, 0) for number in self._numbers
-                    if self._did(number, FAILED))
-        for fault in self._faults:
+        total = sum(max(self._copies(number) - self._renewals(number) - 1, 0)
+                    for number in self._numbers if self._did(number, FAILED))
+        for fault in self._trial.faults.done:
             if fault.kind in HINDRANCES or fault.orderly:
                 continue
             processes = {'': 2 + WORKERS, 'crew': WORKERS}.get(fault.program, 1)
@@ -279,6 +299,23 @@ class Verdict:
         counts = Counter(queue_of(each.number) for each in self.findings if each.kind == kind)
         return ', '.join(f'{queue} {count}' for queue, count in sorted(counts.items()))
 
+    def _told(self) -> Iterator[Fault]:
+        """What programs say has happened to them, where nothing was caused.
+
+        A busy machine may have nothing come for two heartbeats, and a queue of dead letters is
+        full as soon as it has :data:`~tests.model.broker.MOST_DEAD`.
+        """
+        for service in self._trial.services:
+            for line in service.log:
+                word, _, rest = line.partition(' ')
+                if not word.replace('.', '', 1).isdigit():
+                    continue  # of a traceback
+                when, pid = float(word), rest.partition(' ')[0]
+                if 'lost the broker' in rest:
+                    yield Fault('connection lost', service.name, when - NOTICED, when, int(pid))
+                elif 'not taken for now' in rest:
+                    yield Fault('full dead letters', service.name, when, when, int(pid))
+
     def _logged(self, runs: list[Run], program: str) -> Iterator[tuple[float, str]]:
         """What the program has logged about the time of the runs."""
         (service,) = (each for each in self._trial.services if each.name == program)
@@ -294,7 +331,7 @@ class Verdict:
 
     def __str__(self) -> str:
         lines = [f'seed {self._trial.seed}: {len(self._numbers)} messages, '
-                 f'{len(self._faults)} faults, {self.duplicates} duplicates of at most '
+                 f'{len(self._trial.faults.done)} faults, {self.duplicates} duplicates of at most '
                  f'{self.allowed}, {len(self.queued)} left in queues']
         lines += [f'{kind}: {self.counts[kind]} ({self._by_queue(kind)})'
                   for kind in (*WRONG, UNDONE) if self.counts[kind]]
@@ -302,8 +339,14 @@ class Verdict:
         for kind in WRONG:
             lines += [f'{finding.kind}: {finding.text}\n  {self.history(finding.number)}'
                       for finding in self.findings if finding.kind == kind][:1]
-        lines += [self._trial.counted] * bool(self._trial.counted)
-        lines += [f'left: {self.history(number)}' for number in self.queued[:1]]
+        lines += [f'counted at {counts}' for counts in (self._trial.stalled, self._trial.counted)
+                  if counts]
+        if self.queued:
+            lines += ['left: ' + ', '.join(
+                f'{queue} {count}' for queue, count in sorted(Counter(
+                    found.queue for number in self.queued for found in self._found[number]
+                    if not found.queue.endswith(('.dead', '.rejected'))).items())),
+                self.history(self.queued[0])]
         return '\n'.join(lines)
 
 

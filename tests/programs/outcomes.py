@@ -56,6 +56,11 @@ class Outcomes(clihelper.ConsumerController):
         if runs < int(argument):
             raise clihelper.Requeue
 
+    def do_return(self, argument, message):
+        runs = self.returned = getattr(self, 'returned', 0) + 1
+        if runs < int(argument):
+            message.requeue()
+
     def do_odd(self, argument, message):
         raise Odd
 

@@ -1,6 +1,7 @@
 """Programs that wait for work in a way of their own: own_loops.py CLASS -c FILE ..."""
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -222,6 +223,17 @@ class Forking(Waiting):
         reports.report('statuses', child.exitcode, grandchild.returncode)
 
 
+class Killed(Waiting):
+    """Has a child that gets a signal before anything else happens in it."""
+
+    def _setup(self):
+        super()._setup()
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        reports.report('status', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
 class Ioloop(clihelper.IOLoopController):
     def _process(self):
         reports.at('loop')
@@ -232,6 +244,8 @@ class Ioloop(clihelper.IOLoopController):
 
 def main():
     controller = globals()[sys.argv.pop(1)]
+    if controller is Killed:
+        os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
     clihelper.setup('own_loops', 'Waits in its own way.', '1.0')
     clihelper.run(controller)
 

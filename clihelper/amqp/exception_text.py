@@ -34,6 +34,17 @@ class NotShown(Exception):
     """Stands in a traceback for an exception that cannot be shown, or is too long for a log."""
 
 
+def preload() -> None:
+    """Import what showing an exception takes: a process without a descriptor left cannot.
+
+    Python 3.15 imports some of it only when it shows the first one.
+    """
+    try:
+        raise ValueError
+    except ValueError as error:
+        loggable(error)
+
+
 def is_a(error: BaseException, kinds: type | tuple[type, ...]) -> bool:
     """Whether its class is one of these, or derived from one.
 
