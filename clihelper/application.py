@@ -103,7 +103,7 @@ def run(
         )
         status = Run(appname, signals, controller, options, arguments, collects).run()
     except ConfigurationError as error:
-        # A fault begins with its file's name, so that people and editors can go there.
+        # A fault starts with its file's name, so that people and editors can open the place.
         for fault in error.faults:
             _say(None, fault)
         status = error.status
@@ -120,7 +120,7 @@ class Run:
     :param controller: the class of the controller.
     :param options: the command line's options.
     :param arguments: its remaining words.
-    :param collects: whether the garbage collector is to be on when the loop runs.
+    :param collects: whether to enable the garbage collector when the loop runs.
     """
 
     def __init__(
@@ -517,7 +517,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _say(appname: str | None, line: str) -> None:
-    """Print one line for the user on the terminal. It is no error if nobody reads it."""
+    """Print one line for the user on the terminal. It is not an error if nobody reads it."""
     try:
         print(f'{appname}: {line}' if appname else line, file=sys.stderr, flush=True)
     except OSError:
