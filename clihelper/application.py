@@ -20,7 +20,7 @@ from functools import partial
 
 from clihelper import config as configuration
 from clihelper import legacy, logs, program, supervisor
-from clihelper.controller import check_topology, own_topology
+from clihelper.controller import check_class, own_topology
 from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
@@ -200,7 +200,7 @@ class Run:
             from clihelper.amqp import tls
 
             tls.check(config)
-        check_topology(self.controller, config)
+        check_class(self.controller, config)
         return config
 
     def _check(self) -> int:

@@ -118,3 +118,18 @@ def did_you_mean(word: object, known: Collection[object]) -> str:
     folded = {name.casefold(): name for name in known if isinstance(name, str)}
     near = get_close_matches(word.casefold().replace('-', '_'), folded, 1)
     return f'; did you mean {folded[near[0]]}?' if near else ''
+
+
+def is_misspelt(word: str, known: str) -> bool:
+    """Return whether two words differ by one letter, or by two adjacent letters swapped."""
+    start = _in_common(word, known)
+    word, known = word[start:], known[start:]
+    end = _in_common(word[::-1], known[::-1])
+    word, known = word[:len(word) - end], known[:len(known) - end]
+    return max(len(word), len(known)) < 2 or (len(word) == 2 and word == known[::-1])
+
+
+def _in_common(word: str, known: str) -> int:
+    """Return the length of the common prefix of two words."""
+    lengths = range(min(len(word), len(known)), 0, -1)
+    return next((n for n in lengths if word[:n] == known[:n]), 0)

@@ -19,6 +19,7 @@ import logging
 import os
 import threading
 from functools import partial
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from zlib import crc32
 
 from clihelper.amqp import exception_text, settlement
@@ -164,7 +165,7 @@ class Processor:
                 record.note(crc32(message.raw, record.seeds[message.queue]))
             body = decode(message, self._accept, self._max_body)
             answer = self._host.on_message(body, message)
-            if answer is not None and message.reply_to:
+            if answer is not None:
                 reply = _reply(message, answer)
         except (StopNow, Interrupted) as stop:
             self._end_if_forked(stop)
@@ -288,7 +289,9 @@ class Processor:
             if failure is None:
                 self._acknowledge(message)
                 self.flush()
+                _log_renewed([message])
             else:
+                _log_not_renewed(message, failure)
                 self._postponed.put(run_again, FIRST_PAUSE)
 
         queue = self._topology.return_queue(message.queue)
@@ -519,9 +522,7 @@ class Processor:
                 message.outcome = ACK
                 self._acknowledge(message)
             else:
-                LOGGER.warning('a message from %s was returned to it %d times, and could not be'
-                               ' published anew: %s', message, message.returns,
-                               failure)  # fmt: skip
+                _log_not_renewed(message, failure)
                 deliveries.appendleft(message)
 
         self._forwarder.submit_all([
@@ -531,12 +532,7 @@ class Processor:
         ])  # fmt: skip
         self.flush()
         if renewed:
-            LOGGER.info(
-                'published %s anew: returned to the queue once more, it might have been dropped',
-                'a message' if len(renewed) == 1 else f'{len(renewed)} messages',
-            )
-            for message in renewed:
-                LOGGER.debug('published anew: a message from %s', message)
+            _log_renewed(renewed)
 
     # Deaths of processes.
 
@@ -625,6 +621,22 @@ class Processor:
                 self._acknowledger.flush()
 
 
+def _log_renewed(messages: list[Message]) -> None:
+    LOGGER.info(
+        'published %s anew: returned to the queue once more, it might have been dropped',
+        'a message' if len(messages) == 1 else f'{len(messages)} messages',
+    )
+    for message in messages:
+        LOGGER.debug('published anew: a message from %s', message)
+
+
+def _log_not_renewed(message: Message, failure: PublishError) -> None:
+    LOGGER.warning(
+        'a message from %s was returned to it %d times, and could not be published anew: %s',
+        message, message.returns, failure,
+    )  # fmt: skip
+
+
 _Reply = tuple[bytes, str, dict[str, 'Any']]
 
 
@@ -656,13 +668,36 @@ class _Copy:
         self.round: int | None = None
 
 
-def _reply(message: Message, answer: Any) -> _Reply:
-    """What a handler has returned, as it is published: body, queue, properties."""
+def _reply(message: Message, answer: Any) -> _Reply | None:
+    """What a handler has returned, as it is published: body, queue, properties; None: nobody
+    asked for it.
+
+    :raises TypeError: it cannot be encoded, or stands for a handler that has not been run.
+    """
+    _check_answer(answer)
+    if not message.reply_to:
+        return None
     body, content_type = encode(answer)
     properties: dict[str, Any] = {'content_type': content_type, 'delivery_mode': PERSISTENT}
     if message.correlation_id:
         properties['correlation_id'] = message.correlation_id
-    return body, message.reply_to or '', properties
+    return body, message.reply_to, properties
+
+
+def _check_answer(answer: Any) -> None:
+    """Refuse what stands for a handler that has not been run.
+
+    :raises TypeError: it is awaitable, or a generator.
+    """
+    if hasattr(type(answer), '__await__'):
+        kind = 'an awaitable'
+    elif isinstance(answer, GeneratorType | AsyncGeneratorType):
+        kind = 'a generator'
+    else:
+        return
+    if isinstance(answer, CoroutineType):
+        answer.close()  # or Python would warn that it was never awaited
+    raise TypeError(f'on_message returned {kind}, which would never be run')
 
 
 def _end_child(error: BaseException | None) -> NoReturn:

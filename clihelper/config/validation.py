@@ -13,7 +13,7 @@ from clihelper.config.nodes import (
     resolve,
     value_at,
 )
-from clihelper.errors import did_you_mean
+from clihelper.errors import did_you_mean, is_misspelt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,23 +167,8 @@ def check_misspelt_sections(root: Mapping, required: Iterable[str], faults: Faul
     for name, (key, _) in root.entries.items():
         if isinstance(name, str) and name not in schema.SECTIONS.keys and name not in required:
             for known in schema.SECTIONS.keys:
-                if _one_slip(name.casefold(), known.casefold()):
+                if is_misspelt(name.casefold(), known.casefold()):
                     faults.at(key, (name,), f'unknown section; did you mean {known}?')
-
-
-def _one_slip(word: str, known: str) -> bool:
-    """Whether two words differ in one letter more, less or other, or in two that are swapped."""
-    start = _in_common(word, known)
-    word, known = word[start:], known[start:]
-    end = _in_common(word[::-1], known[::-1])
-    word, known = word[:len(word) - end], known[:len(known) - end]
-    return max(len(word), len(known)) < 2 or (len(word) == 2 and word == known[::-1])
-
-
-def _in_common(word: str, known: str) -> int:
-    """How many letters two words have in common at their beginning."""
-    lengths = range(min(len(word), len(known)), 0, -1)
-    return next((n for n in lengths if word[:n] == known[:n]), 0)
 
 
 def check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:

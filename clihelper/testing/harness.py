@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from clihelper.amqp.settlement import ATTEMPTS
 from clihelper.application import make_controller
 from clihelper.config import Config
-from clihelper.controller import ConsumerController, Controller, IOLoopController
+from clihelper.controller import (
+    ConsumerController,
+    Controller,
+    IOLoopController,
+    check_class,
+)
 from clihelper.lifecycle import LifeCycle
 from clihelper.loops import Loop
 from clihelper.options import Options
@@ -86,6 +91,7 @@ class Harness(Generic[C]):
 
     def __enter__(self) -> Self:
         config = self._read_configuration()
+        check_class(self._class, config)
         life = self._life = _Life(
             self._appname, config, self._read_configuration, self._outbox
         )
