@@ -1,7 +1,7 @@
 """Write a daemon by writing only what the daemon does.
 
-A subclass of :class:`Controller` has the work, :func:`setup` names the program, :func:`run` runs
-it. What needs kombu or Tornado is imported on first use.
+A subclass of :class:`Controller` does the work, :func:`setup` names the program, and :func:`run`
+runs it. Whatever needs kombu or Tornado is imported on first use.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its home when it is first used (:pep:`562`)."""
     home = _HOMES.get(name)
     if home is None:
-        # A word in small letters is a module that is about to be imported.
+        # A lower-case word is a module that is about to be imported.
         if name.startswith('__') or (name.isalpha() and name.islower()):
             raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
         from clihelper import legacy
@@ -64,7 +64,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(type(sys)):  # type: ignore[misc]
-    """The package, to whose former variables a program may assign."""
+    """The package; programs may assign to the variables that it had in 1.x."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith('__') or name in _HOMES or isinstance(value, type(sys)):

@@ -1,4 +1,4 @@
-"""``python -m clihelper`` is ``clihelper``."""
+"""Make ``python -m clihelper`` run the ``clihelper`` command."""
 
 from clihelper.commands import main
 

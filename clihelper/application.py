@@ -1,7 +1,7 @@
 """From the command line to the exit status: :func:`setup` and :func:`run`.
 
-What is acquired on the way is put on one stack, in the order in which :func:`_run` reads, and
-released in reverse::
+Everything acquired on the way is put on one stack, in the order of :meth:`Run.run`, and released
+in reverse::
 
     argv -> options -> configuration -> user, group, pidfile -> detach -> identity, logging
          -> controller -> life cycle -> exit status
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('clihelper')
 
 LAST_WORDS = 1.0
-"""seconds to say that the program ends at once, before it does"""
+"""seconds for reporting that the program ends at once, before it does"""
 
 
 def setup(appname: str, description: str | None = None, version: str | None = None) -> None:
-    """Say what the program is.
+    """Describe the program.
 
-    :param appname: its name: in messages, of its logger, of its default pidfile.
+    :param appname: its name, used in messages, for its logger and for its default pidfile.
     :param description: a sentence for ``--help``.
     :param version: what ``--version`` prints after the name.
     """
@@ -72,20 +72,20 @@ def add_config_key(name: str) -> None:
 def run(
     controller: type[Controller], option_callback: Callable[[Any], Any] | None = None
 ) -> None:
-    """Run *controller* as the command line and the configuration say.
+    """Run *controller* according to the command line and the configuration.
 
-    Returns after a clean stop in the process that ran the controller, so that what follows it in
-    the program is done; ends every other process, and the program after every other outcome, with
-    the exit status.
+    After a clean stop it returns in the process that ran the controller, so that the program can
+    go on. Every other process, and the program after every other outcome, ends with the exit
+    status.
 
     :param controller: a subclass of :class:`clihelper.Controller`.
     :param option_callback: called with the parser (an :class:`argparse.ArgumentParser` that also
         has ``add_option``) to add the application's options.
-    :raises SystemExit: with the exit status, but after a clean stop.
+    :raises SystemExit: with the exit status, except after a clean stop.
     """
     daemonize.mend_standard_streams()
     collects = gc.isenabled()
-    gc.disable()  # until the loop runs: what is imported meanwhile stays
+    gc.disable()  # until the loop runs: what is imported until then is never freed
     signals = Signals()
     signals.install()
     _stop_early(signals)
@@ -103,7 +103,7 @@ def run(
         )
         status = Run(appname, signals, controller, options, arguments, collects).run()
     except ConfigurationError as error:
-        # A fault begins with its file's name, for people and editors that go there.
+        # A fault starts with its file's name, so that people and editors can open the place.
         for fault in error.faults:
             _say(None, fault)
         status = error.status
@@ -115,12 +115,12 @@ def run(
 
 
 class Run:
-    """One run of the program, from its command line on.
+    """One run of the program, starting with its command line.
 
     :param controller: the class of the controller.
     :param options: the command line's options.
     :param arguments: its remaining words.
-    :param collects: whether the garbage collector is to be on when the loop runs.
+    :param collects: whether to enable the garbage collector when the loop runs.
     """
 
     def __init__(
@@ -148,23 +148,23 @@ class Run:
         self._redirect: bool | dict[str, Any] = False
         self.pidfile: Pidfile | None = None
         self.listening: Listening | None = None
-        # The path holds after the directory has changed; messages name it as it was typed.
+        # The path stays valid after the directory has changed; messages show it as it was typed.
         self._shown: str = options.configuration
         self._path = os.path.abspath(options.configuration)
-        # The defaults are those of who started it, also after it became another.
+        # The defaults are those of the user who started it, even after the user has changed.
         self._as_root = os.geteuid() == 0
 
     def run(self) -> int:
-        """Go the way through.
+        """Take the program from its configuration to its exit status.
 
         :returns: the exit status.
-        :raises clihelper.errors.Error: what the user can mend.
+        :raises clihelper.errors.Error: something that the user can fix is wrong.
         """
         self.config = self.read_configuration()
         if self.options.check:
             sys.exit(self._check())
         with ExitStack() as held:
-            # Pushed first, so that it is told last: with all released, it can be started anew.
+            # Pushed first, so that it reports last: with all released, it can be started again.
             held.callback(self._report)
             if self.foreground:
                 self._say_who()
@@ -179,7 +179,7 @@ class Run:
         return self.status
 
     def read_configuration(self) -> Config:
-        """Read and validate the configuration, now and at each reload."""
+        """Read and validate the configuration, at the start and at each reload."""
         config = configuration.load(
             self._path,
             program.current.required_sections,
@@ -204,7 +204,7 @@ class Run:
         return config
 
     def _check(self) -> int:
-        """Say that the configuration is good, and with ``--broker`` look at the broker, too.
+        """Report that the configuration is valid; with ``--broker``, check the broker as well.
 
         :returns: the exit status.
         """
@@ -221,7 +221,7 @@ class Run:
         print(f'{self._shown}: ok')
         return 0
 
-    # Before detaching: all that can be wrong is found here.
+    # Before detaching: everything that can be wrong is found here.
 
     def _look_ahead(self, held: ExitStack) -> None:
         from clihelper.process import privileges
@@ -251,7 +251,7 @@ class Run:
         held.callback(self.listening.close)
 
     def _detach(self) -> None:
-        """Become the daemon; the command that was typed waits for it, and ends here."""
+        """Become the daemon; the command that was typed waits for it and ends here."""
         daemon = self.config.daemon
         side = daemonize.detach(
             umask=daemon['umask'], working_directory=daemon['working_directory']
@@ -266,7 +266,7 @@ class Run:
         _stop_early(self.signals)
 
     def _leave_to_child(self) -> None:
-        """As process 1, do nothing but wait for a child that does the work."""
+        """As process 1, only wait for a child that does the work."""
         from clihelper.process import init
 
         init.fork(self.signals)
@@ -280,7 +280,7 @@ class Run:
     def _work_and_judge(self, work: Callable[[], int]) -> tuple[int, list[str]]:
         """Do the work, which returns an exit status.
 
-        :returns: the exit status, and what to tell on the terminal; the log has it, too.
+        :returns: the exit status, and the lines for the terminal, which are also logged.
         """
         try:
             status = work()
@@ -315,12 +315,12 @@ class Run:
         return self._control(Notifier.from_environment(), self._make_context())
 
     def _supervise(self) -> int:
-        """Run several workers; each of them comes to :meth:`_work_in`."""
+        """Run several workers; each of them calls :meth:`_work_in`."""
         from clihelper.process import scoreboard
         from clihelper.supervisor.supervisor import Supervisor
 
         self._preload()
-        gc.freeze()  # what is here by now is for all of them, and not to be copied
+        gc.freeze()  # what exists by now is shared by all of them, and must not be copied
         if self.collects:
             gc.enable()
         return Supervisor(
@@ -336,7 +336,7 @@ class Run:
         ).run()
 
     def _work_in(self, channel: WorkerChannel, config: Config) -> int:
-        """In a worker's process, whose signals are blocked."""
+        """Do the work in a worker's process, whose signals are blocked."""
         from clihelper.backoff import jittered
 
         self.config = config
@@ -344,7 +344,7 @@ class Run:
         life: list[LifeCycle] = []
 
         def work() -> int:
-            self._begin_process()  # a signal that waits may end it at once
+            self._begin_process()  # a pending signal may end it at once
             channel.prepare(jittered(config.daemon['max_messages']))
             context = WorkerContext(channel.number, channel.slot, self._sockets(), supervised=True)
             return self._control(channel, context, life)
@@ -357,7 +357,7 @@ class Run:
         return status
 
     def _begin_process(self) -> None:
-        """In a process that was just forked: signals and logging of its own."""
+        """Set up the signals of a process that was just forked."""
         self.signals.install()
         _stop_early(self.signals)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -377,7 +377,7 @@ class Run:
         return scoreboard.find(self.config.daemon['state_directory'], self.appname)
 
     def _make_context(self) -> WorkerContext:
-        """That of a process alone."""
+        """Return the context of a single process, without a supervisor."""
         context = WorkerContext(listening=self._sockets())
         has_state = self.config.daemon['state_directory'] is not None
         if has_state and (scoreboard := self._find_scoreboard()):
@@ -396,7 +396,7 @@ class Run:
     ) -> int:
         """Run the controller in this process.
 
-        :param made: where the life cycle is put.
+        :param made: a list to which the life cycle is appended.
         """
         life = LifeCycle(
             appname=self.appname,
@@ -415,7 +415,7 @@ class Run:
         return life.run(make_controller(self.controller, life, self.options, self.arguments))
 
     def _become_daemon_user(self) -> None:
-        """Become the daemon's user, in its directory, with its pid on record."""
+        """Become the daemon's user, in its directory, with its pid in the pidfile."""
         daemon = self.config.daemon
         if not self.detaches:
             os.umask(daemon['umask'])
@@ -431,13 +431,13 @@ class Run:
         from clihelper.process import privileges
 
         if privileges.resolve(user, None).uid != os.geteuid():
-            self._say(f'with -f it runs as who you are, not as {user}')
+            self._say(f'with -f it runs as the current user, not as {user}')
 
     def _say(self, line: str) -> None:
         _say(None if line.startswith(f'{self._shown}:') else self.appname, line)
 
     def configure_logging(self, config: Config) -> None:
-        """Set logging up from *config*, now and when a reload has changed it."""
+        """Set up logging from *config*, at the start and when a reload has changed it."""
         logs.configure(
             config.logging,
             foreground=self.foreground,
@@ -449,7 +449,7 @@ class Run:
         self._redirect_output(config.daemon['redirect_output'])
 
     def _redirect_output(self, redirect: bool | dict[str, Any]) -> None:
-        """Have what is printed go to the log, or where it goes by itself."""
+        """Redirect printed output to the log, or restore it."""
         if self.foreground or redirect == self._redirect:
             return
         self._redirect = redirect
@@ -459,32 +459,32 @@ class Run:
             logs.restore_output()
 
     def _collect_garbage(self) -> None:
-        """From here on; what there is by now is for good, and need not be looked at again."""
+        """Collect garbage from here on, except objects that exist already: they are permanent."""
         gc.freeze()
         if self.collects:
             gc.enable()
 
     def _end_at_once(self, signum: int) -> None:
-        """The main thread cannot be stopped: leave it behind, from another thread."""
-        told = _thread.allocate_lock()
-        told.acquire()
-        _thread.start_new_thread(self._tell_end, (StopNow(signum), told))
-        # The main thread may hold what logging needs, or nobody read what is written.
-        told.acquire(timeout=LAST_WORDS)
+        """End the process from another thread, because the main thread cannot be stopped."""
+        reported = _thread.allocate_lock()
+        reported.acquire()
+        _thread.start_new_thread(self._report_end, (StopNow(signum), reported))
+        # The main thread may hold a lock that logging needs, or nobody reads what is written.
+        reported.acquire(timeout=LAST_WORDS)
         if self.pidfile is not None:
             self.pidfile.release()
         os._exit(128 + signum)
 
-    def _tell_end(self, stop: StopNow, told: _thread.LockType) -> None:
+    def _report_end(self, stop: StopNow, reported: _thread.LockType) -> None:
         LOGGER.critical('still not stopped: ending at once')
         self.readiness.failed(stop.status, [str(stop)])
-        told.release()
+        reported.release()
 
 
 def make_controller(
     cls: type[C], life: LifeCycle, options: Options, arguments: list[str]
 ) -> C:
-    """Make a controller that has its configuration in ``__init__`` already."""
+    """Make a controller whose configuration is already available in its ``__init__``."""
     controller = legacy.new_controller(cls)
     controller.attach(life)
     controller.__init__(options, arguments)  # type: ignore[misc]
@@ -492,12 +492,12 @@ def make_controller(
 
 
 def _stop_early(signals: Signals) -> None:
-    """Have a stop end the program until the controller has its life cycle: nothing is in hand."""
+    """Make a stop end the program at once until its life cycle runs: no work is in progress."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if signum not in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT):
             return
-        # What is released on the way out is not to be interrupted by the next one.
+        # The next signal must not interrupt what is released on the way out.
         signals.urgent = None
         raise StopNow(signum) if signum == signal.SIGQUIT else StoppedEarly
 
@@ -505,7 +505,7 @@ def _stop_early(signals: Signals) -> None:
 
 
 def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:
-    """The program called ``sys.exit``: with a status, or with a message, which means 1."""
+    """Return the status and lines of a ``sys.exit``; with a message, the status is 1."""
     if leaving.code is None or isinstance(leaving.code, int):
         status = (leaving.code or 0) & 0xFF
         return status, [f'ended itself with status {status}'] if status else []
@@ -519,7 +519,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _say(appname: str | None, line: str) -> None:
-    """One line for the user, on the terminal. That nobody reads it is no reason to fail."""
+    """Print one line for the user on the terminal. It is not an error if nobody reads it."""
     try:
         print(f'{appname}: {line}' if appname else line, file=sys.stderr, flush=True)
     except OSError:

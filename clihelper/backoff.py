@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again, and how limits are spread."""
+"""How long to wait before retrying what has failed, and how limits are spread."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     Uniform = Callable[[float, float], float]
 
 JITTER = 0.2
-"""by which part of itself a limit may be lower, so that workers are not replaced all at once"""
+"""the fraction by which a limit may be lowered, so that workers are not all replaced at once"""
 
 
 class Backoff:
     """Delays that double up to a cap, with jitter.
 
-    :param first: seconds that the first delay does not exceed.
-    :param cap: seconds that no delay exceeds.
-    :param least: the part of a delay that is not random: with 0 it has full jitter.
+    :param first: the upper limit of the first delay, in seconds.
+    :param cap: the upper limit of every delay, in seconds.
+    :param least: the fraction of a delay that is not random: 0 means full jitter.
     :param uniform: the source of the jitter; by default :func:`uniformly`.
     """
 
@@ -38,13 +38,13 @@ class Backoff:
         self._count = 0
 
     def reset(self) -> None:
-        """What failed has succeeded."""
+        """Start again with the first delay, after a success."""
         self._count = 0
 
     def next(self, cap: float | None = None) -> float:
-        """The seconds to wait.
+        """Return the seconds to wait.
 
-        :param cap: instead of that of all delays.
+        :param cap: the upper limit of this delay, instead of the general one.
         """
         longest = min(self._first * 2.0**self._count, self._cap if cap is None else cap)
         self._count = min(self._count + 1, 30)
@@ -52,12 +52,15 @@ class Backoff:
 
 
 def jittered(limit: float | None, uniform: Uniform | None = None) -> float | None:
-    """*limit*, or up to :data:`JITTER` of it less; None stays None."""
+    """Return *limit* lowered at random by at most :data:`JITTER` of it; None stays None."""
     if limit is None:
         return None
     return (uniform or uniformly)(limit * (1 - JITTER), limit)
 
 
 def uniformly(low: float, high: float) -> float:
-    """A random number between the two. Importing ``random`` would take a descriptor, and time."""
+    """Return a random number between the two.
+
+    Importing ``random`` would take time and a descriptor.
+    """
     return low + (high - low) * int.from_bytes(os.urandom(4), 'big') / 2**32

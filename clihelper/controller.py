@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clihelper.loops import Host, Loop
 
     class Runner(Host, Protocol):
-        """What a controller asks of whoever runs it; see the life cycle's of the same names."""
+        """What a controller needs from whatever runs it; see the methods of the life cycle."""
 
         loop: Loop
         sockets: list[socket]
@@ -41,22 +41,22 @@ AWAITED = ('_setup', '_process', '_cleanup')
 SIGNAL_HOOKS = ('on_sigterm', 'on_sighup', 'on_sigusr1', 'on_sigusr2')
 
 HOOKS = (*AWAITED, '_loop', '_shutdown', 'on_message', 'on_configuration_reloaded', *SIGNAL_HOOKS)
-"""The methods that a subclass may override to be called"""
+"""The methods that a subclass may override for clihelper to call"""
 
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
-"""flags of a code object; the module :mod:`inspect`, which has them, takes long to import"""
+"""flags of a code object; :mod:`inspect`, which defines them, takes long to import"""
 
 
 class Controller:
-    """A daemon, less what the daemon does: a subclass has that in :meth:`_process`.
+    """The frame of a daemon. A subclass implements the daemon's work in :meth:`_process`.
 
-    Every hook is optional but :meth:`_process`, which this class calls at once and then every
-    ``Application.wake_interval`` seconds. A subclass that overrides :meth:`_loop` waits for work
-    in its own way; one that overrides :attr:`wake_interval` decides each delay itself, counted
-    from the end of :meth:`_process`.
+    Every hook except :meth:`_process` is optional. :meth:`_process` is called at once and then
+    every ``Application.wake_interval`` seconds. A subclass that overrides :meth:`_loop` waits for
+    work in its own way; one that overrides :attr:`wake_interval` decides each delay itself,
+    counted from the end of :meth:`_process`.
 
-    :param options: the command line's options: ``configuration``, ``foreground``, and those that
-        the application added.
+    :param options: the command line's options: ``configuration``, ``foreground``, and those
+        added by the application.
     :param arguments: the command line's remaining words.
     """
 
@@ -64,8 +64,8 @@ class Controller:
     """How the controller waits for work: a loop, or the dotted name of one."""
 
     further_attributes: Mapping[str, Callable[[Controller, str], Any]] = {}
-    """What every controller has besides what is written here: names, and what gives the value.
-    Whoever extends the class from above, without its knowledge, puts another mapping here."""
+    """Additional attributes of every controller: names, and functions that return the value.
+    A module that extends the class without the class knowing of it puts its mapping here."""
 
     _life: Runner | None = None
     _config: Config | None = None
@@ -78,13 +78,13 @@ class Controller:
     # The hooks.
 
     def _setup(self) -> None:
-        """Called once before the loop, and again after each HUP: open what the work needs."""
+        """Open what the work needs. Called once before the loop, and again after each HUP."""
 
     def _process(self) -> Any:
-        """The work, done every wake interval."""
+        """Do the work; called every wake interval."""
 
     def _loop(self) -> None:
-        """Wait for work and do it until :meth:`_shutdown`; overridden to bring another loop."""
+        """Wait for work and do it until :meth:`_shutdown`. Override it to use another loop."""
         self._life_cycle.run_own_loop()
 
     def _shutdown(self) -> None:
@@ -92,33 +92,36 @@ class Controller:
         self._life_cycle.loop.stop()
 
     def _cleanup(self) -> None:
-        """Called once after the loop, however it ended: close what ``_setup`` opened."""
+        """Close what ``_setup`` opened. Called once after the loop, however it ended."""
 
     def on_sigterm(self) -> None:
-        """TERM, and the first INT: stop gracefully."""
+        """Handle TERM and the first INT: stop gracefully."""
         self.stop()
 
     def on_sighup(self) -> None:
-        """HUP: begin again with the new configuration, in the same process, if it is good."""
+        """Handle HUP: start over with the new configuration, if valid, in the same process."""
         self._life_cycle.restart()
 
     def on_sigusr1(self) -> None:
-        """USR1: reload the configuration in place, reopen the log files; the loop goes on."""
+        """Handle USR1: reload the configuration and reopen the log files while the loop runs."""
         self._life_cycle.reload()
 
     def on_sigusr2(self) -> None:
-        """USR2: log the state and every thread's stack. It is answered at once, also while a hook
-        works; a subclass that overrides this is called between two calls of its hooks."""
+        """Handle USR2: log the state and the stack of every thread.
+
+        This happens at once, even while a hook runs. If a subclass overrides this method, it is
+        called between two calls of its hooks instead.
+        """
         self._life_cycle.log_stacks()
 
     def on_configuration_reloaded(self) -> None:
-        """USR1 has put a new configuration in place."""
+        """React to a new configuration; called after USR1 has put it in place."""
 
     # What a subclass uses.
 
     @property
     def config(self) -> Config:
-        """The whole configuration, a dictionary of sections; defaults are filled in."""
+        """The whole configuration: a dictionary of sections, with defaults filled in."""
         if self._config is None:
             from clihelper.config import Config
 
@@ -141,7 +144,7 @@ class Controller:
 
     @property
     def logger(self) -> logging.Logger:
-        """The application's logger, named like it."""
+        """The application's logger, which has its name."""
         return logging.getLogger(self._life.appname if self._life else 'clihelper')
 
     _logger = logger
@@ -151,55 +154,56 @@ class Controller:
         self._life_cycle.stop()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep in a way that a stop and a HUP end.
+        """Sleep until the time is over, or until a stop or a HUP is requested.
 
-        In the main thread, signals are served meanwhile; it may be called in a thread, too.
+        In the main thread, signals are handled during the wait. Other threads may call it as
+        well.
 
-        :param seconds: how long, at most.
-        :returns: :attr:`is_running`, so that ``while self.wait(5):`` is a loop that ends.
+        :param seconds: the longest time to wait.
+        :returns: :attr:`is_running`, so that the loop ``while self.wait(5):`` ends.
         """
         return self._life_cycle.wait(seconds)
 
     @property
     def worker(self) -> int:
-        """Which of ``Daemon.workers`` processes this is, from 1; 1 where there is but one."""
+        """The number of this process among ``Daemon.workers``, from 1; 1 if it is the only one."""
         return self._life.worker if self._life else 1
 
     @property
     def sockets(self) -> list[socket]:
-        """What ``Daemon.listen`` names: sockets that listen, the same in all workers.
+        """The listening sockets of ``Daemon.listen``, the same in all workers.
 
-        They are this round's own: whoever takes them in ``_setup``, as Tornado's
-        ``add_sockets`` does, may close them.
+        These are duplicates made for each run of the loop: code that receives them in ``_setup``,
+        such as Tornado's ``add_sockets``, may close them.
         """
         return self._life.sockets if self._life else []
 
-    # Messages, by the broker of the AMQP section. These may be called in any thread.
+    # Messages, through the broker of the AMQP section. Any thread may call these.
 
     def publish(
         self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
     ) -> None:
-        """Publish a message, and return once the broker has it in a queue.
+        """Publish a message, and return once the broker has put it in a queue.
 
         :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
-        :param exchange: its name; '' is the default exchange, which routes to the queue that is
-            named like the routing key.
-        :param properties: AMQP's (``correlation_id``, ``headers``, ``expiration``, ...);
+        :param exchange: its name; '' is the default exchange, which routes to the queue whose name
+            is the routing key.
+        :param properties: AMQP properties (``correlation_id``, ``headers``, ``expiration``, ...);
             ``delivery_mode`` is 2, persistent, by default.
-        :raises clihelper.PublishError: the broker has it not, or nobody is known to have it.
+        :raises clihelper.PublishError: the broker does not have it, or is not known to have it.
         :raises TypeError, ValueError: the body or a property cannot be encoded.
         """
         self._life_cycle.loop.client.publish(body, exchange, routing_key, properties)
 
     def pipeline(self) -> Pipeline:
-        """Publish many messages, whose confirmations are awaited together::
+        """Publish many messages and wait for all confirmations together::
 
             with self.pipeline() as pipeline:
                 for order in orders:
                     pipeline.publish(order, routing_key='orders')
 
-        :raises clihelper.PublishError: at the end of the ``with``, or in it: not all are
-            confirmed; its ``failed`` has which, and why.
+        :raises clihelper.PublishError: in the ``with`` or at its end: not all messages were
+            confirmed; its ``failed`` says which, and why.
         """
         return self._life_cycle.loop.client.pipeline()
 
@@ -212,17 +216,17 @@ class Controller:
         timeout: float = 30.0,
         **properties: Any,
     ) -> Any:
-        """Publish a request, and return the reply to it, decoded as for ``on_message``.
+        """Publish a request and return its reply, decoded as for ``on_message``.
 
         :param timeout: seconds to wait for the reply.
-        :raises TimeoutError: none has come.
-        :raises clihelper.PublishError: the request has not been taken.
+        :raises TimeoutError: no reply arrived.
+        :raises clihelper.PublishError: the request was not accepted.
         """
         client = self._life_cycle.loop.client
         return client.call(body, exchange, routing_key, timeout, properties)
 
     def queue_depth(self, queue: str) -> int:
-        """How many messages wait in *queue*; those that a consumer has already are not counted.
+        """Return the number of messages ready in *queue*, without those delivered to a consumer.
 
         :raises LookupError: there is no such queue.
         :raises ConnectionError: the broker cannot be asked.
@@ -230,10 +234,10 @@ class Controller:
         return self._life_cycle.loop.client.queue_depth(queue)
 
     def get(self, queue: str) -> Message | None:
-        """Take one message of *queue*, without consuming it; None if there is none.
+        """Take one message from *queue*, without a consumer; None if the queue is empty.
 
-        Its ``body`` is decoded when it is asked for; it is to be settled by its ``ack()``,
-        ``reject()`` or ``requeue()``, and goes back to the queue if it is not.
+        Its ``body`` is decoded on first access. Settle it with its ``ack()``, ``reject()`` or
+        ``requeue()``; otherwise it goes back to the queue.
 
         :raises LookupError: there is no such queue.
         :raises ConnectionError: the broker cannot be asked.
@@ -244,17 +248,20 @@ class Controller:
 
     @property
     def state(self) -> State:
-        """Where the controller is in its life."""
+        """The stage that the controller's life has reached."""
         return self._state
 
     def set_state(self, state: State) -> None:
-        """Become *state*; raises :class:`~clihelper.states.IllegalTransition`."""
+        """Change to *state*.
+
+        :raises clihelper.states.IllegalTransition: *state* may not follow the present one.
+        """
         check(self._state, state)
         self._state = state
 
     @property
     def is_running(self) -> bool:
-        """Whether nothing has asked it to stop, or to begin again."""
+        """Whether it has not been asked to stop or to start over."""
         return self._state in RUNNING if self._life is None else self._life.is_running
 
     @property
@@ -274,42 +281,42 @@ class Controller:
 
     @property
     def is_active(self) -> bool:
-        """Whether a hook of the subclass works."""
+        """Whether a hook of the subclass is running."""
         return self._state is State.ACTIVE
 
     @property
     def is_reloading(self) -> bool:
-        """Whether HUP has asked it to begin again."""
+        """Whether HUP has asked it to start over."""
         return self._state is State.RELOADING
 
     @property
     def is_waiting_to_stop(self) -> bool:
-        """Whether it finishes the work in hand before it stops."""
+        """Whether it is finishing its current work before it stops."""
         return self._state is State.STOP_REQUESTED
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it is being stopped: the work in hand is finished, or ``_cleanup`` runs."""
+        """Whether it is stopping: finishing its current work, or running ``_cleanup``."""
         return self._state in (State.STOP_REQUESTED, State.STOPPING)
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it is over."""
+        """Whether it has stopped."""
         return self._state is State.STOPPED
 
-    # What the application and the life cycle ask.
+    # What the application and the life cycle use.
 
     def attach(self, life: Runner) -> None:
-        """Called before ``__init__``, so that a subclass has its configuration there."""
+        """Attach the life cycle, before ``__init__`` so that it can use the configuration."""
         self._life = life
         self.take_over(life.config)
 
     def take_over(self, config: Config) -> None:
-        """Have another configuration from now on."""
+        """Use another configuration from now on."""
         self._config = config
 
     def driven(self) -> Controller:
-        """Whose hooks the life cycle calls: this one's, unless it has somebody stand in."""
+        """Return the controller whose hooks the life cycle calls; a stand-in overrides this."""
         return self
 
     if not TYPE_CHECKING:
@@ -317,7 +324,7 @@ class Controller:
         def __getattr__(self, name: str) -> Any:
             if name in self.further_attributes:
                 return self.further_attributes[name](self, name)
-            return object.__getattribute__(self, name)  # which raises what is usual
+            return object.__getattribute__(self, name)  # which raises the usual error
 
     @property
     def _life_cycle(self) -> Runner:
@@ -328,14 +335,14 @@ class Controller:
         return self._life
 
     def make_loop(self, life: Host) -> Loop:
-        """The loop of the next round, of :attr:`loop_class`."""
+        """Make a loop of :attr:`loop_class` for the next round."""
         from clihelper import loops
 
         return loops.load(self.loop_class)(life)
 
     @property
     def brings_loop(self) -> bool:
-        """Whether the subclass waits for work in a way of its own."""
+        """Whether the subclass waits for work in its own way."""
         return _overridden(self, '_loop')
 
     @property
@@ -345,7 +352,7 @@ class Controller:
 
     @property
     def overrides_sigusr2(self) -> bool:
-        """Whether the subclass answers USR2 itself."""
+        """Whether the subclass handles USR2 itself."""
         return _overridden(self, 'on_sigusr2')
 
     @property
@@ -357,7 +364,7 @@ class Controller:
 class IOLoopController(Controller):
     """A controller on Tornado's IOLoop.
 
-    ``_setup`` starts servers; they serve until a graceful stop, which lets requests in hand
+    ``_setup`` starts servers; they serve until a graceful stop, which lets current requests
     finish. ``_setup``, ``_process`` and ``_cleanup`` may be coroutines.
     """
 
@@ -372,8 +379,8 @@ class IOLoopController(Controller):
 class ConsumerController(Controller):
     """A consumer of the queues that the ``AMQP`` section declares.
 
-    A subclass has :meth:`on_message`; and :meth:`_process` if there is periodic work too, done
-    between two messages while the broker is connected.
+    A subclass implements :meth:`on_message`, and :meth:`_process` if there is also periodic work,
+    which is done between two messages while the broker is connected.
     """
 
     loop_class = 'clihelper.loops.consumer.ConsumerLoop'
@@ -385,32 +392,34 @@ class ConsumerController(Controller):
     """:class:`kombu.Exchange` objects to declare, besides ``AMQP.exchanges`` and the queues'."""
 
     def on_message(self, body: Any, message: Any) -> Any:
-        """One message. Returning acknowledges it; raising has it run again: see ``AMQP.retry``.
+        """Handle a message. Returning acknowledges it; raising retries it: see ``AMQP.retry``.
 
-        :param body: decoded: an object for JSON, ``str`` for ``text/*``, else ``bytes``.
+        :param body: decoded: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
         :param message: a :class:`clihelper.amqp.message.Message`: its properties, and
-            ``ack()``, ``reject()`` and ``requeue()`` for who settles it himself.
+            ``ack()``, ``reject()`` and ``requeue()`` for settling it explicitly.
         :returns: None, or the reply to a message that has ``reply_to``.
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
     def recover(self) -> None:
-        """Have every message that has been delivered and is not settled delivered again.
+        """Ask the broker to redeliver every message that was delivered and is not settled.
 
-        What the broker has sent ahead goes back to its queue, and the message in hand too: it is
-        not settled by what the handler does then (``basic.recover`` of AMQP 0-9-1).
+        Prefetched messages go back to their queues, and so does the current one: whatever its
+        handler then does no longer settles it (``basic.recover`` of AMQP 0-9-1).
         """
         self._life_cycle.loop.recover()  # type: ignore[attr-defined]
 
 
 def own_topology(cls: type[Controller]) -> tuple[Sequence[Any], Sequence[Any], str] | None:
-    """The queues and exchanges that a class declares, as far as they are known before it runs,
-    and its name; None: it does not consume, and declares nothing."""
+    """Return the queues and exchanges that a class declares, and its name.
+
+    They are included only where they are known before it runs. None: the class is not a consumer.
+    """
     if not issubclass(cls, ConsumerController):
         return None
     queues, exchanges = cls.queues, cls.exchanges
     if isinstance(queues, property) or isinstance(exchanges, property):
-        queues = exchanges = ()  # known only when the loop begins
+        queues = exchanges = ()  # known only when the loop starts
     return queues, exchanges, cls.__name__
 
 
@@ -427,7 +436,7 @@ def check_class(cls: type[Controller], config: Config) -> None:
 
 
 def _check_hook(cls: type[Controller], name: str) -> None:
-    """A hook is a plain function, unless the loop runs coroutines, and has its own name."""
+    """Check that a hook is a plain function, or a coroutine if allowed, and spelt correctly."""
     function = getattr(getattr(cls, name, None), '__func__', getattr(cls, name, None))
     flags = getattr(getattr(function, '__code__', None), 'co_flags', 0)
     shown = f'{cls.__name__}.{name}'
@@ -441,7 +450,7 @@ def _check_hook(cls: type[Controller], name: str) -> None:
 
 
 def _check_spelling(cls: type[Controller], name: str) -> None:
-    """No method that nothing calls has nearly the name of a hook that the class does not have."""
+    """Check that no unused method has almost the name of a hook that the class lacks."""
     owners = list(takewhile(_is_of_program, cls.__mro__))
     defined = {each for owner in owners for each, value in vars(owner).items() if callable(value)}
     if name in defined or (name == 'on_message' and not issubclass(cls, ConsumerController)):
@@ -450,7 +459,7 @@ def _check_spelling(cls: type[Controller], name: str) -> None:
     codes = [value.__code__ for value in values if hasattr(value, '__code__')]
     used = {each for code in codes for each in code.co_names}
     for each in sorted(defined - used - {*HOOKS, *SIGNAL_HOOKS}):
-        # With a leading underscore more or less it is a name of clihelper 1.x.
+        # With an added or removed leading underscore it is a name of clihelper 1.x.
         if each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name):
             raise Error(f'{cls.__name__}.{each} would never be called; did you mean {name}?')
 
@@ -468,7 +477,7 @@ def _check_topology(cls: type[Controller], config: Config) -> None:
 
 
 def _overridden(controller: Controller, name: str) -> bool:
-    """Whether a class below clihelper's, or the instance, has an attribute of its own."""
+    """Return whether the instance, or a class outside clihelper, overrides the attribute."""
     if name in vars(controller):
         return True
     owner = next(cls for cls in type(controller).__mro__ if name in vars(cls))

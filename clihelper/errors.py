@@ -1,7 +1,7 @@
-"""What ends a program with a line for its user: errors, each with an exit status.
+"""Errors that end a program with a line for its user, each with an exit status.
 
 The statuses are those of ``sysexits.h``; see also the table in ``docs/options.rst``. Anything
-that is not an :class:`Error` is a bug, of the program or of clihelper, and gets a traceback.
+that is not an :class:`Error` is a bug in the program or in clihelper, and shows a traceback.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Error(Exception):
-    """A fault that its user can mend: ``str(error)`` is one line that says where and what.
+    """A fault that the user can fix: ``str(error)`` is one line that says where and what.
 
     :cvar int status: the exit status of a program that ends with this error.
     """
@@ -23,7 +23,7 @@ class Error(Exception):
 
 
 class UsageError(Error):
-    """Wrong use of the command line."""
+    """The command line is wrong."""
 
     status = 2
 
@@ -35,13 +35,13 @@ class UnavailableError(Error):
 
 
 class PidfileError(Error):
-    """The program runs already, or its pidfile cannot be created."""
+    """The program is already running, or its pidfile cannot be created."""
 
     status = os.EX_CANTCREAT  # 73
 
 
 class CannotListen(Error):
-    """An address of ``Daemon.listen`` is in use, or cannot be listened at."""
+    """An address of ``Daemon.listen`` is in use or cannot be bound."""
 
     status = os.EX_CANTCREAT  # 73
 
@@ -55,8 +55,8 @@ class NotPermitted(Error):
 class ConfigurationError(Error):
     """The configuration is missing, unreadable as YAML, or wrong.
 
-    :param faults: one line each, ``file:line:column: Section.key: what is wrong``. All of them
-        are in ``str(error)``, a line each: it is the one error of more than one line.
+    :param faults: one line each, ``file:line:column: Section.key: what is wrong``. ``str(error)``
+        contains all of them, so this is the only error that may have more than one line.
     """
 
     status = os.EX_CONFIG  # 78
@@ -67,18 +67,18 @@ class ConfigurationError(Error):
 
 
 class StopNow(SystemExit):
-    """Raised in the main thread to abandon the work in hand: QUIT, a second INT, a deadline.
+    """Raised in the main thread to abandon the current work: QUIT, a second INT, a deadline.
 
-    It is a :class:`SystemExit` because asyncio swallows every other exception that it does not
-    know, and so that the status is right even where nobody catches it. It is no
-    :class:`Exception`: a handler's ``except Exception`` does not stop it.
+    It is a :class:`SystemExit` because asyncio swallows other exceptions that it does not know,
+    and so that the status is right even if nobody catches it. It is not an :class:`Exception`, so
+    a handler's ``except Exception`` does not catch it.
 
     :param signum: the signal that ends the program.
     :ivar int status: the exit status, ``128 + signum``.
     """
 
     def __init__(self, signum: int) -> None:
-        import signal  # and with it enum, which ``clihelper status`` does without
+        import signal  # imports enum, which ``clihelper status`` does not need
 
         self.signum: signal.Signals = signal.Signals(signum)
         self.status = 128 + self.signum
@@ -91,8 +91,8 @@ class StopNow(SystemExit):
 class StoppedEarly(SystemExit):
     """A signal stopped the program before it was ready.
 
-    It may be raised anywhere while the program starts, in an import perhaps, and is no
-    :class:`Exception` for the same reasons as :class:`StopNow`.
+    It may be raised anywhere while the program starts, even in an import. It is not an
+    :class:`Exception`, for the same reasons as :class:`StopNow`.
     """
 
     status = os.EX_TEMPFAIL  # 75
@@ -105,12 +105,12 @@ class StoppedEarly(SystemExit):
 
 
 def did_you_mean(word: object, known: Collection[object]) -> str:
-    """The end of an error message, ``; did you mean x?``; empty where nothing is near.
+    """Return the end of an error message, ``; did you mean x?``, or '' if nothing is close.
 
-    :param word: what was written; case, and whether ``-`` or ``_`` is in it, do not matter.
-    :param known: what could have been written.
+    :param word: the word found; its case does not matter, nor do ``-`` and ``_`` differ.
+    :param known: the valid words.
     """
-    # Many or long words take difflib minutes.
+    # With many or long words, difflib would take minutes.
     if not isinstance(word, str) or len(word) > 60 or len(known) > 100:
         return ''
     from difflib import get_close_matches
@@ -121,7 +121,7 @@ def did_you_mean(word: object, known: Collection[object]) -> str:
 
 
 def is_misspelt(word: str, known: str) -> bool:
-    """Whether two words differ in one letter more, less or other, or in two that are swapped."""
+    """Return whether two words differ by one letter, or by two adjacent letters swapped."""
     start = _in_common(word, known)
     word, known = word[start:], known[start:]
     end = _in_common(word[::-1], known[::-1])
@@ -130,6 +130,6 @@ def is_misspelt(word: str, known: str) -> bool:
 
 
 def _in_common(word: str, known: str) -> int:
-    """How many letters two words have in common at their beginning."""
+    """Return the length of the common prefix of two words."""
     lengths = range(min(len(word), len(known)), 0, -1)
     return next((n for n in lengths if word[:n] == known[:n]), 0)

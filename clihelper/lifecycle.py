@@ -6,11 +6,11 @@
       ^                               |
       '------------- HUP -------------'
 
-Signals come here as numbers: read from the pipe by whoever waits (:meth:`LifeCycle.
-serve_signals`), or brought by the handler while a loop of the user's own runs
-(:meth:`LifeCycle._deliver`). Each calls the controller's hook, whose default comes back here, to
+Signals arrive here as numbers. They are read from the pipe by the code that waits
+(:meth:`LifeCycle.serve_signals`), or passed in by the handler while a loop of the user's own runs
+(:meth:`LifeCycle._deliver`). Each signal calls a hook of the controller, whose default calls
 :meth:`~LifeCycle.stop`, :meth:`~LifeCycle.restart`, :meth:`~LifeCycle.reload` or
-:meth:`~LifeCycle.log_stacks`.
+:meth:`~LifeCycle.log_stacks` here.
 """
 
 from __future__ import annotations
@@ -50,26 +50,27 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('clihelper')
 
 STOPPED = frozenset({State.STOP_REQUESTED, State.STOPPING, State.STOPPED})
-"""The states in which a stop is under way, or over."""
+"""The states in which a stop is in progress or complete."""
 
 POSTPONED = 0.01
-"""seconds after which a signal that came at a bad moment is looked after again"""
+"""seconds after which a signal that came at a bad moment is handled again"""
 
 READY_RETRY_MIN, READY_RETRY_MAX = 0.1, 60.0
-"""seconds after which a service manager whose socket was full is told again that all is ready:
-twice as many each time"""
+"""seconds after which readiness is reported again to a service manager whose socket was full;
+they double each time"""
 
 RETRY = signal.SIGUSR2
-"""what brings the handler back to what it could not do; by itself it changes nothing"""
+"""the signal that makes the handler retry what it could not do; it has no other effect"""
 
 
 class WorkerContext:
-    """A process among those of the daemon.
+    """One of the daemon's processes.
 
     :param worker: its number among the workers, from 1.
-    :param hand: where it notes what it has in hand, for who survives it; None: nobody asks.
+    :param slot: where it records the message in flight, for the processes that survive it; None:
+        it does not record it.
     :param listening: the sockets of ``Daemon.listen``.
-    :param supervised: whether it is a worker of a supervisor, which says what a reload changes.
+    :param supervised: whether it is a worker of a supervisor, which logs what a reload changes.
     """
 
     def __init__(
@@ -86,20 +87,20 @@ class WorkerContext:
 
 
 class LifeCycle:
-    """Drives one controller, and is all that a loop sees of it.
+    """Drives one controller; a loop uses the controller only through this class.
 
     :param appname: the application's name.
-    :param config: what the controller starts with.
+    :param config: the configuration that the controller starts with.
     :param signals: the signal pipe, installed.
-    :param notifier: the service manager's ear.
-    :param reread: reads and validates the configuration anew; raises
+    :param notifier: reports to the service manager.
+    :param reread: reads and validates the configuration again; raises
         :class:`~clihelper.errors.Error`.
-    :param configure_logging: sets logging up from a configuration; raises the same.
+    :param configure_logging: sets up logging from a configuration; raises the same.
     :param before_loop: called when the first ``_setup`` is done.
-    :param report_ready: tells the command that started the daemon that it is ready.
-    :param last_resort: ends the process by the signal of that number, at once, from any thread.
-    :param place: which of several processes this is.
-    :ivar bool was_told: whether a signal or a limit made it stop, and not the program itself.
+    :param report_ready: reports to the command that started the daemon that it is ready.
+    :param last_resort: called with a signal's number; ends the process at once, from any thread.
+    :param context: which of the daemon's processes this is.
+    :ivar bool was_told: whether a signal or a limit stopped it, rather than the program itself.
     """
 
     def __init__(
@@ -140,18 +141,18 @@ class LifeCycle:
         self._retrying: object | None = None
         self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()
-        # Threads may wait on it, so it lives as long as this.
+        # Threads may wait on it, so it lives as long as this object.
         self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         weakref.finalize(self, os.close, self._interrupt).atexit = False
 
-    # The way through.
+    # From start to end.
 
     def run(self, controller: Controller) -> int:
         """Run *controller* from ``_setup`` to the end.
 
         :returns: the exit status: 0, or 75 (``EX_TEMPFAIL``) if it was stopped before it was
-            ready. The deadline of the stop goes on: it is for the whole process to keep.
-        :raises BaseException: what a hook raised, after ``_cleanup``.
+            ready. The deadline of the stop stays armed, since it applies to the whole process.
+        :raises BaseException: the exception of a hook, after ``_cleanup``.
         """
         try:
             with self.alive(controller):
@@ -167,7 +168,7 @@ class LifeCycle:
 
     @contextmanager
     def alive(self, controller: Controller) -> Iterator[None]:
-        """The whole life of *controller*."""
+        """A context for the whole life of *controller*."""
         self._controller = controller.driven()
         self.signals.urgent = self._urgent
         try:
@@ -179,7 +180,7 @@ class LifeCycle:
 
     @contextmanager
     def round(self) -> Iterator[None]:
-        """One round of it, from ``_setup`` to ``_cleanup``; the loop runs in the context."""
+        """A context for one round, from ``_setup`` to ``_cleanup``; the loop runs in it."""
         controller = self._controller
         self.loop = self.make_loop()
         self.sockets = [each.dup() for each in self._context.listening]
@@ -197,11 +198,11 @@ class LifeCycle:
                 each.close()
 
     def make_loop(self) -> Loop:
-        """The loop of the next round."""
+        """Make the loop of the next round."""
         return self._controller.make_loop(self)
 
     def begin_again(self) -> bool:
-        """After a round: whether HUP asked for another, for which all is made ready then."""
+        """After a round, return whether HUP asked for another; if so, prepare it."""
         if self._controller.state is not State.RELOADING:
             return False
         self._swap_configuration(begins_anew=True)
@@ -231,7 +232,7 @@ class LifeCycle:
             self.signals.deliver = None
 
     def run_own_loop(self) -> None:
-        """What ``Controller._loop`` does unless it is overridden: wait for work and do it."""
+        """Wait for work and do it; called by ``Controller._loop`` unless it is overridden."""
         if not self.loop.reads_signals:
             self.loop.run()
             return
@@ -239,7 +240,7 @@ class LifeCycle:
             self.loop.run()
 
     def ready(self) -> None:
-        """The loop is ready for work: tell the service manager, and the command that waits."""
+        """Report to the service manager and the waiting command that the loop is ready."""
         if self._announced:
             return
         self._announced = True
@@ -264,12 +265,12 @@ class LifeCycle:
 
     @property
     def slot(self) -> Slot | None:
-        """Where to note what is in hand."""
+        """Where to record the message in flight."""
         return self._context.slot
 
     @property
     def is_running(self) -> bool:
-        """Whether nothing has asked the loop to end."""
+        """Whether the loop has not been asked to end."""
         return not self._stop_noted and self._controller.state in RUNNING
 
     @property
@@ -289,7 +290,7 @@ class LifeCycle:
 
     @property
     def has_process(self) -> bool:
-        """Whether the controller has a ``_process`` of its own at all."""
+        """Whether the controller has its own ``_process``."""
         return self._controller.has_process
 
     @property
@@ -299,29 +300,29 @@ class LifeCycle:
 
     @property
     def own_topology(self) -> tuple[Sequence[Any], Sequence[Any], str]:
-        """The queues and the exchanges of a consumer's class, and the name of that."""
+        """The queues and exchanges of a consumer, and the name of its class."""
         controller: Any = self._controller
         return controller.queues, controller.exchanges, type(controller).__name__
 
     def idle(self) -> None:
-        """The loop neither works nor waits now."""
+        """Record that the loop neither works nor waits."""
         if self._controller.state in RUNNING:
             self._become(State.IDLE)
 
     def sleeping(self) -> None:
-        """The loop begins to wait."""
+        """Record that the loop begins to wait."""
         if self._controller.state in RUNNING:
             self._become(State.SLEEPING)
 
     def active(self) -> None:
-        """A hook of the user's begins to work."""
+        """Record that a hook of the user's begins to run."""
         if self._controller.state in RUNNING:
             self._become(State.ACTIVE)
 
     def heartbeat(self) -> float | None:
-        """The loop has come round: feed the service manager's watchdog, and tell it the untold.
+        """Feed the service manager's watchdog, and resend readiness if it was not sent.
 
-        :returns: the seconds within which to come round again; None: no hurry.
+        :returns: the seconds within which to call this again; None: no limit.
         """
         pulses = []
         if self.slot is not None:
@@ -336,7 +337,7 @@ class LifeCycle:
         return min(filter(None, pulses), default=None)
 
     def wait(self, seconds: float) -> bool:
-        """Wait, until a stop or a restart is asked for; see ``Controller.wait``."""
+        """Wait until a stop or a restart is requested; see ``Controller.wait``."""
         end = time.monotonic() + seconds
         if threading.current_thread() is not threading.main_thread():
             wait_readable((self._interrupt,), max(end - time.monotonic(), 0.0))
@@ -346,7 +347,7 @@ class LifeCycle:
             wait_until(self, lambda: self.is_running, end)
         return self.is_running
 
-    # What the controller's hooks come back to.
+    # What the controller's hooks call.
 
     def stop(self) -> None:
         """Stop gracefully, within ``Daemon.stop_timeout``."""
@@ -356,19 +357,19 @@ class LifeCycle:
         timeout = self.config.daemon['stop_timeout']
         self._deadline.arm(timeout)
         self._become(State.STOP_REQUESTED)
-        self.notifier.stopping('finishing the work in hand')
+        self.notifier.stopping('finishing the current work')
         self.notifier.extend_timeout(timeout + Deadline.GRACE)
         self._end_loop()
 
     def retire(self) -> None:
-        """Stop gracefully, for the supervisor to put another process in this one's place."""
+        """Stop gracefully, so that the supervisor replaces this process."""
         if self._controller.state in RUNNING:
             self.was_told = True
             self.notifier.retiring()
             self.stop()
 
     def restart(self) -> None:
-        """Read the configuration; if it is good, stop the loop and begin again with it."""
+        """Read the configuration; if it is valid, stop the loop and start over with it."""
         config = self._reloader.read(self.config)
         if config is None or self._controller.state in STOPPED:
             return
@@ -380,7 +381,7 @@ class LifeCycle:
             self._end_loop()
 
     def reload(self) -> None:
-        """Read the configuration; if it is good, swap it in place, and reopen the log files."""
+        """Read the configuration; if it is valid, put it in place and reopen the log files."""
         config = self._reloader.read(self.config)
         if config is None:
             return
@@ -393,8 +394,10 @@ class LifeCycle:
             self._tell_ready()
 
     def log_stacks(self) -> None:
-        """Log the state and where every thread is, at WARNING so that it is seen. Any thread may
-        ask."""
+        """Log the state and the stack of every thread, at WARNING so that it is seen.
+
+        Any thread may call this.
+        """
         description = self.loop.description() if hasattr(self, 'loop') else ''
         parts = (f'state {self._controller.state.name}', description, _stacks())
         LOGGER.warning('%s', '\n'.join(filter(None, parts)))
@@ -402,12 +405,12 @@ class LifeCycle:
     # Signals.
 
     def serve_signals(self) -> None:
-        """Act on the signals in the pipe. To be called where nothing is in hand."""
+        """Handle the signals in the pipe. Call this between two pieces of work."""
         for signum in self.signals.read():
             self.serve(signum)
 
     def _urgent(self, signum: int, frame: FrameType | None) -> None:
-        """What cannot wait for the loop: the deadline, QUIT, a second INT, and USR2."""
+        """Handle what cannot wait for the loop: the deadline, QUIT, a second INT, and USR2."""
         if signum == signal.SIGTERM and self._deadline.expired:
             self._deadline.expired = False
             raise StopNow(signal.SIGTERM)
@@ -422,19 +425,19 @@ class LifeCycle:
             self._deadline.arm(self.config.daemon['stop_timeout'])
 
     def _answer_sigusr2(self) -> None:
-        """Log the state from another thread: this one may hold what logging needs."""
+        """Log the state from another thread: this one may hold a lock that logging needs."""
         if not self._controller.overrides_sigusr2 and self._controller.state not in STOPPED:
             self._is_answered = True
             start_thread(self.log_stacks)
 
     def _deliver(self, signum: int, frame: FrameType | None) -> None:
-        """Serve a signal for which nobody reads the pipe: a loop of the user's own runs."""
+        """Handle a signal while a loop of the user's own runs, which does not read the pipe."""
         self._waiting.append(signum)
         event_loop = running_event_loop()
         if event_loop is not None:
             event_loop.call_soon_threadsafe(self._serve_waiting)
             return
-        # A stream that is being written to cannot be written to again from here.
+        # If logging was interrupted while it wrote to a stream, that stream cannot be used here.
         caller = frame
         while logs.is_emitting(caller):
             caller = caller and caller.f_back
@@ -444,12 +447,12 @@ class LifeCycle:
             self._retry_later()
 
     def serve(self, signum: int) -> None:
-        """Act on a signal, after the one that is being acted on, if one is."""
+        """Handle a signal, after the current one if there is one."""
         self._waiting.append(signum)
         self._serve_waiting()
 
     def _serve_waiting(self) -> None:
-        """Act on the signals that came, after the one that is being acted on."""
+        """Handle the signals that arrived, unless one is being handled already."""
         if self._serving:
             return
         self._serving = True
@@ -480,7 +483,7 @@ class LifeCycle:
             if signum in (signal.SIGTERM, signal.SIGINT):
                 self.stop()
         if signum in (signal.SIGTERM, signal.SIGINT) and self._controller.state in RUNNING:
-            # The subclass has replaced what the signal does.
+            # The subclass has overridden the effect of the signal.
             self._stop_noted = False
             self._deadline.disarm()
 
@@ -501,14 +504,14 @@ class LifeCycle:
             self._controller.set_state(state)
 
     def _end_loop(self, *, again: bool = False) -> None:
-        """Have ``_shutdown`` end the loop, and the waits of other threads."""
+        """End the loop, by ``_shutdown``, and the waits of other threads."""
         os.eventfd_write(self._interrupt, 1)
         if not self._looping:
             return
         try:
             self._controller._shutdown()
         except Exception:
-            # The loop may be about to begin: what _shutdown stops may not be there yet.
+            # The loop may be about to start: what _shutdown stops may not exist yet.
             if not again:
                 LOGGER.warning('_shutdown failed and is tried again', exc_info=True)
             self._retry_later()
@@ -534,7 +537,7 @@ class LifeCycle:
 
 
 def _stacks() -> str:
-    """Where every thread is, as text; but for one that only asks."""
+    """Return the stack of every thread except, unless it is the main one, the calling thread."""
     import traceback
 
     is_main = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""The command line: argv to :class:`Options`."""
+"""The command line: from argv to :class:`Options`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class Options(SimpleNamespace):
-    """What the user chose: ``configuration``, ``foreground``, ``check``, and the application's.
+    """The options: ``configuration``, ``foreground``, ``check``, and the application's own.
 
-    ``check_broker`` is ``--broker``, whatever an application has for that option.
+    ``check_broker`` is clihelper's ``--broker``; an application may define another option of
+    that name.
     """
 
     def __contains__(self, name: str) -> bool:
@@ -36,8 +37,8 @@ def parse(
     :param argv: the words after the program's name.
     :param option_callback: called with the :class:`~clihelper.parser.Parser`, to add the
         application's options.
-    :returns: the options, and the words that belong to none.
-    :raises clihelper.errors.UsageError: it is wrong.
+    :returns: the options, and the remaining words.
+    :raises clihelper.errors.UsageError: the command line is wrong.
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
     options = Options(configuration=None, foreground=False, check=False, check_broker=False)
@@ -62,9 +63,9 @@ def _checked(options: Options, appname: str) -> Options:
 
 
 def _is_plain(argv: Sequence[str], options: Options) -> bool:
-    """Whether the command line is as a daemon's usually is; it is in *options* then.
+    """Return whether the command line has only a daemon's usual options; fill in *options*.
 
-    That spares it argparse, which takes as long to import and set up as all of clihelper.
+    This avoids argparse, which takes as long to import and set up as all of clihelper.
     """
     words = iter(argv)
     for word in words:
@@ -82,5 +83,5 @@ def _is_plain(argv: Sequence[str], options: Options) -> bool:
 
 
 def program_name() -> str:
-    """The name by which the program was called, for one that did not give its own."""
+    """Return the name that the program was called by, for programs that did not set one."""
     return sys.argv[0].rpartition('/')[2] or 'clihelper'

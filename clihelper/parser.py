@@ -1,4 +1,4 @@
-"""The command line by argparse: for help, for faults, and for options of the application's own."""
+"""The command line with argparse: for help, for errors, and for the application's own options."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ OPTPARSE_TYPES: dict[str, Callable[[str], Any]] = {
 
 
 class Formatter(argparse.HelpFormatter):
-    """argparse's formatter, told the width of the terminal.
+    """argparse's formatter, with the width of the terminal passed in.
 
-    To find it itself, it would import :mod:`shutil`, at each start of the program: argparse makes
-    a formatter for each option, to check it.
+    To find the width itself, it would import :mod:`shutil` at each start of the program, since
+    argparse makes a formatter for each option to check it.
     """
 
     def __init__(self, prog: str, **keywords: Any) -> None:
@@ -41,12 +41,12 @@ class Parser(argparse.ArgumentParser):
     """
 
     def add_option(self, *flags: str, **keywords: Any) -> argparse.Action:
-        """Add an option in the words of :mod:`optparse`.
+        """Add an option, with the signature of :mod:`optparse`.
 
-        Types are named by strings, and ``%default`` in a help text is the default. optparse's
-        ``action="callback"`` has no counterpart.
+        Types may be named by strings, and ``%default`` in a help text stands for the default.
+        optparse's ``action="callback"`` is not supported.
 
-        :raises TypeError: the option is none that argparse could take.
+        :raises TypeError: argparse cannot handle the option.
         """
         if keywords.get('action') == 'callback':
             raise TypeError(f'{"/".join(flags)}: an option cannot have a callback; use a type')
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(appname: str, description: str | None, version: str | None) -> Parser:
-    """The parser of clihelper's own options."""
+    """Make the parser of clihelper's own options."""
     parser = Parser(prog=appname, description=description, formatter_class=Formatter)
     parser.add_argument(
         '-c',
@@ -76,7 +76,7 @@ def make_parser(appname: str, description: str | None, version: str | None) -> P
         help='the configuration, a YAML file',
     )
     parser.add_argument(
-        '-f', '--foreground', action='store_true', help='stay in the terminal, as who you are'
+        '-f', '--foreground', action='store_true', help='stay in the terminal, as the current user'
     )
     parser.add_argument(
         '--check', action='store_true', help='say what is wrong with the configuration, and exit'
@@ -88,9 +88,9 @@ def make_parser(appname: str, description: str | None, version: str | None) -> P
 def parse(parser: Parser, argv: Sequence[str], options: object) -> list[str]:
     """Read the command line into the attributes of *options*.
 
-    :param parser: with the options of the application, which may have a ``--broker`` of its own.
-    :returns: the words that belong to no option.
-    :raises clihelper.errors.UsageError: it is wrong.
+    :param parser: with the options of the application, which may include its own ``--broker``.
+    :returns: the remaining words.
+    :raises clihelper.errors.UsageError: the command line is wrong.
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
     parser.set_defaults(check_broker=False)
@@ -99,10 +99,10 @@ def parse(parser: Parser, argv: Sequence[str], options: object) -> list[str]:
             '--broker',
             dest='check_broker',
             action='store_true',
-            help='with --check: look at the broker, too',
+            help='with --check: also check the broker',
         )
     if any(not action.option_strings for action in parser._actions):
-        parser.parse_args(argv, options)  # the application has positional arguments of its own
+        parser.parse_args(argv, options)  # the application has its own positional arguments
         return []
     parser.add_argument('_arguments', nargs='*', help=argparse.SUPPRESS)
     parser.parse_intermixed_args(argv, options)
@@ -111,11 +111,11 @@ def parse(parser: Parser, argv: Sequence[str], options: object) -> list[str]:
 
 
 def _columns() -> int:
-    """The width of the terminal; see :func:`shutil.get_terminal_size`."""
+    """Return the width of the terminal; see :func:`shutil.get_terminal_size`."""
     columns = os.environ.get('COLUMNS', '')
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)
     try:
         return os.get_terminal_size().columns or 80
-    except OSError:  # standard output is no terminal
+    except OSError:  # standard output is not a terminal
         return 80

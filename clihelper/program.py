@@ -1,4 +1,4 @@
-"""What a program says of itself before it runs: its name, what it needs, where its pidfile is."""
+"""What a program declares before it runs: its name, what it needs, where its pidfile is."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
 
 
 class Program:
-    """What :func:`clihelper.setup` and :func:`clihelper.add_config_key` have said.
+    """The values set by :func:`clihelper.setup` and :func:`clihelper.add_config_key`.
 
-    :ivar name: of the program; None: it is the name that it was started by.
+    :ivar name: the program's name; None: the name that it was started by.
     :ivar description: a sentence for ``--help``.
     :ivar version: what ``--version`` prints after the name.
-    :ivar required_sections: what the configuration must have.
-    :ivar default_pidfile: gives the default of ``Daemon.pidfile`` for the name of the program;
-        None: the directories for that are looked at.
+    :ivar required_sections: the sections that the configuration must contain.
+    :ivar default_pidfile: returns the default of ``Daemon.pidfile`` for the name of the program;
+        None: the usual directories are searched.
     """
 
     def __init__(self) -> None:

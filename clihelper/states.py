@@ -6,7 +6,7 @@ import enum
 
 
 class State(enum.Enum):
-    """Where a controller is in its life::
+    """The stages of a controller's life::
 
           .-------------------------- running --------------------------.
           |                                                             |
@@ -19,13 +19,13 @@ class State(enum.Enum):
                                                                 |
                              (or an exception, from any) ---> STOPPING ---> STOPPED
 
-    The three in braces follow each other in any order. RELOADING leads back to INITIALIZING.
+    The three in braces may follow each other in any order. RELOADING leads back to INITIALIZING.
     """
 
     INITIALIZING = 1
-    """``_setup`` runs, or the loop does what it needs before it can wait for work."""
+    """``_setup`` runs, or the loop prepares to wait for work."""
     IDLE = 2
-    """The loop runs, and neither works nor waits; a loop of the user's own is always here."""
+    """The loop runs, and neither works nor waits; a loop of the user's own stays in this state."""
     SLEEPING = 3
     """The loop waits for work."""
     ACTIVE = 4
@@ -33,18 +33,18 @@ class State(enum.Enum):
     RELOADING = 5
     """HUP: the loop is being stopped to run again with the new configuration."""
     STOP_REQUESTED = 6
-    """A stop was asked for; work in hand is being finished."""
+    """A stop was requested; the current work is being finished."""
     STOPPING = 7
     """``_cleanup`` runs."""
     STOPPED = 8
-    """The end."""
+    """The controller has ended."""
 
-    # A loop asks for each message whether the state is one of some; enum's own hash is slow.
+    # Loops look up the state in a set for each message, and enum's own hash is slow.
     __hash__ = object.__hash__
 
 
 RUNNING = frozenset({State.INITIALIZING, State.IDLE, State.SLEEPING, State.ACTIVE})
-"""The states in which nothing has asked the controller to stop or to start over."""
+"""The states of a controller that has not been asked to stop or to start over."""
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.INITIALIZING: frozenset(
@@ -75,7 +75,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class IllegalTransition(RuntimeError):
-    """A state was set that may not follow the present one: a bug, here or in a subclass."""
+    """A state may not follow the present one: a bug, here or in a subclass."""
 
     def __init__(self, old: State, new: State) -> None:
         super().__init__(f'a controller that is {old.name} cannot become {new.name}')

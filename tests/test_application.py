@@ -294,7 +294,7 @@ def test_the_foreground_says_that_it_does_not_change_the_user(tmp_path: Path) ->
         assert os.stat(f'/proc/{program.pid}').st_uid == os.geteuid()
         assert os.readlink(f'/proc/{program.pid}/cwd') == os.getcwd()
         assert program.stop() == 0
-        assert program.stderr == ['endings: with -f it runs as who you are, not as nobody']
+        assert program.stderr == ['endings: with -f it runs as the current user, not as nobody']
 
 
 def test_a_start_that_takes_longer_than_start_timeout_goes_on(tmp_path: Path) -> None:

@@ -235,55 +235,55 @@ def test_it_refuses_a_symbolic_link_and_does_not_touch_its_target(path, tmp_path
     target = tmp_path / 'target'
     target.write_text('1\n')
     path.symlink_to(target)
-    assert refusal(path) == 'is no pidfile: it is a symbolic link'
+    assert refusal(path) == 'is not a pidfile: it is a symbolic link'
     assert path.is_symlink()
     assert target.read_text() == '1\n'
 
 
 def test_it_refuses_a_dangling_symbolic_link_and_does_not_create_its_target(path, tmp_path):
     path.symlink_to(tmp_path / 'target')
-    assert refusal(path) == 'is no pidfile: it is a symbolic link'
+    assert refusal(path) == 'is not a pidfile: it is a symbolic link'
     assert not (tmp_path / 'target').exists()
 
 
 def test_it_refuses_a_fifo_without_a_trace_at_its_other_end(path):
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    assert refusal(path) == 'is no pidfile: it is a FIFO'
+    assert refusal(path) == 'is not a pidfile: it is a FIFO'
     assert path.is_fifo()
     os.close(reader)
 
 
 def test_it_refuses_a_directory(path):
     path.mkdir()
-    assert refusal(path) == 'is no pidfile: it is a directory'
+    assert refusal(path) == 'is not a pidfile: it is a directory'
     assert path.is_dir()
 
 
 def test_it_refuses_a_socket(path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
-        assert refusal(path) == 'is no pidfile: it is a socket'
+        assert refusal(path) == 'is not a pidfile: it is a socket'
     assert path.is_socket()
 
 
 def test_it_refuses_a_device():
-    assert refusal('/dev/null') == 'is no pidfile: it is a device'
+    assert refusal('/dev/null') == 'is not a pidfile: it is a device'
 
 
 def test_it_refuses_a_file_of_several_names(path, tmp_path):
     path.write_text('1\n')
     os.link(path, tmp_path / 'shadow')
-    assert refusal(path) == 'is no pidfile: it has 2 names (hard links)'
+    assert refusal(path) == 'is not a pidfile: it has 2 names (hard links)'
     assert path.read_text() == '1\n'
 
 
 @pytest.mark.parametrize(
     ('content', 'reason'),
     [
-        (b'root:x:0\nbin:x:1\n', 'is no pidfile: it has several lines'),
-        (b'1' * 33, 'is no pidfile: it has more than 32 bytes'),
-        (b'x' * 10_000_000, 'is no pidfile: it has more than 32 bytes'),
+        (b'root:x:0\nbin:x:1\n', 'is not a pidfile: it has several lines'),
+        (b'1' * 33, 'is not a pidfile: it has more than 32 bytes'),
+        (b'x' * 10_000_000, 'is not a pidfile: it has more than 32 bytes'),
     ],
 )
 def test_it_refuses_a_file_that_is_no_pidfile(path, content, reason):

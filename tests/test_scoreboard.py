@@ -198,14 +198,14 @@ def linked(path):
 @pytest.mark.parametrize(
     ('make', 'why'),
     [
-        (garbage, 'is something else, and is left alone'),
-        (huge, 'is something else, and is left alone'),
+        (garbage, 'is not a scoreboard file, and is left alone'),
+        (huge, 'is not a scoreboard file, and is left alone'),
         (symlink, 'is a symbolic link'),
         (os.mkdir, 'Is a directory'),
-        (os.mkfifo, 'is no regular file of one name'),
-        (writable, 'belongs to another, or others may write it'),
-        (foreign, 'belongs to another, or others may write it'),
-        (linked, 'is no regular file of one name'),
+        (os.mkfifo, 'is not a regular file with a single name'),
+        (writable, 'belongs to another user, or is writable by others'),
+        (foreign, 'belongs to another user, or is writable by others'),
+        (linked, 'is not a regular file with a single name'),
     ],
 )
 def test_what_is_no_scoreboard_is_left_alone_and_told_in_one_line(path, caplog, make, why):

@@ -775,7 +775,7 @@ def test_a_program_is_ready_reloads_and_stops(config: Path) -> None:
         assert program.stop() == 0
     assert program.stdout.count(f'setup {os.geteuid()}') == 2
     assert program.stderr.count('cleanup') == 2
-    assert {'STOPPING': '1', 'STATUS': 'finishing the work in hand'} in program.notifications
+    assert {'STOPPING': '1', 'STATUS': 'finishing the current work'} in program.notifications
 
 
 def test_a_program_under_the_notify_socket_does_not_detach(config: Path) -> None:

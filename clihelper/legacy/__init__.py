@@ -1,13 +1,14 @@
-"""Programs of clihelper 1.0 to 1.7: what the rest of the package calls of this folder.
+"""Programs of clihelper 1.0 to 1.7: the functions that the rest of the package calls.
 
-There are two ways in. A controller is about to be made (:func:`new_controller`), whose class may
-be of that time; and the package is asked for a name that it does not have, or that is assigned
-(:func:`module_attribute`, :func:`assign`). The rest is imported for programs of that time only:
-``adaptation`` has a class of the program inherit from ``controller``, whose ``driver`` calls its
-hooks; ``module`` has what the package had; ``forking`` has its child processes forked.
+There are two entry points. The first is when a controller is about to be made
+(:func:`new_controller`): its class may be written for 1.x. The second is when a program reads a
+name that the package does not have, or assigns to one (:func:`module_attribute`, :func:`assign`).
+The rest is imported only for programs of 1.x: ``adaptation`` makes a class of the program inherit
+from ``controller``, whose ``driver`` calls the program's hooks; ``module`` provides what the
+package itself had; ``forking`` makes the program's child processes be forked.
 
-Importing this registers with :class:`~clihelper.controller.Controller` the names that every
-controller has from 1.x.
+Importing this module registers with :class:`~clihelper.controller.Controller` the names from 1.x
+that every controller has.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     C = TypeVar('C', bound=Controller)
 
-#: Names from 1.x that are read of any controller, also of one that is written for today.
+#: Names from 1.x that can be read on any controller, including one written for 2.0.
 READABLE = frozenset(row[0] for row in CONSTANTS) | {
     '_options', '_arguments', '_debug', '_get_application_config', '_get_config',
     '_get_wake_interval', 'logging_config', 'is_shutting_down',
@@ -32,8 +33,10 @@ READABLE = frozenset(row[0] for row in CONSTANTS) | {
 
 
 def new_controller(cls: type[C]) -> C:
-    """Make a controller, not initialized; its class inherits what it had in 1.x, if it is of
-    that time."""
+    """Make a controller without initializing it.
+
+    If its class is written for 1.x, make it inherit what it had there.
+    """
     own = list(classes_of_program(cls))
     defined = {name for each in own for name in vars(each)}
     names = mentioned(own)
@@ -48,9 +51,9 @@ def new_controller(cls: type[C]) -> C:
 
 
 def module_attribute(name: str) -> Any:
-    """A name that the package does not have, from 1.x.
+    """Return the value of a name that only the package of 1.x had.
 
-    :raises AttributeError: it was not there either.
+    :raises AttributeError: 1.x did not have the name either.
     """
     if name in OF_MODULE:
         from clihelper.legacy import forking, module
@@ -61,7 +64,7 @@ def module_attribute(name: str) -> Any:
 
 
 def assign(name: str, value: object) -> bool:
-    """Assign to a name that the package had in 1.x; False: it had none of that name."""
+    """Assign to a name that the package had in 1.x; return False if it did not have it."""
     if name not in OF_MODULE:
         return False
     from clihelper.legacy import forking, module
@@ -72,14 +75,14 @@ def assign(name: str, value: object) -> bool:
 
 
 def _attribute(controller: Controller, name: str) -> Any:
-    """One of :data:`READABLE`."""
+    """Return the value of one of the names in :data:`READABLE`."""
     from clihelper.legacy.controller import LegacyController
 
     return vars(LegacyController)[name].__get__(controller, type(controller))
 
 
 def _may_run_ioloop(defined: set[str], names: set[str]) -> bool:
-    """Whether ``_process`` may start Tornado's IOLoop, for another hook to stop, as was usual."""
+    """Return whether ``_process`` may start Tornado's IOLoop and another hook stop it."""
     return (
         'tornado.ioloop' in sys.modules
         and '_process' in defined

@@ -1,4 +1,4 @@
-"""Making a class of a program of 1.x inherit what it had then."""
+"""Making a class of a program of 1.x inherit what ``Controller`` had then."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 _ROWS = [row for table in (*CONTROLLER, *MODULE) for row in table]
 EARLIER = frozenset(row[0] for row in _ROWS if row[2].startswith('1.0-'))
-"""Names that 1.6 had no longer"""
+"""Names that were removed in 1.6"""
 LATER = frozenset(row[0] for row in _ROWS if row[2].startswith('1.6'))
-"""Names that 1.6 brought"""
+"""Names that were added in 1.6"""
 HOOKS_CALLED_BY_NAME = [row[0] for row in HOOKS if row[0] in vars(LegacyController)]
-"""What a program may call as ``clihelper.Controller.cleanup(self)``"""
+"""Hooks that a program may call as ``clihelper.Controller.cleanup(self)``"""
 
 
 def adapt(cls: Any, own: list[Any]) -> None:
-    """Put :class:`LegacyController` in the place of ``Controller`` among the bases.
+    """Replace ``Controller`` with :class:`LegacyController` among the bases.
 
-    :param cls: the class that is about to be made.
-    :param own: it, and those of its bases that are the program's.
+    :param cls: the class of the controller that is about to be made.
+    :param own: this class, and those of its bases that belong to the program.
     """
     if cls.__mro__[len(own)] not in (Controller, LegacyController):
         return

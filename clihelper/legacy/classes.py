@@ -1,4 +1,4 @@
-"""The classes of a program, as far as 1.x has to do with them, and the controller that runs."""
+"""Inspection of a program's classes, and the controller that runs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _running: Callable[[], Any] | None = None
 
 
 def set_running(controller: object) -> None:
-    """Note the controller that the process runs. It is not kept alive for this."""
+    """Record the controller that the process runs, by a weak reference."""
     global _running
     _running = weakref.ref(controller)
 
 
 def running() -> Any:
-    """The controller that runs, or None."""
+    """Return the controller that runs, or None."""
     return _running() if _running is not None else None
 
 
 def classes_of_program(cls: type) -> Iterator[type]:
-    """*cls* and its bases, up to the first that is clihelper's own."""
+    """Yield *cls* and its bases, up to the first one of clihelper's own."""
     for each in cls.__mro__:
         if each.__module__.partition('.')[0] == 'clihelper':
             return
@@ -32,12 +32,12 @@ def classes_of_program(cls: type) -> Iterator[type]:
 
 
 def mentioned(classes: Iterable[type]) -> set[str]:
-    """The names of attributes and globals that methods of the classes use."""
+    """Return the names of attributes and globals that methods of the classes use."""
     codes = (code_of(value) for each in classes for value in vars(each).values())
     return {name for code in codes if code is not None for name in code.co_names}
 
 
 def code_of(value: Any) -> Any:
-    """The code of a function, a method or a property, else None."""
+    """Return the code of a function, a method or a property; otherwise None."""
     function = getattr(value, 'fget', None) or getattr(value, '__func__', None) or value
     return getattr(function, '__code__', None)

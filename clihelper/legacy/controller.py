@@ -1,6 +1,6 @@
-"""What a program of 1.x calls of its controller.
+"""The controller of a program of 1.x, with the names that the program calls.
 
-:class:`LegacyController` becomes the base of such a program's classes in the place of
+:class:`LegacyController` becomes the base of such a program's classes in place of
 ``Controller``, so that ``super()`` finds each old name in any order of inheritance. The program's
 hooks are called by the :class:`~clihelper.legacy.driver.HookDriver`.
 """
@@ -26,9 +26,9 @@ LOGGER = logging.getLogger('clihelper')
 
 
 class Old:
-    """An attribute with an old name: computed when it is read; a program may put its own there.
+    """An attribute with an old name, computed when it is read. A program may assign to it.
 
-    :param compute: gives the value for a controller.
+    :param compute: returns the value for a controller.
     """
 
     def __init__(self, compute: Callable[[Any], Any]) -> None:
@@ -45,7 +45,7 @@ class Old:
 
 
 class Constant(Old):
-    """A constant with an old name; there is no controller needed to read it."""
+    """A constant with an old name, which can also be read on the class."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -56,14 +56,14 @@ class Constant(Old):
 
 
 class LegacyController(Controller):
-    """A controller that also has what those of 1.0 to 1.7 had."""
+    """A controller that also has the attributes of controllers of 1.0 to 1.7."""
 
     later: bool
-    """Whether the program is one of 1.6 or 1.7; see :func:`clihelper.legacy.adaptation.adapt`."""
+    """Whether the program is for 1.6 or 1.7; see :func:`clihelper.legacy.adaptation.adapt`"""
     defined_by_program: frozenset[str]
-    """What its classes define"""
+    """The names that the program's classes define"""
     hooks_of_program: dict[str, str]
-    """Its names of the hooks; see :mod:`clihelper.legacy.hooks`"""
+    """The program's names for the hooks; see :mod:`clihelper.legacy.hooks`"""
     _sections: Any
 
     def __init__(self, options: Any, arguments: list[str]) -> None:
@@ -80,7 +80,7 @@ class LegacyController(Controller):
             driver = vars(self)['_its_driver'] = HookDriver(self, self._life)
         return driver
 
-    # The hooks that 1.6 renamed. Each calls its other name, if that is what the program has.
+    # The hooks that 1.6 renamed. Each calls the one of the other name, if the program defines it.
 
     def _setup(self) -> None:
         self._driver.call_other('_setup', 'setup')
@@ -100,7 +100,7 @@ class LegacyController(Controller):
     def cleanup(self) -> None:
         self._driver.call_other('_cleanup', '_cleanup')
 
-    # Signals. 1.0 to 1.3 had the frame as an argument.
+    # Signals. In 1.0 to 1.3 these received the frame as an argument.
 
     def on_sigterm(self, frame: object = None) -> None:
         self._driver.end_program()
@@ -118,7 +118,7 @@ class LegacyController(Controller):
     _on_sigusr1, _on_sigusr2 = on_sigusr1, on_sigusr2
 
     def reload_configuration(self) -> None:
-        """Read the configuration anew; a subclass extends it."""
+        """Read the configuration again; subclasses may extend this."""
         deprecation.used_of_controller('reload_configuration')
         self._driver.reload()
 
@@ -129,7 +129,7 @@ class LegacyController(Controller):
     # The main loop, and its end.
 
     def run(self) -> None:
-        """The usual main loop, for a program that extends it."""
+        """Run the usual main loop, for a program that extends it."""
         self._driver.run_usual_loop()
 
     def _loop(self) -> None:
@@ -142,7 +142,7 @@ class LegacyController(Controller):
         self._driver.end_program()
 
     def _shutdown_complete(self) -> None:
-        """A hook: the program is over."""
+        """React to the end of the program; a hook."""
 
     _stopped = stopped = _shutdown_complete
 
@@ -155,7 +155,7 @@ class LegacyController(Controller):
         self._driver.sleep()
 
     def _wake(self, signum: int = 0, frame: object = None) -> None:
-        """What the alarm calls in a main loop of the program's own."""
+        """Do one piece of work; called by the alarm in a main loop of the program's own."""
         self._driver.wake()
 
     wake = _wake
@@ -180,7 +180,7 @@ class LegacyController(Controller):
 
     @property
     def config(self) -> Any:
-        """The configuration as it is in the file."""
+        """The configuration as written in the file."""
         return self._sections
 
     @config.setter
@@ -189,7 +189,7 @@ class LegacyController(Controller):
 
     @property
     def application_config(self) -> Any:
-        """The ``Application`` section as it is in the file."""
+        """The ``Application`` section as written in the file."""
         return self._sections['Application']
 
     @property
@@ -199,7 +199,7 @@ class LegacyController(Controller):
 
     @property
     def _default_interval(self) -> float:
-        """The seconds where the file has none: the program's constant, of either name."""
+        """The seconds if the file does not set them: the program's constant, of either name."""
         for cls in type(self).__mro__:
             for name in ('WAKE_INTERVAL', '_WAKE_INTERVAL'):
                 value = vars(self).get(name, vars(cls).get(name))
@@ -225,7 +225,7 @@ class LegacyController(Controller):
         deprecation.used_of_controller('_get_wake_interval')
         return self.wake_interval
 
-    # What the command line said.
+    # The command line.
 
     _options = Old(lambda self: self.options)
     _arguments = Old(lambda self: self.arguments)
@@ -248,7 +248,7 @@ class LegacyController(Controller):
             self._driver.note(value)
 
     def set_state(self, state: Any) -> None:
-        """Become *state*; what cannot be is refused with a line in the log."""
+        """Change to *state*; an illegal transition is refused with a line in the log."""
         self._driver.note(state)
 
     def _set_state(self, state: Any) -> None:

@@ -1,4 +1,4 @@
-"""The DeprecationWarning of an old name: once, with the new name, at the user's line."""
+"""The DeprecationWarning for an old name: once, with the new name, at the user's line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _warned: set[str] = set()
 
 
 def used(row: Row) -> None:
-    """An old name is used, by the nearest caller that is not clihelper's own."""
+    """Warn that an old name is used, at the nearest caller outside clihelper."""
     if row[0] in _warned:
         return
     frame = _user(sys._getframe(1))
@@ -30,19 +30,19 @@ def used(row: Row) -> None:
 
 
 def used_of_controller(name: str) -> None:
-    """As :func:`used`, of a name that a controller has."""
+    """Like :func:`used`, for a name of a controller."""
     if name in OF_CONTROLLER:
         used(OF_CONTROLLER[name])
 
 
 def used_of_module(name: str) -> None:
-    """As :func:`used`, of a name that the module has."""
+    """Like :func:`used`, for a name of the module."""
     if name in OF_MODULE:
         used(OF_MODULE[name])
 
 
 def defined(owner: type, name: str) -> None:
-    """A class defines an old name: the line is that of the definition."""
+    """Warn that a class defines an old name, at the line of the definition."""
     if name not in OF_CONTROLLER or name in _warned:
         return
     module = sys.modules.get(owner.__module__)
@@ -56,7 +56,7 @@ def defined(owner: type, name: str) -> None:
 
 
 def text(row: Row) -> str:
-    """What is said of an old name, also by ``clihelper upgrade-check``."""
+    """Return the text for an old name, which ``clihelper upgrade-check`` also shows."""
     old, new, since, _ = row
     return f'{old} is a name of clihelper {since}; now: {new}'
 

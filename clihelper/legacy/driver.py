@@ -1,4 +1,4 @@
-"""Who calls the hooks of a program of 1.x: a controller of today that stands in for it."""
+"""The controller that stands in for a program of 1.x, and calls the program's hooks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from clihelper.loops import Host, Loop
 
     class Program(Protocol):
-        """The controller of the program, as far as the driver calls it besides its hooks."""
+        """The program's controller: what the driver uses of it apart from its hooks."""
 
         later: bool
         defined_by_program: frozenset[str]
@@ -49,17 +49,17 @@ WATCHED = [name for hook in ('_setup', '_process', '_cleanup', 'end') for name i
 OVER = ('_shutdown_complete', '_stopped', 'stopped')
 
 AGAIN = 0.05
-"""seconds after which a signal is looked after again that came before an event loop runs"""
+"""seconds after which a signal that came before an event loop runs is handled again"""
 
 BUSY = 0.05
-"""seconds that ``_sleep`` still takes when the program is to end: who calls it waits in a loop"""
+"""seconds that ``_sleep`` takes when the program should end, as its caller may wait in a loop"""
 
 
 class HookDriver(Controller):
-    """Has the hooks of today, and calls those that the program has.
+    """Has the hooks of 2.0, which call the hooks that the program has.
 
-    :param program: the controller that the program has written.
-    :ivar bool ending: whether the program has been told, or has told, that this round ends.
+    :param program: the program's own controller.
+    :ivar bool ending: whether the program knows that this round ends, or has ended it itself.
     """
 
     def __init__(self, program: Program, life: Runner | None) -> None:
@@ -73,11 +73,11 @@ class HookDriver(Controller):
         self._active: list[str] = []
         self._clean = False
         self._runs_itself = False
-        self._is_told = False
+        self._ended_itself = False
         self._in_loop_of_clihelper = False
         self._kept: list[int] = []
         self._works = False
-        self._looks_again: object | None = None
+        self._retrying: object | None = None
         for name in WATCHED:
             if name in self._defined:
                 vars(program)[name] = self._watched(name, getattr(program, name))
@@ -85,11 +85,11 @@ class HookDriver(Controller):
     # Which hooks the program has.
 
     def defines(self, name: str) -> bool:
-        """Whether the program has the method itself."""
+        """Return whether the program itself defines the method."""
         return name in self._defined
 
     def hook(self, which: str) -> str | None:
-        """The program's name for a hook; None: it has none."""
+        """Return the program's name for a hook, or None if it does not have the hook."""
         return self._hooks.get(which)
 
     def call_hook(self, which: str, *arguments: object) -> Any:
@@ -98,7 +98,7 @@ class HookDriver(Controller):
         return getattr(self.program, name)(*arguments) if name is not None else None
 
     def call_other(self, which: str, name: str) -> Any:
-        """What a hook does that the program has by the other name: call that."""
+        """Call the hook under its other name *name*, if the program defines that."""
         if self.defines(name) and not self._is_active(which):
             return getattr(self.program, name)()
         return None
@@ -113,7 +113,7 @@ class HookDriver(Controller):
             finally:
                 self._active.remove(name)
                 if name in PAIRS['_process']:
-                    self._worked()
+                    self._process_returned()
 
         return watched
 
@@ -123,7 +123,7 @@ class HookDriver(Controller):
     # What the life cycle calls.
 
     def _setup(self) -> None:
-        self.ending = self._clean = self._is_told = False
+        self.ending = self._clean = self._ended_itself = False
         if not self.defines('run'):
             self.call_hook('_setup')
 
@@ -220,7 +220,7 @@ class HookDriver(Controller):
 
     @property
     def overrides_sigusr2(self) -> bool:
-        return self.hook('on_sigusr2') is not None or self._looks_again is not None
+        return self.hook('on_sigusr2') is not None or self._retrying is not None
 
     @property
     def overrides_wake_interval(self) -> bool:
@@ -249,35 +249,35 @@ class HookDriver(Controller):
 
     @property
     def is_going_on(self) -> bool:
-        """Whether nothing has asked the program to end, as far as it has been told."""
+        """Whether, as far as the program knows, it has not been asked to end."""
         if self.ending or self._is_active('end'):
             return not self.ending
         return self.state in RUNNING and (self._runs_itself or self._life_cycle.is_running)
 
     @property
     def number(self) -> states.Number:
-        """The state as the program knows it."""
+        """The state as a number of the program's version."""
         return states.number_of(self.state, later=self.program.later)
 
     @property
     def words(self) -> str:
-        """The state in the words of 1.6."""
+        """The state as 1.6 describes it."""
         if self.is_connecting:
             return states.CONNECTING.words
         return states.number_of(self.state, later=True).words
 
     def note(self, value: object) -> None:
-        """The program sets its state.
+        """Handle the program setting its state.
 
-        :raises ValueError: to what is none.
+        :raises ValueError: *value* is not a state.
         """
         if 'set_state' in self._active:
-            return  # it is being told by the life cycle, and has come to its super()
+            return  # the life cycle has called the program's set_state, which calls its super()
         number = states.read(value, later=self.program.later)
         if number == self.number and not self.is_connecting:
             return
         if number.state in states.ENDING:
-            self._is_told = self._is_told or not self.ending
+            self._ended_itself = self._ended_itself or not self.ending
             self.ending = True
             if self.state in RUNNING:
                 self._life_cycle.stop()
@@ -288,7 +288,7 @@ class HookDriver(Controller):
             LOGGER.warning('a program that is %s cannot become %s', self.words, number.words)
 
     def end_program(self) -> None:
-        """End, as ``stop`` and ``_shutdown`` do: by the program's own, if it has one."""
+        """End, as ``stop`` and ``_shutdown`` do; call the program's own hook, if it has one."""
         if threading.current_thread() is not threading.main_thread():
             signal_later(signal.SIGTERM, 0)
             return
@@ -304,27 +304,27 @@ class HookDriver(Controller):
             self._life_cycle.stop()
 
     def reload_by_hook(self) -> None:
-        """As USR1: by the program's own, if it has one."""
+        """Reload, as USR1 does; call the program's own hook, if it has one."""
         if self.hook('reload') is not None:
             self.call_hook('reload')
         else:
             self.reload()
 
     def reload(self) -> None:
-        """Read the configuration anew, unless HUP has just done that."""
+        """Read the configuration again, unless HUP has just done that."""
         if self.state in RUNNING:
             self._life_cycle.reload()
 
     def run_usual_loop(self) -> None:
         """Set up, and run the loop, as ``Controller.run`` did."""
         if self._is_active('on_sighup'):
-            return  # HUP itself begins again
+            return  # HUP itself starts over
         self.call_hook('_setup')
         if self.is_going_on:
             self.program._loop()
 
     def run_loop_of_clihelper(self) -> None:
-        """What the life cycle does for who brings no loop."""
+        """Run the loop that the life cycle runs for a program without its own."""
         self._in_loop_of_clihelper = True
         try:
             self._life_cycle.run_own_loop()
@@ -356,7 +356,7 @@ class HookDriver(Controller):
         return 0.5
 
     def wake(self) -> None:
-        """The alarm of a main loop of the program's own: work, and sleep again."""
+        """Work, and sleep again; called by the alarm in a main loop of the program's own."""
         if not self.is_going_on:
             return
         self.note(State.ACTIVE)
@@ -367,10 +367,11 @@ class HookDriver(Controller):
     # The end of a round.
 
     def _end_loop(self) -> None:
-        """Have the loop return. One of the program's own may wait for what its cleanup ends."""
+        """Make the loop return. The program's own loop may be waiting for something that its
+        cleanup ends."""
         if not self._runs_itself or self._in_loop_of_clihelper:
             self._life_cycle.loop.stop()
-        if self._clean or self._is_told or self.hook('_cleanup') is None:
+        if self._clean or self._ended_itself or self.hook('_cleanup') is None:
             return
         if _runs_for_ever(sys._getframe()):
             is_due = self._runs_itself or self._is_active('_process')
@@ -382,15 +383,15 @@ class HookDriver(Controller):
             self._clean = True
             self.call_hook('_cleanup')
 
-    def _worked(self) -> None:
+    def _process_returned(self) -> None:
         if self.ending and self._runs_itself:
             self._end_loop()
 
-    # Signals while the process hook works.
+    # Signals while the process hook runs.
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """A context in which signals are served on an event loop, if one runs in it."""
+        """A context in which signals are handled on an event loop, if one runs in it."""
         signals = self._life_cycle.signals
         if signals.deliver is not None:
             yield
@@ -402,25 +403,25 @@ class HookDriver(Controller):
             yield
         finally:
             self._works = False
-            while self._looks_again:  # later on it would be a signal as any other
+            while self._retrying:  # later it would be treated like any other signal
                 time.sleep(AGAIN)
             signals.deliver = None
             kept, self._kept = self._kept, []
-        # The loop is to serve them when it has done with this call.
+        # The loop handles them when this call has returned.
         signals.put_back(kept)
 
     def _deliver(self, signum: int, frame: FrameType | None) -> None:
-        if signum == RETRY and self._looks_again:
-            self._looks_again = None
+        if signum == RETRY and self._retrying:
+            self._retrying = None
         elif signum not in self._kept:
             self._kept.append(signum)
         event_loop = running_event_loop()
         if event_loop is not None and _runs_for_ever(frame):
             event_loop.call_soon_threadsafe(self._serve_kept)
-        elif self._works and 'asyncio' in sys.modules and not self._looks_again:
-            # An event loop may be about to run.
-            self._looks_again = token = object()
-            signal_later(RETRY, AGAIN, lambda: self._looks_again is token)
+        elif self._works and 'asyncio' in sys.modules and not self._retrying:
+            # An event loop may be about to start.
+            self._retrying = token = object()
+            signal_later(RETRY, AGAIN, lambda: self._retrying is token)
 
     def _serve_kept(self) -> None:
         kept, self._kept = self._kept, []
@@ -429,7 +430,7 @@ class HookDriver(Controller):
 
 
 def _runs_for_ever(frame: FrameType | None) -> bool:
-    """Whether an event loop runs around *frame*, and does not end by itself when work is done."""
+    """Return whether *frame* is in an event loop that does not end by itself after its work."""
     if running_event_loop() is None:
         return False
     while frame is not None:

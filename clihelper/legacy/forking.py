@@ -1,7 +1,7 @@
-"""Child processes of a program of 1.x are forked, as they were.
+"""Forking the child processes of a program of 1.x, as older versions of Python did.
 
-Python 3.14 no longer forks them by default: a child of :mod:`multiprocessing` then knows neither
-the configuration nor the controller, nor what its parent has put into variables.
+Python 3.14 no longer forks them by default: without a fork, a child of :mod:`multiprocessing` has
+neither the configuration nor the controller, nor the values of its parent's variables.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def fork_by_default() -> None:
-    """Make ``fork`` the default start method of multiprocessing; import it not for this.
+    """Make ``fork`` the default start method of multiprocessing, without importing it.
 
-    A start method that the program itself chooses holds, but for one that is Python's default:
-    it looks like no choice.
+    A start method chosen by the program itself remains in effect, unless it is Python's default:
+    that cannot be distinguished from no choice.
     """
     loaded = sys.modules.get('multiprocessing')
     if loaded is not None:
@@ -34,20 +34,20 @@ def _set_default(multiprocessing: Any) -> None:
     if default == 'fork':
         return
     if multiprocessing.get_start_method(allow_none=True) == default:
-        # A lock or a queue that was made already has made it the one that is used.
+        # A lock or a queue made earlier has already selected the default.
         multiprocessing.set_start_method(None, force=True)
-    # Not by set_start_method(), which could not be called a second time, by the program.
+    # Not with set_start_method(), which the program could then not call itself.
     multiprocessing.context._default_context._default_context = (
         multiprocessing.get_context('fork'))
 
 
 class _ImportHook:
-    """Among the finders of :data:`sys.meta_path`, until multiprocessing is imported."""
+    """A finder in :data:`sys.meta_path`, until multiprocessing is imported."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        """Find multiprocessing where the others do, to have its default set when it is loaded."""
+        """Find multiprocessing as the other finders do, and set its default once it is loaded."""
         if name != 'multiprocessing':
             return None
         import importlib.util

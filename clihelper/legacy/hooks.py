@@ -1,4 +1,4 @@
-"""Which methods of a program are hooks, by the names of 1.0 to 1.5 or by those of 1.6."""
+"""Finding the hooks among a program's methods, by their names in 1.0 to 1.5 or in 1.6."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ PAIRS = {
 """The two names of each hook"""
 
 TODAY = ('_setup', '_process', '_loop', '_shutdown', '_cleanup')
-"""Hooks of today whose helpers may have any name"""
+"""Hooks of 2.0, whose helpers may have any name"""
 
 ORDINARY = ('setup', 'process', 'cleanup', 'run', 'stop', 'sleep', 'wake', 'stopped')
-"""Hooks of 1.6 with names that a helper may have, too; they are called without arguments, but
-``wake``"""
+"""Hooks of 1.6 whose names a helper may have as well; all except ``wake`` are called without
+arguments"""
 
 
 def resolve(methods: dict[str, Any]) -> tuple[frozenset[str], dict[str, str]]:
-    """What a program defines, less what is a helper only; and its name for each hook.
+    """Return the names that a program defines, without helpers, and its name for each hook.
 
-    A method with one of the ordinary names is a helper if a hook of today calls it, or if it
-    cannot be called without arguments. Where there are both names of a hook, the elder is it,
-    unless it is called by the other.
+    A method with one of the ordinary names is a helper if a hook of 2.0 calls it, or if it
+    cannot be called without arguments. If both names of a hook are defined, the older one is the
+    hook, unless the newer one calls it.
 
     :param methods: what the program's classes define, by name.
     """
@@ -58,7 +58,7 @@ def resolve(methods: dict[str, Any]) -> tuple[frozenset[str], dict[str, str]]:
 
 
 def resolve_source(methods: Mapping[str, ast.FunctionDef | ast.AsyncFunctionDef]) -> set[str]:
-    """As :func:`resolve`, of a class that is there as source: what it defines."""
+    """Like :func:`resolve`, for a class given as source; return only the names it defines."""
     called = {
         name: _attributes_of_first(methods[name]) if name in methods else ()
         for name in {*TODAY, *ORDINARY}
@@ -72,10 +72,10 @@ def resolve_source(methods: Mapping[str, ast.FunctionDef | ast.AsyncFunctionDef]
 def _without_helpers(
     called: Mapping[str, Iterable[str]], methods: Mapping[str, int]
 ) -> frozenset[str]:
-    """The names of those that are no helpers.
+    """Return the names of the methods that are not helpers.
 
-    :param called: what each of the hooks calls.
-    :param methods: how many arguments each method must have.
+    :param called: the names that each of the hooks calls.
+    :param methods: the number of arguments that each method requires.
     """
     return frozenset(
         name for name, required in methods.items()
@@ -86,7 +86,7 @@ def _without_helpers(
 
 
 def required_arguments(method: Any) -> int:
-    """How many arguments a method cannot be called without, besides ``self``."""
+    """Return the number of arguments that a method requires, besides ``self``."""
     code = code_of(method)
     function = getattr(method, '__func__', method)
     if code is None:
@@ -96,7 +96,7 @@ def required_arguments(method: Any) -> int:
 
 
 def calls_of_itself(method: Any) -> Iterable[str]:
-    """The names of attributes of ``self`` that a method uses."""
+    """Return the names of attributes of ``self`` that a method uses."""
     code = code_of(method)
     if code is None or not {*TODAY, *ORDINARY}.intersection(code.co_names):
         return ()
@@ -107,12 +107,12 @@ def calls_of_itself(method: Any) -> Iterable[str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, SyntaxError):
-        return tuple(code.co_names)  # there is no source: the receiver is not known
+        return tuple(code.co_names)  # without the source, the receiver is unknown
     return _attributes_of_first(tree.body[0])
 
 
 def _attributes_of_first(method: ast.AST) -> list[str]:
-    """The names of attributes of its first argument that a method uses."""
+    """Return the names of attributes of its first argument that a method uses."""
     import ast
 
     if not isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) or not method.args.args:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from clihelper.loops import Host
 
     class Driver(Protocol):
-        """What the loop asks of who knows the program; see the methods of the hook driver."""
+        """What the loop needs from the hook driver, which has these methods."""
 
         @property
         def program(self) -> Any: ...
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class AlarmLoop(Loop):
-    """Works, has the program's ``_sleep`` sleep or set the alarm, and waits for the alarm.
+    """Works, lets the program's ``_sleep`` sleep or set the alarm, and waits for the alarm.
 
-    :param driver: what knows the program.
+    :param driver: the hook driver of the program.
     """
 
     def __init__(self, host: Host, driver: Driver) -> None:
@@ -50,7 +50,7 @@ class AlarmLoop(Loop):
             signal.signal(signal.SIGALRM, signal.SIG_DFL if previous is None else previous)
 
     def _work(self) -> None:
-        """As at the start, and where ``_sleep`` has slept itself."""
+        """Work at the start, and each time that ``_sleep`` itself has slept."""
         self._host.active()
         self._host.process()
         self._host.serve_signals()
@@ -58,7 +58,7 @@ class AlarmLoop(Loop):
             self._call('sleep')
 
     def _sleep(self) -> None:
-        """As long as an alarm is set; each has the program woken, which sets the next one."""
+        """Sleep as long as an alarm is set; each alarm wakes the program, which sets the next."""
         host = self._host
         while host.is_running and not self._stopping:
             is_set = signal.getitimer(signal.ITIMER_REAL)[0] > 0

@@ -42,7 +42,7 @@ LOGGING_DEFAULT: dict[str, Any] = {
 
 
 class _Variables:
-    """What the package's variables hold, but for those that are the application's."""
+    """The values of the package's variables, except those of ``program.current``."""
 
     def __init__(self) -> None:
         self.controller: Any = None
@@ -63,7 +63,7 @@ _variables = _Variables()
 
 
 def read(name: str) -> Any:
-    """The value of a name that the package had."""
+    """Return the value of a name that the package had."""
     deprecation.used_of_module(name)
     if name in FUNCTIONS:
         return FUNCTIONS[name]
@@ -101,7 +101,7 @@ def assign(name: str, value: Any) -> None:
 
 
 def _config_keys() -> list[str]:
-    """The sections that are required: from now on what the application itself looks at."""
+    """Return the list of required sections, which from now on the application itself uses."""
     if _variables.config_keys is None:
         required = [*SECTIONS.values(), *program.current.required_sections]
         _variables.config_keys = program.current.required_sections = required
@@ -109,7 +109,7 @@ def _config_keys() -> list[str]:
 
 
 def _default_pidfile(appname: str) -> str:
-    """``PIDFILE`` as the program has assigned it; of 1.0 to 1.3 it had a bare ``%s``."""
+    """Return ``PIDFILE`` as assigned by the program; in 1.0 to 1.3 it contained a bare ``%s``."""
     path: str = _variables.others['PIDFILE']
     return path.replace('%(app)s', appname).replace('%s', appname)
 
@@ -131,15 +131,15 @@ def set_controller(controller: object) -> None:
 
 
 def set_configuration_file(filename: str) -> None:
-    """Say which file :func:`get_configuration` reads."""
+    """Set the file that :func:`get_configuration` reads."""
     _variables.configuration_file = os.path.abspath(filename)
 
 
 def get_configuration() -> dict[str, Any]:
-    """The configuration, read anew; what is in the file, without defaults.
+    """Read the file again, and return its contents without defaults.
 
-    :raises clihelper.errors.Error: it is wrong, or cannot be read.
-    :raises ValueError: nobody has said which file it is.
+    :raises clihelper.errors.Error: the configuration is wrong, or cannot be read.
+    :raises ValueError: the file has not been set.
     """
     return as_written(_load())
 
@@ -153,7 +153,7 @@ def _load() -> Config:
 
 
 def _running() -> Any:
-    """The controller that runs, or another that the program has put there."""
+    """Return the controller that runs, or another one that the program has set."""
     return _variables.controller or classes.running()
 
 
@@ -164,12 +164,12 @@ def _path_of_running() -> str | None:
 
 
 def get_logging_config() -> dict[str, Any]:
-    """The ``Logging`` section, over :data:`LOGGING_DEFAULT`."""
+    """Return the ``Logging`` section, merged over :data:`LOGGING_DEFAULT`."""
     return logging_config(get_configuration())
 
 
 def logging_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``Logging`` section of *config*, over :data:`LOGGING_DEFAULT`."""
+    """Return the ``Logging`` section of *config*, merged over :data:`LOGGING_DEFAULT`."""
     merged: dict[str, Any] = _merged(
         _variables.others['LOGGING_DEFAULT'], config.get('Logging') or {}
     )
@@ -177,7 +177,7 @@ def logging_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merged(base: Any, over: Any) -> Any:
-    """Two mappings as one, all the way down; null does not count."""
+    """Merge two mappings recursively; a null in *over* is ignored."""
     if not isinstance(base, dict) or not isinstance(over, dict):
         return base if over is None else over
     merged = {key: _merged(value, over.get(key)) for key, value in base.items()}
@@ -185,16 +185,16 @@ def _merged(base: Any, over: Any) -> Any:
 
 
 def setup_logging(debug: bool) -> None:
-    """Configure logging as the configuration says; again, in a child perhaps.
+    """Configure logging from the configuration; it may be called again, also in a child.
 
-    :param debug: whether handlers that are ``debug_only`` exist.
+    :param debug: whether to include handlers that are ``debug_only``.
     """
     config, controller = _load(), _running()
     logs = Logging(logging_config(as_written(config)), debug)
     logs.section = config.logging
     life = getattr(controller, '_life', None)
     if life is not None and debug == controller.options.foreground:
-        life.configure_logging(config)  # as it was when the program began
+        life.configure_logging(config)  # as at the start of the program
     else:
         logs.configure()
     _variables.others['LOGGING_OBJ'] = logs
@@ -203,15 +203,15 @@ def setup_logging(debug: bool) -> None:
 class Logging:
     """A logging configuration, for children that configure it themselves.
 
-    :param configuration: what ``dictConfig`` takes, and ``debug_only`` on handlers.
-    :param debug: whether those handlers exist.
+    :param configuration: as for ``dictConfig``, with ``debug_only`` allowed on handlers.
+    :param debug: whether to include those handlers.
     """
 
     def __init__(self, configuration: dict[str, Any], debug: bool) -> None:
         self.set_configuration(configuration, debug)
 
     def set_configuration(self, configuration: dict[str, Any], debug: bool) -> None:
-        """Take other ones."""
+        """Replace both."""
         from clihelper.logs.section import complete
 
         self._debug = debug

@@ -1,4 +1,4 @@
-"""The configuration as 1.x had it: what is in the file, and nothing else."""
+"""The configuration as in 1.x: the contents of the file, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECTIONS = ('Application', 'Daemon', 'Logging')
 
 
 def as_written(config: Config) -> dict[str, Any]:
-    """The sections of the file, made anew, without defaults; a null section is an empty one."""
+    """Return a copy of the file's sections, without defaults; a null section becomes empty."""
     written: dict[str, Any] = config.written()
     for name in SECTIONS:
         if written.get(name) is None:

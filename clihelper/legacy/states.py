@@ -1,4 +1,4 @@
-"""The states as the numbers that 1.x had: two sets of them, which overlap."""
+"""The states as the numbers of 1.x: two sets, which overlap."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 class Number(int):
     """The number of a state in 1.x.
 
-    :ivar state: what it is today.
-    :ivar words: what ``current_state`` calls it.
+    :ivar state: the corresponding state of 2.0.
+    :ivar words: the description returned by ``current_state``.
     """
 
     state: State
@@ -21,7 +21,7 @@ class Number(int):
 
     @property
     def name(self) -> str:
-        """The name of the state, as today's states have it."""
+        """The name of the corresponding state of 2.0."""
         return self.state.name
 
     def __new__(cls, value: int, state: State, words: str) -> Number:
@@ -33,7 +33,7 @@ class Number(int):
 
 CONNECTING = Number(8, State.ACTIVE, 'Connecting')
 
-#: Of 1.6 and 1.7. In 1.6.0 CONNECTING was 2, and what follows one more.
+#: The numbers of 1.6 and 1.7. In 1.6.0 CONNECTING was 2, and the following ones were one higher.
 LATER: Mapping[str, Number] = {
     'STATE_INITIALIZING': Number(1, State.INITIALIZING, 'Initializing'),
     'STATE_SLEEPING': Number(2, State.SLEEPING, 'Sleeping'),
@@ -45,7 +45,7 @@ LATER: Mapping[str, Number] = {
     'STATE_CONNECTING': CONNECTING,
 }
 
-#: Of 1.0 to 1.5, where the end was to be idle.
+#: The numbers of 1.0 to 1.5, in which a program that had ended was idle.
 EARLIER: Mapping[str, Number] = {
     '_STATE_IDLE': Number(0, State.STOPPED, 'Idle'),
     '_STATE_RUNNING': Number(1, State.ACTIVE, 'Running'),
@@ -68,9 +68,9 @@ _SEEN_EARLIER = {
 
 
 def number_of(state: State, *, later: bool) -> Number:
-    """The number of a state.
+    """Return the number of a state.
 
-    :param later: whether in that of 1.6 and 1.7.
+    :param later: whether to use the numbers of 1.6 and 1.7.
     """
     if not later:
         return EARLIER[_SEEN_EARLIER[state]]
@@ -80,9 +80,9 @@ def number_of(state: State, *, later: bool) -> Number:
 
 
 def read(value: object, *, later: bool) -> Number:
-    """What a program means by the *value* that it sets its state to.
+    """Return the number for the *value* that a program sets its state to.
 
-    :raises ValueError: it is no state.
+    :raises ValueError: it is not a state.
     """
     if isinstance(value, Number):
         return value

@@ -1,1 +1,1 @@
-"""What any daemon process needs of its system; nothing here knows a controller."""
+"""What every daemon process needs from the system; nothing here depends on controllers."""

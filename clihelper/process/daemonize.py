@@ -1,4 +1,4 @@
-"""Detaching from the terminal, over python-daemon; the command waits until the daemon is ready.
+"""Detaching from the terminal with python-daemon; the command waits until the daemon is ready.
 
 ::
 
@@ -8,12 +8,12 @@
        |
        '-- Command.leave: the exit status
 
-The daemon says over the pipe what its number is, what to tell the user, and how starting ended.
-The command passes the signals that would stop it on to the daemon. See daemon(7).
+Over the pipe, the daemon sends its pid, the lines for the user, and how starting ended. The
+command passes the signals that would stop it on to the daemon. See daemon(7).
 
-Of python-daemon its public steps are used and not its ``DaemonContext``. That closes every
-descriptor up to the hard limit, which takes seconds where the limit is high, and closes what the
-program itself has opened.
+This module uses python-daemon's public steps but not its ``DaemonContext``, which closes every
+descriptor up to the hard limit: that takes seconds where the limit is high, and also closes what
+the program itself has opened.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Protocol, TextIO
 
     class SignalPipe(Protocol):
-        """The signals of a process, as numbers that can be waited for."""
+        """The signals of a process, as numbers to wait for."""
 
         def fileno(self) -> int: ...
         def read(self) -> list[int]: ...
@@ -44,32 +44,34 @@ PASSED_ON = {
     signal.SIGTERM: signal.SIGTERM,
     signal.SIGQUIT: signal.SIGQUIT,
 }
-"""The signals that a waiting command passes on to the daemon, and as what. INT becomes TERM
-because a daemon that has not taken over its signals yet ends by that without a traceback. A
-second INT is passed on as itself: a daemon that is stopping then stops at once."""
+"""The signals that a waiting command passes on to the daemon, and the signals sent instead. INT
+becomes TERM, since TERM ends a daemon that has not taken over its signals yet without a
+traceback. A second INT is passed on unchanged: a daemon that is stopping then stops at once."""
 
 WRITING = 5000
-"""milliseconds that a daemon waits for a command that does not read: one that is suspended"""
+"""milliseconds that a daemon waits for a command that does not read, such as a suspended one"""
 
 LISTEN_FDS_START = 3
 """the first descriptor that a service manager hands over: sd_listen_fds(3)"""
 
-_LONGEST_POLL = 86400.0  # seconds; a longer time-out overflows in poll(2)
+_LONGEST_POLL = 86400.0  # seconds; a longer timeout overflows in poll(2)
 
 
 def should_detach(foreground: bool) -> bool:
-    """Whether the program is to become a daemon by itself.
+    """Return whether the program should detach by itself.
 
-    :param foreground: whether ``-f`` was given. Besides, nothing detaches under a service manager
-        that set ``NOTIFY_SOCKET`` (sd_notify(3)), nor as process 1 of a container.
+    It detaches neither under a service manager that set ``NOTIFY_SOCKET`` (sd_notify(3)) nor as
+    process 1 of a container.
+
+    :param foreground: whether ``-f`` was given.
     """
     return not foreground and not os.environ.get('NOTIFY_SOCKET') and os.getpid() != 1
 
 
 def prevent_core() -> None:
-    """Have this process and its children leave no core file: they may hold secrets.
+    """Disable core files of this process and its children, since they may contain secrets.
 
-    The limit is handed to a ``kernel.core_pattern`` that names a program, too; systemd-coredump
+    If ``kernel.core_pattern`` names a program, it receives the limit as well; systemd-coredump
     and apport honour it. See core(5) and ``RLIMIT_CORE`` in getrlimit(2).
     """
     import resource
@@ -80,14 +82,14 @@ def prevent_core() -> None:
 def mend_standard_streams() -> None:
     """Open ``/dev/null`` where standard input, output or error is closed.
 
-    Else the next file that is opened, a socket or a database, would get the number 0, 1 or 2 and
-    all that is printed; and ``sys.stdin``, ``sys.stdout`` or ``sys.stderr`` would be None. To be
-    called before anything is opened. Where the program has opened something under such a number
-    already, that is kept, and nothing is printed into it.
+    Otherwise the next file that is opened, such as a socket or a database, would get the number
+    0, 1 or 2 and with it all printed output; and ``sys.stdin``, ``sys.stdout`` or ``sys.stderr``
+    would be None. Call this before anything is opened. If the program has already opened
+    something under such a number, it stays open, and nothing is printed into it.
     """
     for descriptor in range(3):
         if not _is_open(descriptor):
-            # The lowest free number is taken, open(2): this one.
+            # open(2) takes the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for descriptor, name in enumerate(('stdin', 'stdout', 'stderr')):
         stream = getattr(sys, name)
@@ -99,13 +101,13 @@ def mend_standard_streams() -> None:
 
 
 def check_working_directory(path: str) -> None:
-    """Find out, before detaching, whether the daemon may go to ``Daemon.working_directory``.
+    """Check, before detaching, that the daemon may change to ``Daemon.working_directory``.
 
     :raises ConfigurationError: there is no such folder.
     :raises NotPermitted: it may not be entered.
     """
     try:
-        # The dot is looked up in the folder: so it is one, and may be searched.
+        # The dot is looked up in the folder, so it is a folder and may be searched.
         os.stat(os.path.join(path, '.'))
     except PermissionError as error:
         raise NotPermitted(f'Daemon.working_directory: {path}: {error.strerror}') from error
@@ -116,24 +118,24 @@ def check_working_directory(path: str) -> None:
 def detach(
     *, umask: int, working_directory: str, preserve: Iterable[int] = ()
 ) -> Command | Readiness:
-    """Become a daemon. This returns twice: in the command that was started, and in the daemon.
+    """Become a daemon. This returns twice: in the command that was typed, and in the daemon.
 
-    The daemon is in a session of its own without a terminal, its standard streams are
-    ``/dev/null``, no signal is blocked, and of the descriptors it keeps
+    The daemon runs in its own session without a terminal, its standard streams are ``/dev/null``,
+    and no signal is blocked. It keeps these descriptors:
 
-    - those that the program itself has opened, known by their close-on-exec flag, which Python
-      sets: a handler's file or socket is never closed under it;
-    - those that a service manager handed over (sd_listen_fds(3)); ``LISTEN_PID`` is set anew;
-    - those of *preserve*.
+    - those opened by the program itself, which are recognised by the close-on-exec flag that
+      Python sets: the file or socket of a log handler is never closed;
+    - those passed by a service manager (sd_listen_fds(3)); ``LISTEN_PID`` is updated;
+    - those in *preserve*.
 
-    What else came from the shell is closed. The standard streams must be open
-    (:func:`mend_standard_streams`), and no other thread may run.
+    All others, inherited from the shell, are closed. The standard streams must be open
+    (:func:`mend_standard_streams`), and no other thread may be running.
 
     :param umask: the daemon's file mode creation mask.
     :param working_directory: the daemon's folder.
-    :param preserve: descriptors to keep besides.
-    :returns: a :class:`Command` in the command, a :class:`Readiness` in the daemon. What fails
-        on the daemon's side is reported to the command, with status 1.
+    :param preserve: additional descriptors to keep.
+    :returns: a :class:`Command` in the command, a :class:`Readiness` in the daemon. A
+        failure in the daemon is reported to the command, with status 1.
     :raises Error: there are too many processes or open files to detach.
     """
     listening = _listening_descriptors()
@@ -167,9 +169,11 @@ def detach(
 
 
 class Command:
-    """What was started from the shell, while the daemon starts. Made by :func:`detach`.
+    """The process that was started from the shell, which waits for the daemon.
 
-    :ivar pid: the number of the daemon; 0 until it is known.
+    :func:`detach` makes it.
+
+    :ivar pid: the daemon's pid; 0 until it is known.
     """
 
     def __init__(self, child: int, reader: int, mask: Iterable[int]) -> None:
@@ -184,18 +188,19 @@ class Command:
         self._stop: signal.Signals | None = None
 
     def wait(self, timeout: float, signals: SignalPipe, tell: Callable[[str], None]) -> int:
-        """Wait until the daemon says that it is ready, or that it failed.
+        """Wait until the daemon reports that it is ready, or that it failed.
 
-        To be called once, in the main thread. From :func:`detach` until here the signals of
-        :data:`PASSED_ON` are blocked, so that none is lost or ends the command alone.
+        Call it once, in the main thread. From :func:`detach` until this call the signals of
+        :data:`PASSED_ON` are blocked, so that none is lost or ends only the command.
 
         :param timeout: seconds to wait.
-        :param signals: whose signals of :data:`PASSED_ON` are passed on; others are dropped.
-        :param tell: called with each line for the user, as it comes: what the daemon says, or
+        :param signals: the pipe whose signals in :data:`PASSED_ON` are passed on; others are
+            dropped.
+        :param tell: called with each line for the user as it arrives: lines from the daemon, or
             that it died, or that it is not ready yet.
-        :returns: the exit status: 0 if the daemon is ready, or is not yet and goes on starting;
-            75 (``EX_TEMPFAIL``) if it was stopped before it was ready; 1 if it died before; else
-            what the daemon says.
+        :returns: the exit status: 0 if the daemon is ready, or is still starting when the time is
+            over; 75 (``EX_TEMPFAIL``) if it was stopped before it was ready; 1 if it died before
+            that; otherwise the status that the daemon reports.
         """
         self._poll.register(signals.fileno(), select.POLLIN)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -209,8 +214,8 @@ class Command:
     def leave(self, status: int) -> NoReturn:
         """End the command with *status*, and nothing else.
 
-        What is registered to be done at the program's end (``atexit``, temporary folders) is the
-        daemon's to do.
+        Whatever is registered for the program's end (``atexit``, temporary folders) is left to
+        the daemon.
         """
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
@@ -220,7 +225,7 @@ class Command:
     def _follow(
         self, deadline: float, signals: SignalPipe, tell: Callable[[str], None]
     ) -> int | None:
-        """Serve the pipe and the signals until starting has ended; None: it has not."""
+        """Serve the pipe and the signals until starting has ended; None: the time is over."""
         while (left := deadline - time.monotonic()) > 0:
             events = self._poll.poll(min(left, _LONGEST_POLL) * 1000)
             ready = [descriptor for descriptor, _ in events]
@@ -232,12 +237,12 @@ class Command:
                 if status is not None:
                     return status
             elif self._pidfd in ready:
-                # A child that it has left behind may hold the pipe open.
+                # A child left behind by the daemon may hold the pipe open.
                 return self._died(tell)
         return None
 
     def _take(self, data: bytes, tell: Callable[[str], None]) -> int | None:
-        """Do what the daemon's records say; the exit status, once one says that."""
+        """Process the daemon's records; return the exit status once a record contains it."""
         *records, self._unread = (self._unread + data).split(b'\n')
         for record in records:
             kind, _, text = record.decode(errors='replace').partition(' ')
@@ -251,7 +256,7 @@ class Command:
 
     def _meet(self, pid: int) -> None:
         self.pid = pid
-        with contextlib.suppress(OSError):  # it is gone already, or the kernel is old
+        with contextlib.suppress(OSError):  # it has ended already, or the kernel is old
             self._pidfd = os.pidfd_open(pid)
             self._poll.register(self._pidfd, select.POLLIN)
         with contextlib.suppress(ChildProcessError):
@@ -291,8 +296,8 @@ class Command:
 class Readiness:
     """The daemon's end of the pipe to the command that waits for it. Made by :func:`detach`.
 
-    A command that is gone is no error. After :meth:`ready` or :meth:`failed` the pipe is closed
-    and all methods do nothing.
+    It is not an error if the command has ended. After :meth:`ready` or :meth:`failed` the pipe is
+    closed and all methods do nothing.
     """
 
     def __init__(self, writer: int) -> None:
@@ -300,21 +305,21 @@ class Readiness:
         os.set_blocking(writer, False)
 
     def started(self) -> None:
-        """Tell the command who the daemon is: this process."""
+        """Send the pid of this process, the daemon, to the command."""
         self._send(f'pid {os.getpid()}')
 
     def warn(self, line: str) -> None:
-        """Tell the user something, and go on starting."""
+        """Show the user *line*, and go on starting."""
         self._send(*(f'tell {part}' for part in line.splitlines()))
 
     def ready(self) -> None:
-        """The command returns, with status 0."""
+        """Let the command return with status 0."""
         self._end(0)
 
     def failed(self, status: int, lines: Iterable[str]) -> None:
-        """The command tells the user *lines* and returns *status*; this process is to end too.
+        """Let the command show the user *lines* and return *status*; this process should end.
 
-        To be called when all else is released, so that the user can start it anew at once.
+        Call this when everything else is released, so that the user can start it again at once.
         """
         for line in lines:
             self.warn(line)
@@ -345,7 +350,7 @@ class Readiness:
 
 
 class Attached:
-    """The :class:`Readiness` of a program that did not detach: nobody waits for it.
+    """The :class:`Readiness` of a program that did not detach, for which no command waits.
 
     :param tell: called with each line for the user; by default it is printed on stderr.
     """
@@ -354,7 +359,7 @@ class Attached:
         self._tell = tell or _print
 
     def warn(self, line: str) -> None:
-        """Tell the user something."""
+        """Show the user *line*."""
         for part in line.splitlines():
             self._tell(part)
 
@@ -362,7 +367,7 @@ class Attached:
         """Do nothing."""
 
     def failed(self, status: int, lines: Iterable[str]) -> None:
-        """Tell the user *lines*; the status is this process's own to return."""
+        """Show the user *lines*; this process itself returns the status."""
         for line in lines:
             self.warn(line)
 
@@ -373,11 +378,11 @@ def _print(line: str) -> None:
 
 
 def _import_detach_process() -> Callable[[], None]:
-    """python-daemon's fork, setsid and fork.
+    """Import python-daemon's fork, setsid and fork.
 
-    When its version 2.3 is imported, it builds a set of all numbers up to the hard limit of
-    descriptors: 0.1 s and 70 MiB where that is 2**20, and no end at 2**30. The set serves what
-    is not used here; so a low limit is shown to it.
+    On import, its version 2.3 builds a set of all numbers up to the hard limit of descriptors:
+    0.1 s and 70 MiB at 2**20, and practically for ever at 2**30. The set is needed only by code
+    that is not used here, so the import is made to see a low limit.
     """
     import resource
 
@@ -391,7 +396,7 @@ def _import_detach_process() -> Callable[[], None]:
 
 
 def _listening_descriptors() -> range:
-    """What a service manager handed over to this process: sd_listen_fds(3)."""
+    """Return the descriptors that a service manager passed to this process: sd_listen_fds(3)."""
     if os.environ.get('LISTEN_PID') != str(os.getpid()):
         return range(0)
     try:
@@ -402,7 +407,7 @@ def _listening_descriptors() -> range:
 
 
 def _close_inherited(preserve: set[int], listening: range) -> None:
-    """Close what came from the shell: what is open and has no close-on-exec flag."""
+    """Close what was inherited from the shell: descriptors without a close-on-exec flag."""
     for descriptor in _numbers_in_use():
         if descriptor > 2 and descriptor not in preserve and descriptor not in listening:
             with contextlib.suppress(OSError):
@@ -413,12 +418,12 @@ def _close_inherited(preserve: set[int], listening: range) -> None:
 def _numbers_in_use() -> Iterable[int]:
     try:
         return [int(name) for name in os.listdir('/proc/self/fd')]
-    except OSError:  # there is no /proc, or no descriptor left to read it with
+    except OSError:  # there is no /proc, or no free descriptor to read it with
         return range(os.sysconf('SC_OPEN_MAX'))
 
 
 def _silence_standard_streams() -> None:
-    """Point descriptors 0, 1 and 2 to ``/dev/null``, except one that the program has opened."""
+    """Point descriptors 0, 1 and 2 to ``/dev/null``, except those opened by the program."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         if os.get_inheritable(descriptor):

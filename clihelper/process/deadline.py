@@ -1,7 +1,7 @@
-"""The deadline of a stop, and the bare threads that it is kept by.
+"""The deadline of a stop, and the bare threads that enforce it.
 
 A :class:`threading.Thread` takes locks that the main thread may hold when a signal handler starts
-it; a thread of :mod:`_thread` takes none.
+it; a thread of :mod:`_thread` takes no locks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """Sees to it that a stop ends: interrupts the main thread when the time is over.
+    """Ensures that a stop ends, by interrupting the main thread when the time is over.
 
-    :param last_resort: called in such a thread, with the number of a signal, when the main
-        thread did not end within :data:`GRACE` seconds of being told to; it ends the process.
-    :ivar bool expired: whether the time is over; the main thread then gets a TERM.
+    :param last_resort: called in a bare thread with the number of a signal, if the main thread
+        has not ended :data:`GRACE` seconds after its interruption; it ends the process.
+    :ivar bool expired: whether the time is over; the main thread then receives a TERM.
     """
 
     GRACE = 5.0
@@ -34,16 +34,16 @@ class Deadline:
         self._lock: _thread.LockType | None = None
 
     def arm(self, seconds: float) -> None:
-        """Start the time, unless it runs. May be called in a signal handler."""
+        """Start the clock, unless it is running. May be called in a signal handler."""
         if self._lock is None:
             self._start(self._watch, seconds)
 
     def force(self, signum: int) -> None:
-        """The main thread has been interrupted: leave it no more than :data:`GRACE`."""
+        """Allow the main thread, which was interrupted, no more than :data:`GRACE`."""
         self._start(self._insist, signum)
 
     def disarm(self) -> None:
-        """Stop the time: all is well."""
+        """Stop the clock."""
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
@@ -67,7 +67,7 @@ class Deadline:
 
 
 def kill_main_thread(signum: int) -> None:
-    """Have the main thread interrupted by a signal: a blocking call in it ends with EINTR."""
+    """Interrupt the main thread by a signal: a blocking call in it ends with EINTR."""
     import threading
 
     ident = threading.main_thread().ident
@@ -80,9 +80,10 @@ def signal_later(
 ) -> None:
     """Send *signum* to the main thread after *seconds*. May be called in a signal handler.
 
-    :param is_due: whether it is still to be sent; it is sent again, after twice as long each
-        time, until this is false. Once is not always enough: a signal that comes when the main
-        thread is just about to wait in a system call does not end that wait. By default, once.
+    :param is_due: returns whether the signal is still due; it is sent again, after twice as long
+        each time, until this is false. One signal is not always enough: if it arrives when the
+        main thread is just about to wait in a system call, it does not end that wait. By default
+        it is sent once.
     """
 
     def wait_and_send() -> None:
@@ -99,9 +100,9 @@ def signal_later(
 
 
 def start_thread(function: Callable[..., object], *arguments: object) -> None:
-    """Start a bare thread, and return when it runs. May be called in a signal handler.
+    """Start a bare thread, and return when it is running. May be called in a signal handler.
 
-    An interpreter that ends while a thread is just about to begin crashes: CPython 3.11.2.
+    CPython 3.11.2 crashes if it exits while a thread is just about to begin.
     """
     begun = _thread.allocate_lock()
     begun.acquire()
@@ -115,7 +116,7 @@ def start_thread(function: Callable[..., object], *arguments: object) -> None:
 
 
 def _released(lock: _thread.LockType, seconds: float) -> bool:
-    """Whether *lock* is released within *seconds*; others that wait for it learn it too."""
+    """Return whether *lock* is released within *seconds*; other waiting threads learn it too."""
     if lock.acquire(timeout=min(seconds, LONGEST_WAIT)):
         lock.release()
         return True

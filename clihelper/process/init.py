@@ -1,8 +1,8 @@
 """Process 1 of a container: it reaps orphans, and passes signals on to the program.
 
-Who is process 1 becomes the parent of every process whose own parent has died. A program cannot
-tell such a one from a child of its own, whose status somebody in it may be waiting for; so the
-program is another process, and this one waits for them all.
+Process 1 becomes the parent of every process whose own parent has died. A program cannot
+distinguish such an orphan from a child of its own, whose status some other part of it may be
+waiting for. So the program runs in another process, and process 1 waits for all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def reap() -> Iterator[tuple[int, int]]:
-    """Each child that has ended, and how: as :func:`os.waitstatus_to_exitcode` has it."""
+    """Yield the pid of each child that has ended, and its :func:`os.waitstatus_to_exitcode`."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -32,10 +32,10 @@ def reap() -> Iterator[tuple[int, int]]:
 
 
 def fork(signals: Signals) -> None:
-    """Leave the program to a child of this process, in which this returns.
+    """Let a child of this process run the program; this function returns in the child only.
 
-    Its signals have their default effects there. Process 1 passes on those that it gets, and ends
-    with the status of the child, or 128 + n if signal n killed it.
+    There the signals have their default effects. Process 1 passes on the signals that it receives,
+    and ends with the status of the child, or 128 + n if signal n killed the child.
     """
     blocked = (*HANDLED, signal.SIGCHLD)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
@@ -45,7 +45,7 @@ def fork(signals: Signals) -> None:
         signals.take_over((signal.SIGCHLD,))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if child:
-        # What is registered to be done at the program's end is the child's to do.
+        # Whatever is registered for the program's end is left to the child.
         os._exit(_wait(child, signals))
 
 

@@ -1,6 +1,6 @@
 """One daemon at a time: a pidfile, locked with flock(2) for as long as the daemon lives.
 
-The lock is the truth and the number is information; :func:`probe` reads them so:
+The lock is authoritative and the number is information; :func:`probe` interprets them as follows:
 
 ========  ========  ===========================================================
 lock      content   the daemon
@@ -12,8 +12,8 @@ no file             stopped
 ========  ========  ===========================================================
 
 The lock belongs to the open file description: it passes to the daemon through fork(2), and the
-kernel drops it when the last process that holds the description is gone, whatever killed it. So
-no file is ever stale, and no number in it is ever trusted, or signalled.
+kernel drops it when the last process that holds the description has ended, whatever killed it.
+So no file is ever stale, and a number in it is never trusted or sent a signal.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from typing import Literal
 
 LONGEST = 32
-"""bytes; a longer file is no pidfile, and is left alone"""
+"""bytes; a longer file is not a pidfile, and is left alone"""
 
 MODE = 0o644
-"""of a new pidfile, less the umask of whoever starts the daemon"""
+"""the mode of a new pidfile, before the umask of whoever starts the daemon is applied"""
 
 _KINDS = {
     stat.S_IFLNK: 'a symbolic link',
@@ -43,19 +43,19 @@ _KINDS = {
     stat.S_IFBLK: 'a device',
 }
 
-# O_NONBLOCK and O_NOCTTY matter only if another file is put there between lstat and open.
+# O_NONBLOCK and O_NOCTTY matter only if the file is replaced between lstat and open.
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
-_REPLACED = 20  # times that the file may be replaced under us before we give up
-_PROBED = 1000  # times that a probe may hold the lock at the moment when we ask for it
-_PROBE = 0.005  # seconds; a probe takes some microseconds, or as long as the system is busy
+_REPLACED = 20  # times that the file may be replaced concurrently before we give up
+_PROBED = 1000  # attempts to lock the file while a probe holds the lock
+_PROBE = 0.005  # seconds; a probe takes some microseconds, or longer on a busy system
 
 
 class Pidfile:
     """The pidfile of a daemon: :meth:`acquire`, fork, :meth:`write`, :meth:`release`.
 
-    :param path: where it is; a relative path is one from the current folder, and stays so when
-        the daemon changes its folder.
+    :param path: where it is; a relative path is resolved against the current folder, and remains
+        valid when the daemon changes its folder.
     """
 
     def __init__(self, path: str) -> None:
@@ -65,14 +65,14 @@ class Pidfile:
         self._writer = 0
 
     def acquire(self) -> None:
-        """Open or create the file and lock it; the content stays as it is until :meth:`write`.
+        """Open or create the file and lock it; :meth:`write` changes its content.
 
-        To be called before detaching, so that its errors are seen on the terminal.
+        Call this before detaching, so that its errors are shown on the terminal.
 
-        :raises PidfileError: the daemon runs already; the file cannot be created, opened or
-            locked; or it is none: a symbolic link, FIFO, directory, socket or device, a file
-            with several names (hard links), of several lines or of more than :data:`LONGEST`
-            bytes. Such a file is left untouched.
+        :raises PidfileError: the daemon is already running; the file cannot be created, opened or
+            locked; or it is not a pidfile: a symbolic link, FIFO, directory, socket or device, or
+            a file with several names (hard links), with several lines or with more than
+            :data:`LONGEST` bytes. Such a file is left untouched.
         """
         try:
             for _ in range(_REPLACED):
@@ -83,28 +83,28 @@ class Pidfile:
         raise self._error('keeps being replaced')
 
     def write(self) -> None:
-        """Write the number of this process, which thereby becomes the one that releases it.
+        """Write the pid of this process, which from then on is the one that releases the file.
 
-        To be called by the daemon itself, after the last fork that detaches it. It works after
-        privileges were dropped too, since the descriptor is open.
+        The daemon itself calls this, after the last fork that detaches it. Since the descriptor
+        is open, it works even after privileges were dropped.
 
-        :raises PidfileError: it cannot be written: the disk is full.
+        :raises PidfileError: the file cannot be written, for instance because the disk is full.
         """
         descriptor = self.fileno()
         self._writer = os.getpid()
         try:
-            # Emptied first, so that a reader never sees a mixture of two numbers.
+            # Truncate it first, so that a reader never sees a mixture of two numbers.
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b'%d\n' % self._writer, 0)
         except OSError as error:
             raise self._error(f'cannot be written: {error.strerror}') from error
 
     def release(self) -> None:
-        """Remove the file, or empty it where the folder does not permit that; then unlock it.
+        """Remove the file, or empty it if the folder does not permit that; then unlock it.
 
-        Only the process that wrote it does so; in any other, a forked worker, this closes the
-        descriptor of that process and no more. A file that :meth:`acquire` created and nobody
-        wrote is removed too. May be called twice, and raises nothing.
+        This applies to the process that wrote it; any other, such as a forked worker, only closes
+        its own descriptor. A file that :meth:`acquire` created and that was never written is
+        removed as well. It may be called twice, and raises nothing.
         """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
@@ -125,7 +125,7 @@ class Pidfile:
         return self._descriptor
 
     def _attempt(self) -> bool:
-        """Acquire it, or return False: the file was replaced or removed meanwhile."""
+        """Acquire it; return False if the file was replaced or removed in the meantime."""
         try:
             descriptor, created = self._open()
         except FileExistsError:
@@ -143,16 +143,17 @@ class Pidfile:
         return acquired
 
     def _open(self) -> tuple[int, bool]:
-        """Open the file, or else create it.
+        """Open the file, or create it if it does not exist.
 
-        These are two calls because open(2) refuses O_CREAT, even to root, for what another user
-        left in a sticky folder (``fs.protected_regular``), and because we must know which it was.
+        These are two calls because open(2) with O_CREAT fails, even for root, on a file of another
+        user in a sticky folder (``fs.protected_regular``), and because the result must say which
+        of the two was done.
 
         :returns: the descriptor, and whether the file was created.
-        :raises FileExistsError: somebody else created it just now.
+        :raises FileExistsError: another process created it just now.
         """
         try:
-            # Before it is opened: that alone is felt at the other end of a FIFO or a device.
+            # Checked before it is opened: opening a FIFO or a device already has an effect on it.
             self._refuse(_fault(os.lstat(self.path)))
             return os.open(self.path, os.O_RDWR | _FLAGS), False
         except FileNotFoundError:
@@ -193,10 +194,10 @@ class Pidfile:
 
 
 def probe(path: str) -> tuple[Literal['running', 'died', 'stopped', 'unknown'], int | None]:
-    """What the pidfile at *path* says; it is only read, and never created.
+    """Return the state of the daemon whose pidfile is at *path*. The file is never created.
 
-    :returns: the state, and the number in the file if there is one: of the daemon that runs, or
-        of the one that died. ``unknown``: it may not be read, or it is no pidfile.
+    :returns: the state, and the pid in the file if there is one: of the daemon that runs, or of
+        the one that died. ``unknown``: the file may not be read, or is not a pidfile.
     """
     try:
         if _fault(os.lstat(path)):
@@ -223,16 +224,16 @@ def probe(path: str) -> tuple[Literal['running', 'died', 'stopped', 'unknown'], 
 
 
 def _fault(status: os.stat_result, content: bytes = b'') -> str:
-    """Why this is no pidfile; empty if it may be one."""
+    """Return why this is not a pidfile; empty if it may be one."""
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), 'a special file')
-        return f'is no pidfile: it is {kind}'
+        return f'is not a pidfile: it is {kind}'
     if status.st_nlink > 1:
-        return f'is no pidfile: it has {status.st_nlink} names (hard links)'
+        return f'is not a pidfile: it has {status.st_nlink} names (hard links)'
     if len(content) > LONGEST:
-        return f'is no pidfile: it has more than {LONGEST} bytes'
+        return f'is not a pidfile: it has more than {LONGEST} bytes'
     if b'\n' in content.strip():
-        return 'is no pidfile: it has several lines'
+        return 'is not a pidfile: it has several lines'
     return ''
 
 
@@ -246,7 +247,7 @@ def _number(content: bytes) -> int | None:
 
 
 def _names(path: str, descriptor: int) -> bool:
-    """Whether *path* still names the open file."""
+    """Return whether *path* still names the open file."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -266,7 +267,7 @@ def _flock(descriptor: int, *, shared: bool) -> bool:
 
 
 def _is_shared(descriptor: int) -> bool:
-    """Whether others share the lock of the file, as a probe does and no daemon."""
+    """Return whether others hold a shared lock on the file, as probes do but daemons do not."""
     import fcntl
 
     if not _flock(descriptor, shared=True):

@@ -1,17 +1,17 @@
 """The user and the groups that a daemon runs as: ``Daemon.user`` and ``Daemon.group``.
 
-A daemon changes to them once, for good, and proves it: real, effective, saved and filesystem
-ids and the supplementary groups are exactly those of the user, and root cannot be had back. See
-credentials(7), setresuid(2), setgroups(2) and capabilities(7).
+A daemon changes to them once and for good, and verifies the result: the real, effective, saved
+and filesystem ids and the supplementary groups are exactly those of the user, and root cannot be
+regained. See credentials(7), setresuid(2), setgroups(2) and capabilities(7).
 
-=====================  ====  ===========================  ====================================
-named                  uid   gid                          supplementary groups
-=====================  ====  ===========================  ====================================
-user                   his   his primary group            those that the group database has
-user and group         his   that group                   that group, and those of the database
-group                  kept  that group                   that group only
-neither                kept  kept                         kept
-=====================  ====  ===========================  ====================================
+=====================  ==========  ====================  =====================================
+given                  uid         gid                   supplementary groups
+=====================  ==========  ====================  =====================================
+user                   the user's  their primary group   those in the group database
+user and group         the user's  that group            that group, and those in the database
+group                  kept        that group            that group only
+neither                kept        kept                  kept
+=====================  ==========  ====================  =====================================
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import pwd
 
 CAPABILITIES = {'CAP_SETGID': 6, 'CAP_SETUID': 7}
-"""What it takes to change ids, with its number in ``linux/capability.h``."""
+"""The capabilities for changing ids, with their numbers in ``linux/capability.h``."""
 
-_NO_ID = 2**32 - 1  # (uid_t) -1 means "leave it" to setresuid(2): a name for no user
+_NO_ID = 2**32 - 1  # (uid_t) -1 means "unchanged" to setresuid(2), so it is not a valid id
 
 
 class Identity:
-    """Who a process is to be. Made by :func:`resolve`.
+    """The user and groups that a process should run as. Made by :func:`resolve`.
 
-    :ivar name: the user's name, or his number if he has no name; empty if the user is kept.
+    :ivar name: the user's name, or the number of a user without one; empty if the user is kept.
     :ivar uid: the user's id.
     :ivar gid: the group's id.
     :ivar groups: the supplementary groups, sorted.
@@ -66,10 +66,10 @@ class Identity:
         return f'<Identity {self.name!r} uid={self.uid} gid={self.gid} groups={self.groups}>'
 
     def is_current(self) -> bool:
-        """Whether this process is so already, and :meth:`assume` has no ids to change.
+        """Return whether the process has this identity already, so that no ids need changing.
 
-        Who may not change his groups and names himself is content with those that he has: they
-        are those of his login, which may differ from what the group database says by now.
+        Users who may not change their groups and name themselves keep the groups that they have:
+        these are the groups of their login, which may differ from the current group database.
         """
         if os.getresuid() != (self.uid,) * 3:
             return False
@@ -78,9 +78,9 @@ class Identity:
         return self._has_groups()
 
     def check(self) -> None:
-        """Find out, before detaching, whether this process may become so.
+        """Check, before detaching, that this process may assume the identity.
 
-        :raises NotPermitted: a capability for it is missing.
+        :raises NotPermitted: a necessary capability is missing.
         """
         if self.is_current():
             return
@@ -95,19 +95,19 @@ class Identity:
             raise self._error(f'needs {privileges}, which uid {os.geteuid()} does not have here')
 
     def assume(self) -> None:
-        """Become so, irrevocably, and prove it; HOME, USER and LOGNAME become the user's.
+        """Assume the identity for good, and verify it; set HOME, USER and LOGNAME for the user.
 
-        To be called when everything that takes privileges is done. Where it raises, the process
-        may be anything in between: it must end.
+        Call this when everything that requires privileges is done. If it raises, the process may
+        be left in an intermediate state and must end.
 
-        :raises NotPermitted: it was refused, or did not have exactly the effect that it should.
+        :raises NotPermitted: it was refused, or did not have exactly the expected effect.
         """
         if self.name:
             os.environ.update(HOME=self.home, USER=self.name, LOGNAME=self.name)
         if self.is_current():
             return
         try:
-            # The user last: the right to do the others goes with him.
+            # The user comes last, because the right to change the groups is lost with it.
             if _current_groups() != self.groups:
                 os.setgroups(self.groups)
             os.setresgid(self.gid, self.gid, self.gid)
@@ -118,7 +118,7 @@ class Identity:
 
     def _prove(self) -> None:
         if self.uid != 0:
-            # Must fail. Where it does not, the ids below tell.
+            # This must fail. If it does not, the ids below show it.
             with contextlib.suppress(OSError):
                 os.setresuid(0, 0, 0)
             if self.gid != 0:
@@ -144,10 +144,10 @@ class Identity:
 
 
 def resolve(user: str | int | None, group: str | int | None) -> Identity:
-    """Look up who ``Daemon.user`` and ``Daemon.group`` are.
+    """Look up ``Daemon.user`` and ``Daemon.group``.
 
     :param user: a name, or a number, which need not be in the user database if *group* is given;
-        None: whoever the process is.
+        None: the current user.
     :param group: a name, or a number, which need not be in the group database; None: the user's.
     :raises NotPermitted: there is no such user or group.
     """
@@ -190,7 +190,7 @@ def resolve(user: str | int | None, group: str | int | None) -> Identity:
 
 
 def _find_user(user: str | int) -> pwd.struct_passwd | None:
-    """The user's entry in the user database; None for a number that is not there."""
+    """Return the user's entry in the user database; None for a number that is not in it."""
     import pwd
 
     with contextlib.suppress(KeyError, ValueError):
@@ -217,7 +217,7 @@ def _find_gid(group: str | int) -> int:
 
 
 def _as_id(value: str | int) -> int | None:
-    """The number that *value* is or spells, if it can be that of a user or group."""
+    """Return *value* as a number, if it can be the id of a user or group; otherwise None."""
     if isinstance(value, str) and not (value.isascii() and value.isdigit()):
         return None
     if len(str(value)) > len(str(_NO_ID)):
@@ -227,7 +227,7 @@ def _as_id(value: str | int) -> int | None:
 
 
 def _has_capability(name: str) -> bool:
-    """Whether this process has the capability in its effective set; without /proc, root has."""
+    """Return whether the capability is in the effective set; without /proc, if it is root."""
     effective = _proc_status().get('CapEff')
     if effective is None:
         return os.geteuid() == 0
@@ -259,20 +259,20 @@ def _current_groups() -> tuple[int, ...]:
 
 
 def _actual_ids() -> tuple[list[int], list[int], list[int]]:
-    """Real, effective, saved and filesystem uids, the gids likewise, and the groups."""
+    """Return the real, effective, saved and filesystem uids, the same gids, and the groups."""
     status = _proc_status()
     if 'Uid' in status:
         uids, gids, groups = (
             [int(number) for number in status[key].split()] for key in ('Uid', 'Gid', 'Groups')
         )
         return uids, gids, sorted(set(groups))
-    # The filesystem ids follow the effective ones at each change of these.
+    # The filesystem ids change together with the effective ones.
     uids, gids = list(os.getresuid()), list(os.getresgid())
     return [*uids, uids[1]], [*gids, gids[1]], list(_current_groups())
 
 
 def _proc_status() -> dict[str, str]:
-    """What proc_pid_status(5) says about this process; empty without /proc."""
+    """Return the fields of proc_pid_status(5) for this process; empty without /proc."""
     try:
         with open('/proc/self/status', encoding='utf-8', errors='replace') as lines:
             pairs = (line.partition(':') for line in lines)

@@ -1,21 +1,23 @@
-"""What each worker has in hand, and which messages ended one: in memory that outlives a worker.
+"""Each worker's message in flight, and the messages that killed workers, in shared memory.
 
-A message may end the process that handles it (a segmentation fault, out of memory, ``os._exit``),
-and is then delivered again. So that this ends, each worker notes what it is about to handle in a
-slot of its own; who finds the worker dead counts it in a table. A message whose worker died is
-known there by its fingerprint; its neighbours in the prefetch, which were never begun, are not.
-The broker may be faster than the supervisor: so the slots of the dead are looked at, too.
+A message may kill the process that handles it (a segmentation fault, out of memory, ``os._exit``)
+and is then delivered again. To stop this, each worker records the message that it is about to
+handle in its own slot; the process that finds the worker dead counts the message in a table. The
+table identifies it by its fingerprint; other prefetched messages, which were never started, are
+not counted. The broker may redeliver before the supervisor has counted, so the slots of dead
+workers are checked as well.
 
-The memory is shared between a supervisor and its workers. Where there is a state directory it is
-a mapped file, so that the next start has it, too: then a process that died alone is found by its
-successor. Noting costs a delivery a checksum of its body and one write to memory.
+The memory is shared between a supervisor and its workers. With a state directory it is a mapped
+file that remains for the next start, so that the successor of a single process finds what its
+predecessor was handling when it died. For each delivery, recording costs a checksum of the body
+and one write to memory.
 
 The file has a fixed size::
 
     header | slots: since, fingerprint, handled, progress, pid, why
            | table: fingerprint, deaths, why, when, pid
 
-What is torn or foreign in it does no harm: an entry with a wrong checksum is none.
+Torn or foreign data in it does no harm: an entry with a wrong checksum is ignored.
 """
 
 from __future__ import annotations
@@ -37,19 +39,19 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('clihelper')
 
 SLOTS = 2048
-"""processes that may have something in hand: the workers, and as many that are being replaced"""
+"""processes that may handle messages: the workers, and as many that are being replaced"""
 
 ENTRIES = 1024
-"""messages that are remembered"""
+"""the number of messages that the table can hold"""
 
 PROBES = 8
-"""places in which an entry may be; where all are taken, the oldest is forgotten"""
+"""places where an entry may be stored; if all are taken, the oldest is forgotten"""
 
 EXPIRY = 7 * 24 * 3600.0
 """seconds after which a message is forgotten"""
 
 CRASHED, TIMEOUT = 'crashed', 'timeout'
-"""Why a worker died under a message, as ``x-clihelper-reason`` has it."""
+"""Why a worker died while handling a message, as in ``x-clihelper-reason``."""
 
 _REASONS = (CRASHED, TIMEOUT)
 _MAGIC = b'clihelper scoreboard'
@@ -57,9 +59,9 @@ _VERSION = 1
 _HEADER = Struct('<20sIII32x')
 _SLOT = Struct('<dQQdQQ16x')
 _ENTRY = Struct('<QIIdQI4x')
-_CHECKED = 32  # bytes of an entry that its checksum is of
-_MESSAGE = 8  # where the fingerprint is in a slot
-_PF_EXITING = 4  # of the kernel's include/linux/sched.h
+_CHECKED = 32  # bytes of an entry that its checksum covers
+_MESSAGE = 8  # offset of the fingerprint in a slot
+_PF_EXITING = 4  # from the kernel's include/linux/sched.h
 _TABLE = _HEADER.size + SLOTS * _SLOT.size
 SIZE = _TABLE + ENTRIES * _ENTRY.size
 
@@ -71,17 +73,17 @@ _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Unusable(Exception):
-    """The file cannot be the scoreboard; the text says why."""
+    """The file cannot be used as the scoreboard; the text says why."""
 
 
 class Slot:
-    """A slot: what one process has in hand. The process itself writes it, others read it.
+    """A slot for the message in flight in one process. That process writes it; others read it.
 
-    :ivar note: called before a handler runs, with the message's fingerprint. It is what every
-        delivery costs, hence no method.
-    :ivar take: the same where handlers are timed, with the time of ``time.monotonic`` before it.
-    :ivar int handled: how many messages it has handled.
-    :ivar float limit: after how many it is to be replaced.
+    :ivar note: called before a handler runs, with the message's fingerprint. It is not a method,
+        because every delivery calls it.
+    :ivar take: the same where handlers are timed; the time of ``time.monotonic`` comes first.
+    :ivar int handled: how many messages the process has handled.
+    :ivar float limit: the number of messages after which the process is replaced.
     """
 
     __slots__ = ('_map', '_offset', 'handled', 'index', 'scoreboard', 'limit', 'note', 'take')
@@ -97,40 +99,43 @@ class Slot:
         self.take: Callable[[float, int], None] = partial(_take, self._map, self._offset)
 
     def end_message(self) -> None:
-        """Nothing is in hand any more, and all that was is settled."""
+        """Record that no message is in flight and that all are settled."""
         _rest(self._map, self._offset, 0.0, 0, self.handled)
 
     def heartbeat(self) -> None:
-        """The loop has come round."""
+        """Record that the loop makes progress."""
         _note(self._map, self._offset + 16, self.handled, time.monotonic())
 
     def claim(self) -> None:
-        """This process is the one whose slot it is."""
+        """Make this process the owner of the slot."""
         _number(self._map, self._offset + 32, os.getpid())
 
-    # For who survives it.
+    # For the processes that survive it.
 
     def read(self) -> tuple[float, int, int, float]:
-        """Since when something is in hand (0.0: nothing is), its fingerprint, how many messages
-        were handled, and when the loop last came round; times are of ``time.monotonic``."""
+        """Return what the process has recorded. Times are those of ``time.monotonic``.
+
+        :returns: when the message in flight was started (0.0: there is none), its fingerprint,
+            how many messages were handled, and when the loop last made progress.
+        """
         since, message, handled, progress, _, _ = _SLOT.unpack_from(self._map, self._offset)
         return since, message, handled, progress
 
     def set_cause(self, reason: str) -> None:
-        """It is about to be killed for what it has in hand."""
+        """Record that the process is about to be killed because of its message in flight."""
         _number(self._map, self._offset + 40, _REASONS.index(reason))
 
     def clear_in_flight(self) -> None:
-        """It is about to be killed, and what it has in hand is not to blame."""
+        """Record that the message in flight is not why the process is about to be killed."""
         _number(self._map, self._offset + _MESSAGE, 0)
 
     def clear(self) -> None:
-        """For the next process."""
+        """Clear the slot for the next process."""
         self.handled = 0
         _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0, 0, 0)
 
     def record_death(self) -> None:
-        """The process is dead: count what it had in hand, and clear the slot."""
+        """Count the message that was in flight in the dead process, and clear the slot."""
         _, message, _, _, pid, reason = _SLOT.unpack_from(self._map, self._offset)
         if message:
             self.scoreboard.count(message, pid, reason if reason < len(_REASONS) else 0)
@@ -138,10 +143,11 @@ class Slot:
 
 
 class Scoreboard:
-    """The memory: slots, and the table of messages that ended a worker.
+    """The shared memory: the slots, and the table of messages that killed a worker.
 
-    :param memory: of :data:`SIZE` bytes, shared.
-    :param clock: the time, in seconds, that survives a restart; by default :func:`time.time`.
+    :param memory: shared memory of :data:`SIZE` bytes.
+    :param clock: returns the time in seconds, also valid after a restart; by default
+        :func:`time.time`.
     """
 
     def __init__(self, memory: mmap, clock: Callable[[], float] = time.time) -> None:
@@ -151,16 +157,16 @@ class Scoreboard:
 
     @classmethod
     def anonymous(cls) -> Scoreboard:
-        """One that the processes forked from this one share, and that ends with them."""
+        """Make one that is shared with processes forked from this one, and that ends with them."""
         return cls(mmap(-1, SIZE))
 
     @classmethod
     def open(cls, path: str) -> Scoreboard:
-        """The one in that file, which is made if it is not there, and is this process's alone.
+        """Open the one in the file *path*, for this process only; create the file if necessary.
 
-        What processes of an earlier run had in hand is counted: they are dead.
+        The messages that were in flight in an earlier run are counted: its processes are dead.
 
-        :raises Unusable: it is no such file, or in use.
+        :raises Unusable: it is not a scoreboard file, or is in use.
         """
         try:
             descriptor = _open(path)
@@ -184,26 +190,26 @@ class Scoreboard:
         return scoreboard
 
     def slot(self, index: int) -> Slot:
-        """The slot of that number, from 0."""
+        """Return the slot with that number, from 0."""
         return Slot(self, index)
 
     def deaths(self, message: int) -> tuple[int, str]:
-        """How often a process died under it, and of what the last time.
+        """Return how often a process died while handling it, and the last reason.
 
-        To be asked by who has something else in hand, or nothing.
+        The calling process must not have this message in its slot.
         """
-        if not message:  # as if nothing was in hand: one in four milliards is not known
+        if not message:  # looks like an empty slot: one message in four billion is not recognised
             return 0, CRASHED
-        # In this order: whoever is buried in between is known in the table by the pid.
-        unburied = self._unburied(message)
+        # In this order: a process that is counted in between appears in the table with its pid.
+        uncounted = self._uncounted(message)
         deaths, reason, last = self._counted(message)
-        for pid, why in unburied:
+        for pid, why in uncounted:
             if pid != last:
                 deaths, reason = deaths + 1, why
         return deaths, _REASONS[reason] if reason < len(_REASONS) else CRASHED
 
     def count(self, message: int, pid: int, reason: int) -> None:
-        """The process *pid* died under it."""
+        """Count that the process *pid* died while handling it."""
         deaths = self._counted(message)[0]
         offset = min(self._places(message), key=lambda place: self._rank(place, message))
         fields = (message, deaths + 1, reason, self._clock(), pid)
@@ -211,22 +217,22 @@ class Scoreboard:
         _ENTRY.pack_into(self.memory, offset, *fields, check)
 
     def forget(self, message: int) -> None:
-        """It has been settled."""
+        """Forget the message, which has been settled."""
         for offset in self._places(message):
             entry = self._entry(offset)
             if entry is not None and entry[0] == message:
                 self.memory[offset : offset + _ENTRY.size] = bytes(_ENTRY.size)
 
     def _counted(self, message: int) -> tuple[int, int, int]:
-        """Deaths, reason and pid of the last, as far as they are in the table."""
+        """Return the deaths in the table, and the reason and pid of the last one."""
         for offset in self._places(message):
             entry = self._entry(offset)
             if entry is not None and entry[0] == message:
                 return entry[1], entry[2], entry[4]
         return 0, 0, 0
 
-    def _unburied(self, message: int) -> list[tuple[int, int]]:
-        """The pids of dead processes that still have it in hand, and why they died."""
+    def _uncounted(self, message: int) -> list[tuple[int, int]]:
+        """Return the pids of dead processes whose slots still hold it, and why they died."""
         found = []
         data = message.to_bytes(8, 'little')
         place = self.memory.find(data, _HEADER.size, _TABLE)
@@ -245,14 +251,14 @@ class Scoreboard:
             yield _TABLE + (first + number) % ENTRIES * _ENTRY.size
 
     def _rank(self, offset: int, message: int) -> float:
-        """The place of the same message comes first, then an empty one, then the oldest."""
+        """Rank the places: the one of the same message first, then empty ones, then the oldest."""
         entry = self._entry(offset)
         if entry is None:
             return 0.0
         return -1.0 if entry[0] == message else entry[3]
 
     def _entry(self, offset: int) -> tuple[int, int, int, float, int] | None:
-        """Fingerprint, deaths, reason, time and pid; None if there is none that is valid."""
+        """Return fingerprint, deaths, reason, time and pid; None if there is no valid entry."""
         data = self.memory[offset : offset + _ENTRY.size]
         message, deaths, reason, when, pid, check = _ENTRY.unpack(data)
         if not message or crc32(data[:_CHECKED]) != check or reason >= len(_REASONS):
@@ -263,10 +269,10 @@ class Scoreboard:
 
 
 def find(directory: str | None, appname: str) -> Scoreboard | None:
-    """The scoreboard in the state directory; None if there is no directory, or it cannot be used.
+    """Return the scoreboard in the state directory; None if there is none or it is unusable.
 
-    The latter is told in one line of the log: the program works without it, and only forgets
-    at a restart which messages ended it.
+    An unusable one is logged in one line. The program works without it, and only forgets at a
+    restart which messages killed it.
     """
     if directory is None:
         return None
@@ -281,7 +287,7 @@ def find(directory: str | None, appname: str) -> Scoreboard | None:
 
 
 def _is_dead(pid: int) -> bool:
-    """Whether the process is gone, a zombie, or so far gone that its sockets may be closed."""
+    """Return whether the process is gone, a zombie, or exiting with its sockets maybe closed."""
     try:
         with open(f'/proc/{pid}/stat', 'rb') as file:
             fields = file.read().rpartition(b')')[2].split()
@@ -302,9 +308,9 @@ def _lock(descriptor: int) -> None:
 
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        raise Unusable('is no regular file of one name')
+        raise Unusable('is not a regular file with a single name')
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise Unusable('belongs to another, or others may write it')
+        raise Unusable('belongs to another user, or is writable by others')
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -312,15 +318,15 @@ def _lock(descriptor: int) -> None:
 
 
 def _prepare(descriptor: int) -> None:
-    """Give the file its size and its header, where it has none yet or those of another version."""
+    """Initialise the file if it is new or of another version: set its size and header."""
     size = os.fstat(descriptor).st_size
     header = _HEADER.pack(_MAGIC, _VERSION, SLOTS, ENTRIES)
     found = os.pread(descriptor, _HEADER.size, 0)
     if size == SIZE and found == header:
         return
     if found.strip(b'\0') and not found.startswith(_MAGIC):
-        raise Unusable('is something else, and is left alone')
+        raise Unusable('is not a scoreboard file, and is left alone')
     os.ftruncate(descriptor, 0)
-    # Memory that has no block of the disk behind it would end the process when it is written.
+    # Writing to memory without a disk block behind it would kill the process.
     os.posix_fallocate(descriptor, 0, SIZE)
     os.pwrite(descriptor, header, 0)

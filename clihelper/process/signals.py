@@ -1,10 +1,10 @@
 """The signals of a process, as numbers read from a pipe.
 
-The interpreter's C handler writes each signal's number to the pipe (``signal.set_wakeup_fd``), a
-loop waits on the pipe together with its own work, and reads the numbers when it has nothing in
-hand. So a signal never interrupts anything, and no work is done in a handler. There are two
-exceptions, both decided by who owns the loop and not here: :attr:`Signals.urgent` sees each
-signal at once and may raise, and :attr:`Signals.deliver` is called where nobody reads the pipe.
+The interpreter's C handler writes each signal's number to the pipe (``signal.set_wakeup_fd``). A
+loop waits on the pipe together with its own work, and reads the numbers between two pieces of
+work. So a signal never interrupts anything, and no work is done in a handler. There are two
+exceptions, both decided by the owner of the loop and not here: :attr:`Signals.urgent` sees each
+signal at once and may raise, and :attr:`Signals.deliver` is called while nobody reads the pipe.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ HANDLED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-"""The signals that a controller answers to."""
+"""The signals that a controller handles."""
 
 FD_SETSIZE = 1024
-"""select(2) takes no descriptor of this number or above."""
+"""select(2) does not accept descriptors of this number or above."""
 
 LONGEST_WAIT = 86400.0
-"""seconds; a longer time-out overflows in some system calls, so it is waited for in parts."""
+"""seconds; longer timeouts overflow in some system calls, so they are split into parts."""
 
 
 class Interrupted(BaseException):
-    """A signal has come while :meth:`Signals.interrupting`; its number is in the pipe."""
+    """A signal arrived during :meth:`Signals.interrupting`; its number is in the pipe."""
 
 
 class Signals:
-    """The signal pipe. One for each process; :meth:`install` again after a fork.
+    """The signal pipe. Each process has one; call :meth:`install` again after a fork.
 
     :ivar urgent: called for each signal at once, in the main thread, with the number and the
-        interrupted frame. What it raises is raised wherever the main thread is.
-    :ivar bool arrived: whether a signal has come since the pipe was read, for a loop that is too
-        busy to look into the pipe each time round.
-    :ivar deliver: called like :attr:`urgent` and after it, where nobody reads the pipe; None
-        while somebody does.
+        interrupted frame. An exception that it raises interrupts the main thread.
+    :ivar bool arrived: whether a signal has arrived since the pipe was read, for loops that are
+        too busy to look into the pipe on each iteration.
+    :ivar deliver: called like :attr:`urgent` and after it, while nobody reads the pipe; otherwise
+        None.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Signals:
         self._close()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._owner = os.getpid()
-        # A full pipe is harmless: the numbers in it have not been read yet, and coalesce.
+        # A full pipe is harmless: the numbers in it are still unread, and repeated ones coalesce.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if not self._previous:
             os.register_at_fork(
@@ -81,25 +81,25 @@ class Signals:
         self.take_over(HANDLED)
 
     def take_over(self, signums: Iterable[int]) -> None:
-        """Take over these, too; until a fork, whose child gets them back as they were."""
+        """Take over these signals as well; in a forked child they are restored."""
         for signum in signums:
             previous = signal.signal(signum, self._handle)
             self._previous.setdefault(signum, previous)
         self._handled = self._handled.union(signums)
 
     def uninstall(self) -> None:
-        """Give the signals back to whoever had them before."""
+        """Restore the previous handlers of the signals."""
         if self._owner == os.getpid():
             signal.set_wakeup_fd(-1)
             self._restore()
             self._close()
 
     def fileno(self) -> int:
-        """The descriptor that is readable while a signal waits to be read."""
+        """Return the descriptor that is readable while there are unread signals."""
         return self._reader
 
     def read(self) -> list[int]:
-        """Take the signals out of the pipe: each that came, once, in the order of coming."""
+        """Take the signals out of the pipe: each one once, in the order of arrival."""
         self.arrived = False
         numbers = b''
         try:
@@ -107,37 +107,37 @@ class Signals:
                 numbers += chunk
         except BlockingIOError:
             pass
-        # A handler that the program put in the place of ours has dealt with its signal.
+        # A signal whose handler the program has replaced was handled there.
         return [n for n in dict.fromkeys(numbers) if n in self._handled and self._is_ours(n)]
 
     def put_back(self, numbers: list[int]) -> None:
-        """Put signals into the pipe again, for somebody else to read."""
+        """Put signals back into the pipe, for other code to read."""
         if numbers and self._owner:
             self.arrived = True
             os.write(self._writer, bytes(numbers))
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait until a signal comes, for at most *seconds*; True if one did."""
+        """Wait until a signal arrives, for at most *seconds*; return whether one did."""
         return bool(wait_readable((self._reader,), seconds))
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A context in which the caller reads the pipe, so that nothing is delivered."""
+        """A context in which the caller reads the pipe, so that :attr:`deliver` is not called."""
         deliver, self.deliver = self.deliver, None
         try:
             yield
         finally:
             self.deliver = deliver
             if deliver is not None:
-                # What came while the caller read, and it did not read: nobody else would.
+                # Signals that the caller did not read before it left: nobody else would read them.
                 for signum in self.read():
                     deliver(signum, None)
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """A context for a blocking call that nothing is lost with: a signal ends it.
+        """A context for a blocking call that a signal may safely end.
 
-        :raises Interrupted: in it, when a signal comes, or waits to be read.
+        :raises Interrupted: in the context, if a signal arrives or is unread.
         """
         self._interrupting = True
         try:
@@ -162,7 +162,7 @@ class Signals:
         return signal.getsignal(signum) == self._handle
 
     def _block(self) -> None:
-        """Before a fork: a signal to the child waits until the child has forgotten our pipe."""
+        """Block signals before a fork, until the child has closed its copy of the pipe."""
         self._masks[_thread.get_ident()] = signal.pthread_sigmask(
             signal.SIG_BLOCK, self._handled)
 
@@ -170,7 +170,7 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(_thread.get_ident()))
 
     def _forget(self) -> None:
-        """In a forked child: its signals are its own, and must not be written to our pipe."""
+        """Detach a forked child from the pipe: its signals must not be written to the parent's."""
         if self._owner:
             signal.set_wakeup_fd(-1)
             self._restore()
@@ -180,7 +180,7 @@ class Signals:
         self._unblock()
 
     def _ignore(self) -> None:
-        """At exit: the interpreter would give signals back to the system, whose way is to kill."""
+        """Ignore signals at exit, when the interpreter restores defaults, which would kill."""
         if self._owner == os.getpid():
             for signum in self._handled:
                 if self._is_ours(signum):
@@ -202,7 +202,7 @@ class Signals:
 def wait_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[int]:
     """Wait until one of the *descriptors* is readable, for at most *seconds* (None: for ever).
 
-    :returns: those that are readable; empty at the time-out.
+    :returns: those that are readable; empty on a timeout.
     """
     return _wait(descriptors, (), seconds)
 
@@ -210,9 +210,9 @@ def wait_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[i
 def wait_writable(
     descriptors: tuple[int, ...], readable: tuple[int, ...], seconds: float | None
 ) -> list[int]:
-    """Wait until one of the *descriptors* can be written to, or one of the others be read.
+    """Wait until one of the *descriptors* is writable, or one of the *readable* ones readable.
 
-    :returns: those that are ready; empty at the time-out.
+    :returns: those that are ready; empty on a timeout.
     """
     return _wait(readable, descriptors, seconds)
 
@@ -220,10 +220,10 @@ def wait_writable(
 def _wait(
     readable: tuple[int, ...], writable: tuple[int, ...], seconds: float | None
 ) -> list[int]:
-    """Wait for any of them.
+    """Wait until any of them is ready.
 
-    select(2) is used while the numbers allow it, because its time-outs are exact to the
-    microsecond where those of poll(2) are rounded up to the next millisecond.
+    select(2) is used if the numbers allow it, because its timeouts are exact to the microsecond
+    while those of poll(2) are rounded up to the next millisecond.
     """
     end = None if seconds is None else time.monotonic() + seconds
     for part in _parts(end):
@@ -253,21 +253,21 @@ def _parts(end: float | None) -> Iterator[float | None]:
 
 
 def running_event_loop() -> Any | None:
-    """The asyncio event loop that runs in this thread, if asyncio is in use and one does."""
+    """Return the asyncio event loop running in this thread, or None."""
     asyncio = sys.modules.get('asyncio')
     try:
         return asyncio.get_running_loop() if asyncio else None
-    except (RuntimeError, AttributeError):  # none runs; asyncio is only just being imported
+    except (RuntimeError, AttributeError):  # no loop is running, or asyncio is just being imported
         return None
 
 
 def call_back_in(frame: FrameType, call: Callable[[], object]) -> bool:
-    """Have *call* called as soon as the main thread is back in *frame*, which it was called from.
+    """Have *call* called as soon as the main thread returns to *frame*, one of its callers.
 
-    For a signal handler that has interrupted what must not be entered again. The interpreter's
-    tracing does it: only this waits for code that is not ours, and knows when it has returned.
+    This is for a signal handler that has interrupted code which is not reentrant. It uses the
+    interpreter's tracing, the only way to know when code outside clihelper has returned.
 
-    :returns: False where a debugger traces already: then nothing will be called.
+    :returns: False if a debugger is tracing already; then *call* will not be called.
     """
     if sys.gettrace() is not None:
         return sys.gettrace() is _trace_nothing
@@ -283,4 +283,4 @@ def call_back_in(frame: FrameType, call: Callable[[], object]) -> bool:
 
 
 def _trace_nothing(frame: FrameType, event: str, argument: object) -> None:
-    """No function that is called meanwhile is traced."""
+    """Trace none of the functions that are called until then."""

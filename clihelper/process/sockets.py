@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 BACKLOG = 1024
-"""connections that wait to be accepted; the kernel's ``net.core.somaxconn`` is a limit, too"""
+"""connections waiting to be accepted; the kernel's ``net.core.somaxconn`` also limits them"""
 
 MODE = 0o660
-"""of a socket in the file system, which belongs to the daemon's user and group"""
+"""the mode of a socket in the file system, which belongs to the daemon's user and group"""
 
 
 class Listening:
-    """Listening sockets, to be closed at the end by the process that made them.
+    """Listening sockets, closed at the end by the process that made them.
 
-    :ivar list sockets: they do not block, and no program that this one starts inherits them.
+    :ivar list sockets: the sockets; they are non-blocking, and programs that this one starts do
+        not inherit them.
     """
 
     def __init__(self) -> None:
@@ -33,14 +34,14 @@ class Listening:
         self._owner = os.getpid()
 
     def bind(self, addresses: Iterable[str], uid: int = -1, gid: int = -1) -> None:
-        """Listen at all *addresses*.
+        """Listen on all *addresses*.
 
-        :param addresses: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``; a name that
-            has several addresses is listened to at all of them.
-        :param uid: who is to own sockets in the file system; -1: who makes them.
-        :param gid: the same for their group.
-        :raises CannotListen: an address is in use, or not of this machine.
-        :raises NotPermitted: a port or a folder is not for this user.
+        :param addresses: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``; if a
+            name has several addresses, all of them are bound.
+        :param uid: the owner of sockets in the file system; -1: the current user.
+        :param gid: the group of sockets in the file system; -1: the current group.
+        :raises CannotListen: an address is in use, or does not belong to this machine.
+        :raises NotPermitted: this user may not use a port or a folder.
         """
         for address in addresses:
             try:
@@ -54,11 +55,11 @@ class Listening:
                 raise kind(f'Daemon.listen: {address}: {error.strerror or error}') from error
 
     def take_over(self) -> None:
-        """From here on this process is the one that removes files of sockets; after a fork."""
+        """After a fork, make this process the one that removes the files of the sockets."""
         self._owner = os.getpid()
 
     def close(self) -> None:
-        """Close them; the process that :meth:`bind` was called in removes their files, too."""
+        """Close the sockets; the process that owns them also removes their files."""
         for each in self.sockets:
             each.close()
         self.sockets.clear()
@@ -68,7 +69,7 @@ class Listening:
             try:
                 if os.path.samestat(os.lstat(path), status):
                     os.unlink(path)
-            except OSError:  # the daemon's user may not; the next start removes what is stale
+            except OSError:  # the daemon's user may not; the next start removes the stale file
                 pass
         self._paths.clear()
 
@@ -88,7 +89,7 @@ class Listening:
             self.sockets.append(each)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                # Else :: would take the IPv4 address, too, which has a socket of its own.
+                # Otherwise :: would also take the IPv4 address, which has its own socket.
                 each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self._listen(each, place)
 
@@ -111,7 +112,7 @@ class Listening:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens to any more; anything else is left to ``bind``."""
+    """Remove a socket that nobody listens on any more; leave anything else to ``bind``."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
@@ -120,5 +121,5 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
     except ConnectionRefusedError:
         os.unlink(path)
-    except OSError:  # there is none, or somebody listens
+    except OSError:  # there is no socket, or somebody listens on it
         pass

@@ -1,12 +1,12 @@
-"""Telling a service manager how the program is doing: the protocol of sd_notify(3).
+"""Reporting the program's state to a service manager, with the protocol of sd_notify(3).
 
 A message is one datagram of ``NAME=value`` lines to the socket that ``NOTIFY_SOCKET`` names.
-Where there is no such socket, everything here does nothing.
+Without such a socket, everything here does nothing.
 
-Sending never waits: a manager that does not read delays nobody, and a message that its socket
-has no room for is dropped, which the method's result tells. The environment is left as it is,
-so that programs started by this one see the socket too; with ``NotifyAccess=main``, the
-manager listens to the main process only.
+Sending never waits: a manager that does not read delays nobody. If its socket is full, the
+message is dropped, and the method returns False. The environment is left unchanged, so that
+programs started by this one see the socket as well; with ``NotifyAccess=main``, the manager
+accepts messages from the main process only.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
-#: Bytes of a status text that are sent; a manager ignores datagrams of more than 4096.
+#: Bytes of a status text that are sent; the manager ignores datagrams of more than 4096 bytes.
 STATUS_LIMIT = 2048
 
 
 class Notifier:
     """The program's end of the notify socket.
 
-    It holds one descriptor, opened at once, so that a program that has run out of them can
-    still feed its watchdog. It goes on working after a fork.
+    It opens its one descriptor at once, so that a program that has run out of descriptors can
+    still feed its watchdog. It remains usable after a fork.
 
-    :param address: a path, or an abstract address with ``@`` in the place of its NUL; where it
-        is empty or anything else, nothing is sent.
-    :param watchdog_usec: microseconds after which the manager takes the program for hung, as
-        ``WATCHDOG_USEC`` has it; 0 for never.
-    :param watchdog_pid: the process that is watched, as ``WATCHDOG_PID`` has it; None for
-        whoever asks.
+    :param address: a path, or an abstract address with ``@`` in place of its NUL; if it is empty
+        or anything else, nothing is sent.
+    :param watchdog_usec: microseconds after which the manager considers the program hung, as in
+        ``WATCHDOG_USEC``; 0: never.
+    :param watchdog_pid: the process that is watched, as in ``WATCHDOG_PID``; None: every process.
     """
 
     __slots__ = ('_address', '_socket', '_watchdog_pid', '_watchdog_usec')
@@ -51,9 +50,9 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Notifier:
-        """The notifier that ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` describe.
+        """Make the notifier from ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``.
 
-        A watchdog whose numbers are none is no watchdog, as sd_watchdog_enabled(3) has it.
+        If a value for the watchdog is not a number, there is no watchdog: sd_watchdog_enabled(3).
         """
         usec = _number(environ.get('WATCHDOG_USEC', ''))
         pid = None
@@ -63,14 +62,14 @@ class Notifier:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a manager to tell."""
+        """Whether there is a manager to report to."""
         return bool(self._address)
 
     @property
     def watchdog_interval(self) -> float | None:
-        """The seconds within which to call :meth:`watchdog`; None where nobody watches.
+        """The seconds within which to call :meth:`watchdog`; None if there is no watchdog.
 
-        Past it the manager takes the program for hung, so half of it is the time to keep to
+        After this time the manager considers the program hung, so call it every half of it
         (sd_watchdog_enabled(3)). In a child of the process that is watched it is None.
         """
         if not self.enabled or not self._watchdog_usec:
@@ -80,10 +79,10 @@ class Notifier:
         return self._watchdog_usec / 1_000_000
 
     def ready(self, status: str = '') -> bool:
-        """The start, or the reload that :meth:`reloading` announced, is complete.
+        """Report that the start, or the reload announced by :meth:`reloading`, is complete.
 
-        :param status: a status line for people; empty to leave the one before.
-        :returns: whether the message was sent. So for all that follow.
+        :param status: a status line for people; empty: leave the previous one.
+        :returns: whether the message was sent; the same for all methods below.
         """
         return self._send('READY=1', *_status_lines(status))
 
@@ -92,35 +91,35 @@ class Notifier:
         return self._send(f'STATUS={_one_line(text)}')
 
     def reloading(self, status: str = '') -> bool:
-        """The configuration is being reloaded; :meth:`ready` is to follow.
+        """Report that the configuration is being reloaded; :meth:`ready` must follow.
 
-        The time goes with it, which ``Type=notify-reload`` asks for, in the same datagram.
+        The same datagram contains the time, as required by ``Type=notify-reload``.
         """
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         return self._send('RELOADING=1', f'MONOTONIC_USEC={now}', *_status_lines(status))
 
     def stopping(self, status: str = '') -> bool:
-        """The program has begun to stop."""
+        """Report that the program has begun to stop."""
         return self._send('STOPPING=1', *_status_lines(status))
 
     def watchdog(self) -> bool:
-        """The program makes progress: to be called twice in each :attr:`watchdog_interval`."""
+        """Report progress; call this twice in each :attr:`watchdog_interval`."""
         return self._send('WATCHDOG=1')
 
     def retiring(self) -> bool:
-        """The process stops and is to be replaced; a service manager is not told."""
+        """Do nothing: a process that stops to be replaced is not reported to a service manager."""
         return False
 
     def extend_timeout(self, seconds: float) -> bool:
-        """Ask for time: starting, stopping or running takes so much longer, from now on.
+        """Ask for more time: starting, stopping or running takes *seconds* longer, from now on.
 
-        To be called again before ``seconds`` are over as long as more is needed. The manager
-        takes it up once the timeout of its own is exceeded (``EXTEND_TIMEOUT_USEC``).
+        If more time is needed, call this again before ``seconds`` are over. The manager applies
+        it once its own timeout is exceeded (``EXTEND_TIMEOUT_USEC``).
         """
         return self._send(f'EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}')
 
     def close(self) -> None:
-        """Give the descriptor back; nothing is sent from here on."""
+        """Close the descriptor; nothing is sent from here on."""
         self._address = b''
         if self._socket is not None:
             self._socket.close()
@@ -142,7 +141,7 @@ class Notifier:
 
 
 def _open_socket() -> socket.socket | None:
-    """A socket to send from, or None while there are no descriptors."""
+    """Open a socket for sending; return None while there is no free descriptor."""
     import socket
 
     try:
@@ -160,7 +159,7 @@ def _socket_address(name: str) -> bytes:
 
 
 def _number(text: str) -> int:
-    """A number as the manager writes it; 0 for anything else, which is no process and no time."""
+    """Return a number written by the manager; 0, neither a pid nor a time, for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
 
 

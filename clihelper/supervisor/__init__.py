@@ -1,4 +1,4 @@
-"""Several processes of one controller, under one that is the daemon's main process.
+"""Several worker processes of one controller, under the daemon's main process.
 
 ::
 
@@ -6,12 +6,12 @@
     supervisor (poll) ---+--- fork ---> worker 2: Controller, loop
        ^   ^             '--- fork ---> ...
        |   '--- a pipe from each worker: ready, status, failed
-       '------- signals, the ends of workers, what is due
+       '------- signals, the ends of workers, timers
 
-The supervisor has no thread, no connection and no loop of the user's; it waits in one poll(2).
-``policy`` decides and does nothing; ``supervisor`` does what is decided; ``monitor`` checks limits
-and heartbeats. ``worker`` is one process as the supervisor sees it, ``child`` the same process as
-it sees itself.
+The supervisor has no other threads, no connections and no loop of the user's; it waits in a
+single poll(2). ``policy`` only decides; ``supervisor`` acts on the decisions; ``monitor`` checks
+limits and heartbeats. ``worker`` is the supervisor's view of a process, ``child`` the process's
+view of itself.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def is_needed(config: Config) -> bool:
-    """Whether there is to be a supervisor: for more than one worker, or to replace a single one.
+    """Return whether a supervisor is needed: for several workers, or to replace a single one.
 
-    The keys that replace a worker which lives are ``max_messages``, ``max_memory``, ``max_age``
-    and ``AMQP.handler_timeout``.
+    The keys that make it replace a running worker are ``max_messages``, ``max_memory``,
+    ``max_age`` and ``AMQP.handler_timeout``.
     """
     daemon = config.daemon
     limits = (daemon['max_messages'], daemon['max_memory'], daemon['max_age'])

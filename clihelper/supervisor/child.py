@@ -1,6 +1,6 @@
-"""A worker as it sees itself: what it tells the supervisor, and how it learns of its death.
+"""A worker's view of itself: its reports to the supervisor, whose death it also notices.
 
-What it tells are the lines of sd_notify(3), through a pipe: ``READY=1``, ``STATUS=...``. Other
+It reports with the lines of sd_notify(3), through a pipe: ``READY=1``, ``STATUS=...``. Other
 lines in the pipe are tracebacks, which faulthandler writes when the process crashes.
 """
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('clihelper.supervisor')
 
 LONGEST_LINE = 1024
-"""bytes of a line for the supervisor; short enough to be written to a pipe as a whole"""
+"""bytes of a line for the supervisor; short enough to be written to a pipe atomically"""
 
 
 class WorkerChannel(Notifier):
-    """A worker's place among the workers. The life cycle takes it for its service manager.
+    """A worker's connection to the supervisor, used by the life cycle as the service manager.
 
-    :param number: of the worker, from 1.
-    :param hand: its slot in the shared memory.
+    :param number: the worker's number, from 1.
+    :param slot: its slot in the shared memory.
     :param writer: the pipe to the supervisor.
-    :param lifeline: a pipe that only the supervisor can write to: it ends when that does.
-    :param watchdog: seconds within which the loop has to come round; None: nobody watches.
+    :param lifeline: a pipe that only the supervisor can write to: it closes when that ends.
+    :param watchdog: seconds within which the loop must show progress; None: there is no watchdog.
     """
 
     __slots__ = ('_lifeline', '_watchdog', '_writer', 'slot', 'number')
@@ -51,7 +51,7 @@ class WorkerChannel(Notifier):
 
     @property
     def enabled(self) -> bool:
-        """There is somebody to tell."""
+        """True: the supervisor is always there to report to."""
         return True
 
     @property
@@ -60,32 +60,32 @@ class WorkerChannel(Notifier):
         return self._watchdog
 
     def watchdog(self) -> bool:
-        """The loop makes progress."""
+        """Record that the loop makes progress."""
         self.slot.heartbeat()
         return True
 
     def stopping(self, status: str = '') -> bool:
-        """The worker has begun to stop; say so if that is because the supervisor is gone."""
+        """Report that the worker has begun to stop; log it if the supervisor has died."""
         if self._is_orphan():
             LOGGER.warning('the supervisor has died: worker %d stops', self.number)
         return super().stopping(status)
 
     def explain(self, line: str) -> None:
-        """Tell why this worker is about to end."""
+        """Report why this worker is about to end."""
         self._send(f'WHY={line}')
 
     def retiring(self) -> bool:
-        """This worker is about to stop, and another is to take its place."""
+        """Report that this worker is about to stop and must be replaced."""
         return self._send('RETIRING=1')
 
     def left(self) -> None:
-        """This worker has ended of its own accord, and none is to take its place."""
+        """Report that this worker has ended of its own accord and must not be replaced."""
         self._send('LEFT=1')
 
     def prepare(self, max_messages: float | None) -> None:
-        """Have a crash leave a traceback, and a TERM come when the supervisor dies.
+        """Make a crash leave a traceback, and arrange for a TERM if the supervisor dies.
 
-        :param max_messages: after how many this worker is to be replaced.
+        :param max_messages: the number of messages after which this worker is replaced.
         """
         import faulthandler
 
@@ -93,14 +93,14 @@ class WorkerChannel(Notifier):
         if max_messages is not None:
             self.slot.limit = max_messages
 
-        faulthandler.enable(self._writer)  # the pipe takes it, from C, whoever holds the GIL
+        faulthandler.enable(self._writer)  # written to the pipe from C, whoever holds the GIL
         _signal_at_end(self._lifeline, signal.SIGTERM)
         if self._is_orphan():
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _is_orphan(self) -> bool:
         poll = select.poll()
-        poll.register(self._lifeline, 0)  # only its end
+        poll.register(self._lifeline, 0)  # only wait for its end
         return bool(poll.poll(0))
 
     def _send(self, *lines: str) -> bool:
@@ -115,9 +115,9 @@ class WorkerChannel(Notifier):
 
 
 def _signal_at_end(descriptor: int, signum: int) -> None:
-    """Have the kernel send *signum* to this process when the pipe ends: O_ASYNC of fcntl(2).
+    """Make the kernel send *signum* to this process when the pipe ends: O_ASYNC of fcntl(2).
 
-    So it reaches the process wherever it waits, a loop of the user's own included.
+    So it reaches the process wherever it waits, even in a loop of the user's own.
     """
     import fcntl
 
@@ -128,9 +128,9 @@ def _signal_at_end(descriptor: int, signum: int) -> None:
 
 
 def forget_exit_handlers() -> None:
-    """Just after the fork: what is to be done at the program's end is the supervisor's to do.
+    """Remove, just after the fork, the exit handlers that only the supervisor must run.
 
-    A temporary folder that the program has made, for example, is there for all.
+    A temporary folder that the program has made, for example, is shared by all processes.
     """
     import atexit
     import weakref
@@ -138,7 +138,7 @@ def forget_exit_handlers() -> None:
     atexit._clear()
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
-    # So that those which this process will make are called at its end.
+    # So that the finalizers which this process will make are called at its end.
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""What a supervisor looks after while all is well: limits of its workers, and signs of life."""
+"""Regular checks of a supervisor: the limits of its workers, and their heartbeats."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('clihelper.supervisor')
 
 MEMORY_POLL = 0.5
-"""seconds between two looks at the memory of the workers; the kernel tells nobody"""
+"""seconds between two checks of the workers' memory, which the kernel does not report"""
 
 STATUS_POLL = 5.0
-"""seconds between two status lines with how many messages were handled"""
+"""seconds between two status lines with the number of messages handled"""
 
 LAST_WORDS = 2.0
-"""seconds that a worker whose handler hangs has to leave a traceback"""
+"""seconds allowed for a worker with a hanging handler to write a traceback"""
 
 NEVER = float('inf')
 
 
 class Monitor:
-    """Looks at the workers when it is time to.
+    """Checks the workers when a check is due.
 
-    :ivar float due: when to look next, in seconds of ``time.monotonic``.
+    :ivar float due: when the next check is due, in seconds of ``time.monotonic``.
     """
 
     def __init__(self, notifier: Notifier) -> None:
@@ -44,7 +44,7 @@ class Monitor:
         self.due = 0.0
 
     def check(self, workers: Iterable[Worker], config: Config) -> None:
-        """Look, and have those replaced that have reached a limit."""
+        """Check the workers, and mark those that have reached a limit for replacement."""
         now = time.monotonic()
         working = [worker for worker in workers if worker.is_staying]
         ready = [worker for worker in working if worker.is_ready]
@@ -60,7 +60,7 @@ class Monitor:
     ) -> float:
         if not timeout:
             return NEVER
-        due = now + timeout  # a handler that begins now
+        due = now + timeout  # for a handler that starts now
         for worker in working:
             since = worker.slot.read()[0]
             if since and now >= since + timeout:
@@ -70,7 +70,7 @@ class Monitor:
                 )
                 worker.timed_out = True
                 worker.slot.set_cause(TIMEOUT)
-                # It dies of it, and its traceback is written in C, whoever holds the GIL.
+                # This kills it, and its traceback is written in C, whoever holds the GIL.
                 worker.stop(signal.SIGABRT, LAST_WORDS)
             elif since:
                 due = min(due, since + timeout)
@@ -99,21 +99,21 @@ class Monitor:
         return now + MEMORY_POLL if limited else NEVER
 
     def check_initial_memory(self, worker: Worker) -> None:
-        """A worker is ready: a limit that it exceeds already would be exceeded for ever."""
+        """Lift the limit of a ready worker that exceeds it already, as every successor would."""
         if worker.memory is not None and (resident := worker.resident()) > worker.memory:
             LOGGER.warning(
-                '%s has %d bytes of memory before it has done anything; Daemon.max_memory is %d'
+                '%s uses %d bytes of memory before it has done anything; Daemon.max_memory is %d'
                 ' and has no effect on it',
                 worker, resident, worker.config.daemon['max_memory'],
             )
             worker.memory = None
 
     def _feed(self, ready: Iterable[Worker], now: float) -> float:
-        """Feed the service manager's watchdog, if each loop has come round lately."""
+        """Feed the service manager's watchdog, if every loop has made progress recently."""
         interval = self._notifier.watchdog_interval
         if interval is None:
             return NEVER
-        # Workers give a sign each half of it.
+        # Workers send a heartbeat each half of the interval.
         if all(now - worker.slot.read()[3] < interval * 3 / 4 for worker in ready):
             self._notifier.watchdog()
         return now + interval / 4
@@ -121,11 +121,11 @@ class Monitor:
     # The status line.
 
     def count_finished(self, handled: int) -> None:
-        """A worker that has handled so many messages is gone."""
+        """Add the messages handled by a worker that has ended."""
         self._handled += handled
 
     def report_status(self, workers: Iterable[Worker], wanted: int) -> None:
-        """Tell the service manager how many workers there are, and what they have done."""
+        """Report to the service manager the number of workers, and of messages handled."""
         if not self._notifier.enabled:
             return
         workers = list(workers)

@@ -1,4 +1,4 @@
-"""What a supervisor decides, without doing it: delays, limits, and words for an end."""
+"""The decisions of a supervisor: delays, limits, and descriptions of how a process ended."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HEALTHY = 60.0
-"""seconds of a worker's life after which its death is no sign of a fault that lasts"""
+"""seconds after which a worker's death no longer indicates a permanent fault"""
 
 FIRST_DELAY = 0.1
-"""seconds before a worker is started again that ended before it was ready"""
+"""seconds before a worker that ended before it was ready is started again"""
 
 NEVER_READY = 3
-"""workers that end in a row before they were ready: then the service ends"""
+"""workers that end in a row before they were ready, after which the service ends"""
 
 
 class RestartBackoff:
     """How long to wait before a worker is started again.
 
-    The first time there is no delay; then it doubles, with jitter, from 0.1 s to 1 s. That is
-    little because one worker's delay is work undone, and a start costs but some milliseconds.
+    The first time there is no delay; then it doubles, with jitter, from 0.1 s to 1 s. These
+    delays are short because a missing worker leaves work undone, and because a start takes only
+    a few milliseconds.
 
     :param uniform: the source of the jitter.
     """
@@ -34,7 +35,7 @@ class RestartBackoff:
         self._is_first = True
 
     def next(self, lived: float = 0.0) -> float:
-        """The seconds to wait, after a worker that lived for *lived* seconds."""
+        """Return the seconds to wait, after a worker that lived for *lived* seconds."""
         if lived >= HEALTHY:
             self._is_first = True
         if self._is_first:
@@ -45,25 +46,25 @@ class RestartBackoff:
 
 
 class StartFailures:
-    """Counts the workers that end in a row without having been ready."""
+    """Counts the workers in a row that end before they were ready."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def ready(self) -> None:
-        """A worker is ready."""
+        """Reset the count: a worker is ready."""
         self._count = 0
 
     def failed(self) -> bool:
-        """One has ended before it was ready; True if these are too many."""
+        """Count a worker that ended before it was ready; return whether there are too many."""
         self._count += 1
         return self._count >= NEVER_READY
 
 
 def describe(status: int) -> str:
-    """How a process ended, in words.
+    """Describe how a process ended.
 
-    :param status: as :func:`os.waitstatus_to_exitcode` has it: ``-n`` is for signal n.
+    :param status: as from :func:`os.waitstatus_to_exitcode`: ``-n`` stands for signal n.
     """
     if status >= 0:
         return f'status {status}'
@@ -75,10 +76,10 @@ def describe(status: int) -> str:
 
 
 def exit_status(status: int) -> int:
-    """The status with which the service ends because a worker ended so; never 0."""
+    """Return the service's exit status for the *status* of the worker that ends it; never 0."""
     return 128 - status if status < 0 else status or 1
 
 
 def counted(number: int, noun: str) -> str:
-    """So many of them, in words: ``1 worker``, ``2 workers``."""
+    """Return *number* and *noun* in singular or plural: ``1 worker``, ``2 workers``."""
     return f'{number} {noun}' if number == 1 else f'{number} {noun}s'

@@ -1,4 +1,4 @@
-"""The supervisor: starts workers, waits for what happens to them, and does what is decided."""
+"""The supervisor: starts workers, waits for events, and acts on them."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('clihelper.supervisor')
 
 OWN_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
-"""what a supervisor answers to besides the signals of a controller"""
+"""the signals that a supervisor handles in addition to those of a controller"""
 
 BLOCKED = (*HANDLED, *OWN_SIGNALS, signal.SIGCHLD)
 
 MOST = 1024
-"""workers that TTIN can ask for"""
+"""the largest number of workers that TTIN can request"""
 
 GRACE = 0.5
-"""seconds beyond ``Daemon.stop_timeout`` after which a worker is killed: it ends by itself then"""
+"""seconds after ``Daemon.stop_timeout``, when a worker should end itself, until it is killed"""
 
 AT_ONCE = 2.0
-"""seconds that a worker has to stop at once"""
+"""seconds allowed for a worker to stop at once"""
 
 LONGEST_POLL = 86400.0
 
 
 class WorkersFailed(Error):
-    """No worker becomes ready, so that the service ends; with the status of the last one."""
+    """The service ends because workers failed, with the status of the last one."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -64,18 +64,18 @@ class WorkersFailed(Error):
 
 
 class Supervisor:
-    """Runs workers until it is told to stop.
+    """Runs workers until it is stopped.
 
     :param appname: the application's name.
-    :param config: what the first workers are started with.
+    :param config: the configuration that the first workers are started with.
     :param signals: the signal pipe, installed.
-    :param notifier: the service manager.
-    :param scoreboard: what is shared with the workers.
-    :param reread: reads and validates the configuration anew.
-    :param configure_logging: sets the supervisor's own logging up.
-    :param report_ready: tells the command that waits that all workers are ready.
-    :param work: called in a new process, with its seat and configuration; returns its exit
-        status. It takes the signals over, and unblocks them.
+    :param notifier: reports to the service manager.
+    :param scoreboard: the memory shared with the workers.
+    :param reread: reads and validates the configuration again.
+    :param configure_logging: sets up the supervisor's own logging.
+    :param report_ready: reports to the waiting command that all workers are ready.
+    :param work: called in a new process, with its channel and configuration; returns its exit
+        status. It takes over the signals and unblocks them.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class Supervisor:
         self._now = 0.0
         self._reaps = os.getpid() == 1
 
-    # The way round.
+    # The main loop.
 
     def run(self) -> int:
         """Run the workers.
 
         :returns: the exit status: 0, or 75 if it was stopped before all workers were ready.
-        :raises WorkersFailed: none becomes ready.
+        :raises WorkersFailed: no worker becomes ready, or one failed while it was stopping.
         :raises clihelper.errors.StopNow: it was told to stop at once.
         """
         title.set_title(f'{self._appname}: supervisor')
@@ -155,7 +155,7 @@ class Supervisor:
         self._status(now)
 
     def _wait(self) -> None:
-        """Wait for a signal, for what a worker tells, for its end, or for what is due."""
+        """Wait for a signal, a report or the end of a worker, or the next timer."""
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
         for worker in self._workers:
@@ -164,11 +164,11 @@ class Supervisor:
         dues = [self._monitor.due, self._status_due]
         dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
         if self._stopping is None:
-            # Of those before, each was either started or is there.
+            # For times in the past, the worker was started or is already there.
             dues += [due for due in self._due.values() if due > self._now]
             dues += [self._patience(w) for w in self._workers if w.replaces and not w.is_ready]
         left = min(max(min(dues) - time.monotonic(), 0.0), LONGEST_POLL)
-        # Rounded up, lest it comes back a little too early and goes round in vain.
+        # Rounded up, so that it does not return slightly too early and loop for nothing.
         poll.poll(int(left * 1000) + (left > 0))
 
     def _judge(self) -> int:
@@ -185,7 +185,7 @@ class Supervisor:
     # Starting.
 
     def _start_workers(self) -> None:
-        """Start each worker that is missing, and that is not to be waited for."""
+        """Start each missing worker whose delay is over."""
         present = {worker.number for worker in self._workers if worker.is_staying}
         for number in range(1, self._wanted + 1):
             if number in present or number in self._left:
@@ -194,7 +194,7 @@ class Supervisor:
                 self._start(number)
 
     def _start(self, number: int, replaces: Worker | None = None) -> bool:
-        """Start a process; False if that is not possible now."""
+        """Start a process; return False if that is not possible now."""
         try:
             worker = Worker(number, self._config, self._slot(), replaces)
         except IndexError:
@@ -225,7 +225,7 @@ class Supervisor:
         return slot
 
     def _fork(self, worker: Worker) -> None:
-        """Fork; this returns in the supervisor only."""
+        """Fork a worker. This returns in the supervisor only."""
         writer, lifeline = worker.open()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
@@ -244,7 +244,7 @@ class Supervisor:
             os.close(lifeline)
 
     def _become(self, worker: Worker, writer: int, lifeline: int) -> None:
-        """In the new process, which does not come back from here."""
+        """Run the new process. This does not return."""
         status = 1
         try:
             child.forget_exit_handlers()
@@ -258,7 +258,7 @@ class Supervisor:
         finally:
             child.leave(status)
 
-    # What workers tell, and their ends.
+    # The reports of workers, and their ends.
 
     def _hear(self, worker: Worker) -> None:
         for name, value in worker.hear():
@@ -286,7 +286,7 @@ class Supervisor:
         LOGGER.info('%s is ready', worker)
 
     def _announce(self) -> None:
-        """Tell once that all are ready, and again after a reload."""
+        """Report once that all are ready, and again after a reload."""
         if self._announced or self._outdated():
             return
         ready = {worker.number for worker in self._workers if worker.is_ready}
@@ -299,7 +299,7 @@ class Supervisor:
             LOGGER.debug('ready')
 
     def _reap(self) -> None:
-        """Take the processes that have ended: workers, and, as process 1, orphans."""
+        """Reap the processes that have ended: workers, and, as process 1, orphans."""
         ended = dict(reap() if self._reaps else ())
         for worker in list(self._workers):
             status = ended.get(worker.pid)
@@ -311,7 +311,7 @@ class Supervisor:
                 self._bury(worker, status)
 
     def _bury(self, worker: Worker, status: int) -> None:
-        """A worker has ended."""
+        """Clean up after a worker that has ended, and log how it ended."""
         asked = worker.deadline is not None and not worker.timed_out
         self._monitor.count_finished(worker.slot.read()[2])
         worker.slot.record_death()
@@ -339,14 +339,14 @@ class Supervisor:
             LOGGER.warning('%s', words)
             return
         if worker.is_ready or worker.timed_out:
-            LOGGER.error('%s; next one in %.2f s', words, delay)
+            LOGGER.error('%s; starting another in %.2f s', words, delay)
         else:
             LOGGER.error('%s, before it was ready', words)
             delay = delay or FIRST_DELAY
             if self._old_config is not None and worker.config is self._config:
                 self._give_up_reload(worker)
             elif self._was_ready and status == -signal.SIGKILL:
-                pass  # somebody else's doing: it would have become ready as others did
+                pass  # killed from outside: it would have become ready as others did
             elif worker.config is self._config and self._failures.failed():
                 why = ' '.join(worker.why) or describe(status)
                 self._failure = WorkersFailed(
@@ -356,7 +356,7 @@ class Supervisor:
         self._due[worker.number] = time.monotonic() + delay
 
     def _note_failure(self, worker: Worker, status: int) -> None:
-        """A worker that was told to stop did not do it well: the service does neither."""
+        """Record that a worker failed to stop cleanly; the service then ends with its status."""
         if self._stopping is None or self._failure is not None:
             return
         if status in (-signal.SIGKILL, 128 + signal.SIGTERM):
@@ -377,7 +377,7 @@ class Supervisor:
     # Replacing.
 
     def _outdated(self) -> list[Worker]:
-        """The workers that are to be replaced while they work."""
+        """Return the workers that must be replaced while they work."""
         return [
             worker for worker in self._workers
             if worker.is_staying and worker.number <= self._wanted
@@ -386,13 +386,13 @@ class Supervisor:
         ]
 
     def _replace_workers(self) -> None:
-        """One after the other: when the new one is ready, the old one stops."""
+        """Replace workers one after the other: when the new one is ready, the old one stops."""
         for worker in list(self._workers):
             old = worker.replaces
             if old is None:
                 continue
             if worker.config is not self._config:
-                self._stop_worker(worker)  # it was started for a reload before the last one
+                self._stop_worker(worker)  # it was started for an earlier reload
                 worker.replaces = None
             elif worker.is_ready:
                 worker.replaces = None
@@ -412,7 +412,7 @@ class Supervisor:
             self._start(old.number, replaces=old)
 
     def _patience(self, worker: Worker) -> float:
-        """When a worker that is to replace another must be ready."""
+        """Return when a worker that replaces another must be ready."""
         return worker.started + float(worker.config.daemon['start_timeout'])
 
     def _overdue(self, worker: Worker) -> None:
@@ -425,7 +425,7 @@ class Supervisor:
             self._due[worker.number] = time.monotonic() + Backoff(1.0, 60.0).next()
 
     def _give_up_reload(self, worker: Worker) -> None:
-        """The new generation fails: back to the old one."""
+        """Go back to the old configuration, because the new workers fail."""
         assert self._old_config is not None
         why = ' '.join(worker.why) or worker.status or 'no reason is known'
         LOGGER.error('the reload is given up, the old workers go on: %s', why)
@@ -433,7 +433,7 @@ class Supervisor:
         self._reloader.configure_logging(self._config)
 
     def _release_workers(self) -> None:
-        """Stop those that are too many."""
+        """Stop surplus workers."""
         for worker in self._workers:
             if worker.number > self._wanted and worker.is_staying:
                 self._stop_worker(worker)
@@ -486,7 +486,7 @@ class Supervisor:
             }[signal.Signals(signum)]()
 
     def _reload(self) -> None:
-        """HUP: replace the workers by such with the new configuration, if it is good."""
+        """Handle HUP: replace the workers by ones with the new configuration, if it is valid."""
         if not self._read_configuration(begins_anew=True):
             return
         self._notifier.reloading('replacing the workers')
@@ -494,7 +494,7 @@ class Supervisor:
         self._left.clear()
 
     def _reload_in_place(self) -> None:
-        """USR1: each worker takes the new configuration over, the log files are reopened."""
+        """Handle USR1: each worker adopts the new configuration and reopens the log files."""
         if self._read_configuration(begins_anew=False):
             self._old_config = None
             for worker in self._workers:
@@ -513,7 +513,7 @@ class Supervisor:
         return True
 
     def _log_state(self) -> None:
-        """USR2: say what there is; each worker says where it is."""
+        """Handle USR2: log the workers; each worker logs its own state."""
         for worker in self._workers:
             LOGGER.warning(
                 '%s: %s, %.0f s old, %s', worker, worker.state,

@@ -1,4 +1,4 @@
-"""One worker as the supervisor sees it: a process, two pipes, and what it has told."""
+"""The supervisor's view of a worker: a process, two pipes, and what it has reported."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ CHUNK = 65536
 
 
 class Worker:
-    """One process.
+    """One worker process.
 
-    :param number: which worker it is, from 1.
-    :param config: what it was started with.
-    :param hand: its slot in the shared memory.
-    :param replaces: the worker that is to stop once this one is ready.
-    :ivar int pid: the number of the process.
-    :ivar bool is_ready: whether it waits for work.
-    :ivar deadline: when it is killed, in seconds of ``time.monotonic``, because it was told to
-        stop; None: it was not.
-    :ivar bool timed_out: whether it is being killed for a handler that hangs.
-    :ivar bool is_retiring: whether it stops by itself, to be replaced.
-    :ivar str retire: why it is to be replaced once another is ready; empty: it is not.
-    :ivar memory: bytes above which it is to be replaced; None for no limit.
-    :ivar expires: when it is to be replaced.
-    :ivar bool left: whether it ended of its own accord, not to be replaced.
-    :ivar list why: its last words.
+    :param number: the worker's number, from 1.
+    :param config: the configuration that it was started with.
+    :param slot: its slot in the shared memory.
+    :param replaces: the worker that must stop once this one is ready.
+    :ivar int pid: the pid of the process.
+    :ivar bool is_ready: whether it is ready for work.
+    :ivar deadline: when it will be killed after being told to stop, in seconds of
+        ``time.monotonic``; None: it has not been told to stop.
+    :ivar bool timed_out: whether it is being killed because a handler hangs.
+    :ivar bool is_retiring: whether it stops by itself in order to be replaced.
+    :ivar str retire: why it must be replaced once another is ready; empty: it need not.
+    :ivar memory: bytes above which it is replaced; None: no limit.
+    :ivar expires: when it is replaced, in seconds of ``time.monotonic``; None: never.
+    :ivar bool left: whether it ended of its own accord and must not be replaced.
+    :ivar list why: the lines in which it reported why it ends.
     """
 
     def __init__(
@@ -64,18 +64,18 @@ class Worker:
 
     @property
     def is_staying(self) -> bool:
-        """Whether nothing has made it stop."""
+        """Whether it is not stopping."""
         return self.deadline is None and not self.is_retiring
 
     @property
     def state(self) -> str:
-        """What it is about, in a word."""
+        """Its state in one word."""
         if not self.is_staying:
             return 'stopping'
         return 'ready' if self.is_ready else 'starting'
 
     def open(self) -> tuple[int, int]:
-        """Make the pipes; returns the ends of the process that is to be forked.
+        """Make the pipes, and return the ends for the process to be forked.
 
         :raises OSError: there are too many descriptors.
         """
@@ -89,24 +89,24 @@ class Worker:
         return writer, lifeline
 
     def meet(self, pid: int) -> None:
-        """It has been forked.
+        """Record the *pid* of the process that was forked.
 
-        :raises OSError: there is no descriptor left to wait for it with.
+        :raises OSError: there is no free descriptor to wait for it with.
         """
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
 
     def close(self) -> None:
-        """Close the supervisor's ends."""
+        """Close the supervisor's ends of the pipes, and the pidfd."""
         for descriptor in (self.pidfd, self.reader, self._lifeline):
             if descriptor >= 0:
                 os.close(descriptor)
         self.pidfd = self.reader = self._lifeline = -1
 
     def signal(self, signum: int) -> None:
-        """Send it a signal; nothing happens if it has ended."""
+        """Send it a signal; do nothing if it has ended."""
         try:
-            os.kill(self.pid, signum)  # it is a zombie until it is waited for
+            os.kill(self.pid, signum)  # it stays a zombie until it is waited for
         except ProcessLookupError:
             pass
 
@@ -117,24 +117,24 @@ class Worker:
         self.signal(signum)
 
     def hear(self) -> list[tuple[str, str]]:
-        """What it has told since: names and values. A traceback is kept in :attr:`trace`."""
+        """Return its new reports as names and values; keep a traceback in :attr:`trace`."""
         try:
             while chunk := os.read(self.reader, CHUNK):
                 self._unread += chunk
         except BlockingIOError:
             pass
         *lines, self._unread = self._unread.split(b'\n')
-        told = []
+        reports = []
         for line in lines:
             name, separator, value = line.partition(b'=')
             if separator and name.isupper() and name.replace(b'_', b'').isalpha():
-                told.append((name.decode(), value.decode(errors='replace')))
+                reports.append((name.decode(), value.decode(errors='replace')))
             elif len(self.trace) < TRACE:
                 self.trace += line + b'\n'
-        return told
+        return reports
 
     def resident(self) -> int:
-        """The bytes of memory that it has: its resident set, what it shares included."""
+        """Return the bytes in its resident set, including shared memory."""
         try:
             with open(f'/proc/{self.pid}/statm', 'rb') as file:
                 return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
