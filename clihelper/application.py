@@ -21,7 +21,7 @@ from functools import partial
 from clihelper import config as configuration
 from clihelper import legacy, logs, program, supervisor
 from clihelper.controller import check_class, own_topology
-from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly
+from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly, encodable
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
 from clihelper.process.signals import Signals
@@ -213,12 +213,12 @@ class Run:
 
             report = inspect(self.config, own_topology(self.controller), self.appname)
             for line in report.notes:
-                print(line)
+                print(encodable(line, sys.stdout.encoding))
             for line in (*report.warnings, *report.faults):
                 _say(None, line)
             if report.faults:
                 return os.EX_UNAVAILABLE
-        print(f'{self._shown}: ok')
+        print(encodable(f'{self._shown}: ok', sys.stdout.encoding))
         return 0
 
     # Before detaching: everything that can be wrong is found here.

@@ -133,3 +133,8 @@ def _in_common(word: str, known: str) -> int:
     """Return the length of the common prefix of two words."""
     lengths = range(min(len(word), len(known)), 0, -1)
     return next((n for n in lengths if word[:n] == known[:n]), 0)
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """*text* with escapes for what an encoding does not have: a name to print, in any terminal."""
+    return text.encode(encoding or 'utf-8', 'backslashreplace').decode(encoding or 'utf-8')

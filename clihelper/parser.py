@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
-from clihelper.errors import UsageError
+from clihelper.errors import UsageError, encodable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class Parser(argparse.ArgumentParser):
         if keywords.get('nargs') == 1:
             del keywords['nargs']
         return self.add_argument(*flags, **keywords)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print a help text or a version, whatever characters the terminal has."""
+        file = file or sys.stderr
+        super()._print_message(encodable(message, getattr(file, 'encoding', None)), file)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f'{message} (see {self.prog} --help)')

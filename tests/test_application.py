@@ -84,6 +84,29 @@ def test_a_good_configuration_is_checked_and_no_more(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ['app.yml']
 
 
+PLAIN = {'PYTHONIOENCODING': 'ascii'}
+
+
+def test_what_the_terminal_cannot_show_is_printed_with_escapes(tmp_path: Path) -> None:
+    configure(tmp_path)
+    (tmp_path / 'app.yml').rename(tmp_path / 'größe.yml')
+    (tmp_path / 'program.py').write_text(
+        'import clihelper\n'
+        "clihelper.setup('program', 'Schiebt Größen.', 'größer')\n"
+        'clihelper.run(clihelper.Controller)\n'
+    )
+    command = [sys.executable, 'program.py']
+    env = {**os.environ, **ENV, **PLAIN}
+
+    def printed(*words: str) -> str:
+        return subprocess.run([*command, *words], cwd=tmp_path, env=env, timeout=20, check=True,
+                              capture_output=True, encoding='ascii').stdout
+
+    assert printed('-c', 'größe.yml', '--check') == 'gr\\xf6\\xdfe.yml: ok\n'
+    assert 'Gr\\xf6\\xdfen' in printed('--help')
+    assert printed('--version') == 'program gr\\xf6\\xdfer\n'
+
+
 def test_every_fault_of_a_configuration_is_told_at_once(tmp_path: Path) -> None:
     configure(tmp_path, 'Application: {wake_interval: 0}\nDaemon: {umsk: 022, workers: x}\n')
     for options in (['--check'], ['-f'], []):

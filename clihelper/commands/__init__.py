@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main() -> None:
     """Run ``clihelper SUBCOMMAND ...``, and end with its exit status."""
+    _escape_output()
     try:
         status = _run(sys.argv[1:])
         sys.stdout.flush()
@@ -42,6 +43,13 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     sys.exit(status)
+
+
+def _escape_output() -> None:
+    """Have names printed with escapes where the terminal does not have a character."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
 
 
 def _run(words: list[str]) -> int:
