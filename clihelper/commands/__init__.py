@@ -53,7 +53,7 @@ def _run(words: list[str]) -> int:
         print(f'clihelper {sys.modules["clihelper"].__version__}')
         return 0
     if name not in COMMANDS:
-        print(f'clihelper: no command {name!r}\n{_usage()}', file=sys.stderr)
+        print(f'clihelper: unknown command {name!r}\n{_usage()}', file=sys.stderr)
         return 2
     module = COMMANDS[name][0]
     __import__(module)  # importlib costs a millisecond

@@ -47,7 +47,7 @@ def parse(words: Sequence[str], *, command: str, values: Mapping[str, str],
         elif word in flags:
             found.flags.add(word)
         elif word.startswith('-') or not word:
-            raise _error(command, f'no option {word!r}')
+            raise _error(command, f'unknown option {word!r}')
         else:
             found.names.append(word)
     if len(found.names) > max_names:

@@ -71,7 +71,8 @@ class Faults:
             return
         lines = [f'{position(self.shown, *where)}: {text}' for *where, text in sorted(self._found)]
         if self._unreported:
-            lines.append(f'{self.shown}: and {self._unreported} more faults')
+            faults = 'fault' if self._unreported == 1 else 'faults'
+            lines.append(f'{self.shown}: and {self._unreported} more {faults}')
         raise ConfigurationError(*lines)
 
 

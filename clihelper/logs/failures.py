@@ -82,7 +82,7 @@ class Failures:
     def _recover(self) -> None:
         del self._handler.emit
         lost, self._lost, self._announced = self._lost, 0, False
-        text = f'writes again, {lost} records were lost'
+        text = f'writes again, {lost} {"record was" if lost == 1 else "records were"} lost'
         if not _is_stderr(getattr(self._handler, 'stream', None)):
             self._announce(text)
         if self._handler.level <= logging.WARNING:
