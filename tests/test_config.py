@@ -329,9 +329,9 @@ def test_an_ordinary_users_defaults_are_not_roots():
     ('Daemon: {umask: }',
      '1:17: Daemon.umask: expected an octal number from 0 to 0777, got nothing'),
     ('Daemon: {pidfile: "%s"}',
-     "1:19: Daemon.pidfile: expected a path with no % but %(app)s and %%, got '%s'"),
+     "1:19: Daemon.pidfile: expected a path with no % except in %(app)s and %%, got '%s'"),
     ('Daemon: {pidfile: "%(app)99999999s"}',
-     '1:19: Daemon.pidfile: expected a path with no % but %(app)s and %%,'
+     '1:19: Daemon.pidfile: expected a path with no % except in %(app)s and %%,'
      " got '%(app)99999999s'"),
     ('Daemon: {pidfile: ""}', "1:19: Daemon.pidfile: expected a path that is not empty, got ''"),
     ('Daemon: {working_directory: here}',
@@ -404,7 +404,7 @@ def test_an_ordinary_users_defaults_are_not_roots():
      '1:42: AMQP.queues.q.exclusive: each connection would leave such a queue behind: it needs'
      ' auto_delete or the argument x-expires'),
     ('AMQP: {queues: {q: , r: {name: q}}}',
-     '1:32: AMQP.queues.r.name: is that of AMQP.queues.q, too'),
+     '1:32: AMQP.queues.r.name: is also that of AMQP.queues.q'),
     ('AMQP: {url: amqp://a, tls: {ca: x}}',
      '1:33: AMQP.tls.ca: has no effect: no AMQP.url begins with amqps://'),
     ('AMQP: {url: [amqp://a], tls: {verify: false}}',
@@ -449,13 +449,13 @@ def test_an_ordinary_users_defaults_are_not_roots():
      '1:21: AMQP.dead_letter: is consumed by AMQP.queues: what fails there would come back for'
      ' ever'),
     ('AMQP: {url: "amqp://a/?heartbeat=5&channel_max=9"}',
-     '1:13: AMQP.url: expected a URL with no parameter but one heartbeat: there is no key for'
+     '1:13: AMQP.url: expected a URL with no parameter except one heartbeat: there is no key for'
      ' channel_max'),
     ('AMQP: {url: [amqp://a, "amqps://b//?cacertfile=/x.pem"]}',
-     '1:24: AMQP.url[1]: expected a URL with no parameter but one heartbeat: use AMQP.tls.ca'
+     '1:24: AMQP.url[1]: expected a URL with no parameter except one heartbeat: use AMQP.tls.ca'
      ' instead of cacertfile'),
     ('AMQP: {url: "amqp://a?heartbeat=5&heartbeat=6"}',
-     '1:13: AMQP.url: expected a URL with no parameter but one heartbeat'),
+     '1:13: AMQP.url: expected a URL with no parameter except one heartbeat'),
     *[(f'AMQP: {{url: "amqp://a/?heartbeat={value}"}}',
        '1:13: AMQP.url: expected a URL whose heartbeat is a number from 0 to 65535')
       for value in ('', 'x', '-1', '65536', '1e3', '70000.5')],
@@ -471,15 +471,15 @@ def test_a_fault_is_one_line_with_its_place_and_name(faults, text, fault):
     ('AMQP: {url: amqp://u:hunter2/x@h}', 'a URL whose port is from 1 to 65535'),
     ('AMQP: {url: amqp://u:hunter2@h:65536}', 'a URL whose port is from 1 to 65535'),
     ('AMQP: {url: "amqp://h/?password=hunter2"}', 'there is no key for password'),
-    ('AMQP: {url: "amqp://h/?hunter2"}', 'a URL with no parameter but one heartbeat'),
+    ('AMQP: {url: "amqp://h/?hunter2"}', 'a URL with no parameter except one heartbeat'),
     ('AMQP: {url: "amqp://h/?heartbeat=hunter2"}', 'a URL whose heartbeat is a number'),
     ('AMQP: amqp://u:hunter2@h', 'expected a mapping, got a string with an address in it'),
     ('AMQP: u:hunter2@h', 'expected a mapping, got a string with an address in it'),
-    ('AMQP: {prefetch: !env SECRET}', 'expected an integer, got what the environment variable'),
-    ('AMQP: {retry: !env SECRET}', 'expected a mapping, got what the environment variable'),
+    ('AMQP: {prefetch: !env SECRET}', 'expected an integer, got the value of the'),
+    ('AMQP: {retry: !env SECRET}', 'expected a mapping, got the value of the'),
     ('AMQP: {prefetch: !file secret}', 'expected an integer, got the content of a file'),
     ('AMQP: {exchanges: {e: {type: !env SECRET}}}',
-     'got what the environment variable SECRET holds'),
+     'got the value of the environment variable SECRET'),
     ('AMQP: {"amqp://u:hunter2@h": 1}', 'AMQP.a string with an address in it: unknown key'),
     ('AMQP: {queues: {q: {exchange: !env SECRET}}}', 'no such exchange in AMQP.exchanges'),
 ])
@@ -725,6 +725,6 @@ def test_the_reference_has_every_key():
 def test_a_name_from_the_environment_is_utf_8(faults, monkeypatch):
     monkeypatch.setenv('QUEUE', 'a\udcff')
     assert faults('AMQP: {queues: {q: {name: !env QUEUE}}}') == [
-        'example.yml:1:27: AMQP.queues.q.name: expected a name in UTF-8, got what the environment'
-        ' variable QUEUE holds'
+        'example.yml:1:27: AMQP.queues.q.name: expected a name in UTF-8, got the value of the'
+        ' environment variable QUEUE'
     ]

@@ -123,7 +123,7 @@ def test_status_says_that_a_name_is_needed_where_the_pidfile_depends_on_it(folde
     done = clihelper('status', '-c', folder / 'ticker.yml')
     assert done.returncode == 4
     assert done.stderr == (f'clihelper: {folder}/ticker.yml: Daemon.pidfile depends on the name'
-                           ' of the program: give that too\n')
+                           ' of the program: give a NAME as well\n')
 
 
 def test_status_as_json(folder: Path) -> None:
@@ -216,7 +216,7 @@ def test_stop_never_signals_a_process_that_does_not_hold_the_lock(folder: Path) 
             file.flush()
             done = clihelper('stop', '--kill', '--timeout', '0', '--pidfile', pidfile)
             assert done.returncode == 1
-            assert 'not by the process whose number it has' in done.stderr
+            assert 'not by the process whose ID it contains' in done.stderr
             assert bystander.poll() is None
         finally:
             bystander.kill()

@@ -312,7 +312,7 @@ def test_a_letter_of_unknown_origin_is_kept(desk, broker):
     queues = f'{{{desk.queue}: , other: }}'
     desk.configure(broker.url(), queues, f'  dead_letter: {desk.dead}\n')
     assert desk.run('replay', '--all', status=69) == 'replayed: 0\n'
-    assert 'nobody knows what queue it came from' in desk.stderr
+    assert 'the queue that it came from is unknown' in desk.stderr
     assert desk.bodies(desk.dead) == ['whence']
 
 
@@ -467,7 +467,7 @@ def test_a_broker_or_a_configuration_that_is_wrong_has_its_status(desk, broker):
     assert 'app.yml:4:3: AMQP.dead_letter is false' in desk.stderr
     desk.configure('memory://', queues)
     desk.run('list', status=78)
-    assert 'memory:// keeps no dead letters' in desk.stderr
+    assert 'memory:// does not keep dead letters' in desk.stderr
     desk.configure(broker.url(), '[')
     desk.run('list', status=78)
     desk.configure(broker.url(), queues)

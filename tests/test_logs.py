@@ -213,7 +213,7 @@ def test_existing_loggers_are_not_disabled():
     ({'handlers': {'h': {'()': 'no.such.thing'}}},
      ["handlers.h.(): cannot be imported: 'no.such.thing': No module named 'no'"]),
     ({'handlers': {'h': {'class': 'os.sep'}}},
-     ["handlers.h.class: expected a class, but 'os.sep' is none"]),
+     ["handlers.h.class: expected a class, but 'os.sep' is not one"]),
     ({'handlers': {'h': {'filename': '/tmp/x'}}}, ['handlers.h: a handler needs a class']),
     ({'handlers': {'h': None}}, ['handlers.h: expected a mapping, got None']),
     ({'handlers': ['h']}, ["handlers: expected a mapping, got ['h']"]),

@@ -98,7 +98,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     for name in ('orders', 'hello'):
         done = clihelper('new', name, cwd=tmp_path)
         assert done.returncode == 1
-        assert done.stderr == f'clihelper: new: {name}: exists already, and is left alone\n'
+        assert done.stderr == f'clihelper: new: {name}: already exists, and is left alone\n'
     assert os.listdir(tmp_path / 'orders') == []
     assert (tmp_path / 'hello').read_text() == 'mine'
 

@@ -120,7 +120,7 @@ def test_what_process_raises_comes_out_when_the_controller_has_cleaned_up() -> N
             harness.tick()
         assert harness.controller.entries == ['setup', 'process', 'cleanup']
         assert harness.controller.state is State.STOPPED
-        with pytest.raises(RuntimeError, match='Diary does not run any more: it is STOPPED'):
+        with pytest.raises(RuntimeError, match='Diary is no longer running: it is STOPPED'):
             harness.tick()
 
 
@@ -320,7 +320,7 @@ def test_quit_ends_the_controller_at_once() -> None:
 
 
 @pytest.mark.parametrize(('signum', 'complaint'), [
-    ('TREM', "no signal is called 'TREM'"), ('WINCH', 'no controller answers to SIGWINCH'),
+    ('TREM', "no signal is called 'TREM'"), ('WINCH', 'controllers do not handle SIGWINCH'),
 ])
 def test_a_signal_that_means_nothing_is_refused(signum: str, complaint: str) -> None:
     with testing.Harness(Diary) as harness, harness_goes_on(harness), \
@@ -530,7 +530,7 @@ def test_a_handler_that_asks_for_a_stop_finishes_its_message(
 ) -> None:
     assert clerk.deliver('stop').outcome is Outcome.ACK
     assert clerk.controller.state is State.STOPPED
-    with pytest.raises(RuntimeError, match='Clerk does not run any more'):
+    with pytest.raises(RuntimeError, match='Clerk is no longer running'):
         clerk.deliver('x')
 
 
@@ -547,19 +547,20 @@ def test_a_message_is_of_one_of_the_queues_that_are_consumed() -> None:
     config = {'AMQP': {'queues': {'orders': {}, 'returns': {}}}}
     with testing.Harness(Clerk, config) as clerk:
         assert clerk.deliver('x', queue='returns').message.queue == 'returns'
-        with pytest.raises(ValueError, match="which queue is it from.*has 'orders', 'returns'"):
+        with pytest.raises(ValueError, match="which queue .* contains 'orders', 'returns'"):
             clerk.deliver('x')
         with pytest.raises(ValueError, match="no queue 'ordres' is consumed; .* 'orders', 'ret"):
             clerk.deliver('x', queue='ordres')
-    with testing.Harness(Clerk) as clerk, pytest.raises(ValueError, match='AMQP.queues has none'):
+    with testing.Harness(Clerk) as clerk, \
+            pytest.raises(ValueError, match='AMQP.queues contains none'):
         clerk.deliver('x')
 
 
 def test_only_a_consumer_takes_messages_and_only_an_ioloop_runs_coroutines() -> None:
     with testing.Harness(Diary) as harness:
-        with pytest.raises(TypeError, match='Diary is no ConsumerController'):
+        with pytest.raises(TypeError, match='Diary is not a ConsumerController'):
             harness.deliver('x')
-        with pytest.raises(TypeError, match='Diary is no IOLoopController'):
+        with pytest.raises(TypeError, match='Diary is not an IOLoopController'):
             harness.run(asyncio.sleep)  # type: ignore[arg-type]
 
 
@@ -1007,13 +1008,13 @@ def test_a_daemon_that_does_not_start_says_why(config: Path) -> None:
 
 
 def test_a_command_that_leaves_no_daemon_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(testing.WaitError, match=r'x.pid: .* of no daemon that runs \(stopped\)'):
+    with pytest.raises(testing.WaitError, match=r'x.pid: .* a running daemon \(stopped\)'):
         testing.Daemon(['true'], tmp_path / 'x.pid').__enter__()
 
 
 def test_a_daemon_that_runs_already_is_left_alone(config: Path) -> None:
     with daemon(config) as running:
-        with pytest.raises(testing.WaitError, match='a daemon runs already'):
+        with pytest.raises(testing.WaitError, match='a daemon is already running'):
             daemon(config).__enter__()
         assert running.is_running
 

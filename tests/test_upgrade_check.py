@@ -71,11 +71,11 @@ def test_nothing_is_found_in_a_program_of_today(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('content', 'reason'), [
     (None, 'cannot be read: No such file or directory'),
-    (b'print "hello"\n', "is no Python 3: line 1: Missing parentheses in call to 'print'. "
+    (b'print "hello"\n', "is not valid Python 3: line 1: Missing parentheses in call to 'print'. "
                          'Did you mean print(...)?'),
-    (b'\xff\xfe', 'is no Python 3: line 1: '),
-    (b'\0', 'is no Python 3: source code string cannot contain null bytes'),
-    (b'x = ' + 5000 * b'(' + 5000 * b')', 'is no Python 3: '),
+    (b'\xff\xfe', 'is not valid Python 3: line 1: '),
+    (b'\0', 'is not valid Python 3: source code string cannot contain null bytes'),
+    (b'x = ' + 5000 * b'(' + 5000 * b')', 'is not valid Python 3: '),
 ])
 def test_a_file_that_cannot_be_read_is_one_line_and_the_others_are_looked_at(
     tmp_path: Path, content: bytes | None, reason: str

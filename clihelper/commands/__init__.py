@@ -1,7 +1,7 @@
-"""The ``clihelper`` command: what an operator types, one module for each subcommand.
+"""The ``clihelper`` command, with one module for each subcommand.
 
-A module has ``main(arguments)``, which returns the exit status and raises
-:class:`~clihelper.errors.Error` for what the user can mend. It is imported when it is asked for.
+Each module contains ``main(arguments)``, which returns the exit status and raises
+:class:`~clihelper.errors.Error` for what the user can fix. It is imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from clihelper.errors import Error
 COMMANDS: dict[str, tuple[str, str]] = {
     'dead-letters': (
         'clihelper.commands.dead_letters',
-        'list, show, replay or drop what could not be handled',
+        'list, show, replay or drop messages that could not be handled',
     ),
-    'status': ('clihelper.commands.status', 'say whether a daemon runs'),
-    'stop': ('clihelper.commands.stop', 'end a daemon, and wait until it is gone'),
-    'reload': ('clihelper.commands.reload', 'have a daemon read its configuration anew'),
-    'new': ('clihelper.commands.new', 'write a program to begin with'),
+    'status': ('clihelper.commands.status', 'print whether a daemon is running'),
+    'stop': ('clihelper.commands.stop', 'stop a daemon, and wait until it has ended'),
+    'reload': ('clihelper.commands.reload', 'make a daemon reload its configuration'),
+    'new': ('clihelper.commands.new', 'generate a starter project'),
     'upgrade-check': (
         'clihelper.commands.upgrade_check', 'list the names of clihelper 1.x that programs use',
     ),
 }
-"""the module and what it does in a few words, by the word that is typed"""
+"""The module of each subcommand, and what it does in a few words."""
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:
-        # Who reads has had enough. Python's own flush at exit must not fail on it again.
+        # The reader has closed the pipe. Python's own flush at exit must not fail on it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     sys.exit(status)
@@ -61,7 +61,7 @@ def _run(words: list[str]) -> int:
         print(f'clihelper {sys.modules["clihelper"].__version__}')
         return 0
     if name not in COMMANDS:
-        print(f'clihelper: no command {name!r}\n{_usage()}', file=sys.stderr)
+        print(f'clihelper: unknown command {name!r}\n{_usage()}', file=sys.stderr)
         return 2
     module = COMMANDS[name][0]
     __import__(module)  # importlib costs a millisecond

@@ -1,4 +1,4 @@
-"""The words after a subcommand, told apart by hand: argparse takes as long as the interpreter."""
+"""Parse the words after a subcommand, without argparse: it takes as long as the interpreter."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class Arguments:
-    """What was typed.
+    """The parsed words.
 
-    :ivar values: of the options that take one, by their name.
-    :ivar flags: the options that take none.
-    :ivar names: the words that belong to no option.
+    :ivar values: the values of options, by the option's name.
+    :ivar flags: the given options that do not take a value.
+    :ivar names: the remaining words.
     """
 
     def __init__(self) -> None:
@@ -25,13 +25,13 @@ class Arguments:
 
 def parse(words: Sequence[str], *, command: str, values: Mapping[str, str],
           flags: Collection[str], max_names: int) -> Arguments:
-    """Tell options from names: ``-c FILE``, ``--config FILE``, ``--config=FILE``, ``--json``.
+    """Separate options and names: ``-c FILE``, ``--config FILE``, ``--config=FILE``, ``--json``.
 
     :param command: the subcommand, for errors.
-    :param values: the options that take a value, each with the name that it is kept by.
-    :param flags: the options that take none.
-    :param most_names: how many other words there may be.
-    :raises UsageError: it is wrong.
+    :param values: the options that take a value, each with the name that the result uses.
+    :param flags: the options that do not take a value.
+    :param max_names: how many other words there may be.
+    :raises UsageError: the words are wrong.
     """
     found = Arguments()
     rest = iter(words)
@@ -47,7 +47,7 @@ def parse(words: Sequence[str], *, command: str, values: Mapping[str, str],
         elif word in flags:
             found.flags.add(word)
         elif word.startswith('-') or not word:
-            raise _error(command, f'no option {word!r}')
+            raise _error(command, f'unknown option {word!r}')
         else:
             found.names.append(word)
     if len(found.names) > max_names:
@@ -56,9 +56,9 @@ def parse(words: Sequence[str], *, command: str, values: Mapping[str, str],
 
 
 def seconds(text: str, *, command: str, option: str) -> float:
-    """A number of seconds, not negative, at most a year.
+    """Parse a number of seconds, not negative, at most a year.
 
-    :raises UsageError: it is none.
+    :raises UsageError: the text is not such a number.
     """
     try:
         number = float(text)

@@ -1,4 +1,4 @@
-"""A configuration with every key of the schema in it, explained, and commented out if not chosen.
+"""Write a configuration with every key of the schema, explained, and commented out by default.
 
 It is made from :mod:`clihelper.config.schema`, as validation and the reference are.
 """
@@ -21,11 +21,11 @@ _NONE: Any = object()
 
 
 def render(head: str, chosen: Mapping[str, Mapping[str, Any] | str]) -> str:
-    """The text of a configuration.
+    """Return the text of a configuration.
 
-    :param head: what it is, in a line or more.
-    :param chosen: the sections that it has, each with the values that are not left at their
-        default; a text is put there as it stands.
+    :param head: what it is, in one or more lines.
+    :param chosen: the sections that it contains, each with the values that are not left at their
+        defaults; a string is inserted unchanged.
     """
     lines = [line for part in head.splitlines() for line in _comment(part)]
     for key in schema.SECTIONS.keys.values():
@@ -42,7 +42,7 @@ def render(head: str, chosen: Mapping[str, Mapping[str, Any] | str]) -> str:
 
 
 def _table(table: schema.Table, chosen: Mapping[str, Any]) -> list[str]:
-    """The keys of a mapping; those that are not clihelper's come last."""
+    """Return the keys of a mapping; those that are not clihelper's come last."""
     lines = []
     for key in table.keys.values():
         lines += _entry(key, chosen.get(key.name, _NONE))
@@ -53,7 +53,7 @@ def _table(table: schema.Table, chosen: Mapping[str, Any]) -> list[str]:
 
 
 def _entry(key: schema.Key, value: Any) -> list[str]:
-    """A key, below what it is for; commented out where it is not chosen."""
+    """Return a key below its explanation; commented out if it is not chosen."""
     explained = _comment(f'{_plain(key.meaning)} It is {_plain(key.type.words)};'
                          f' default: {_default(key)}.')
     if value is not _NONE:
@@ -62,7 +62,7 @@ def _entry(key: schema.Key, value: Any) -> list[str]:
 
 
 def _assigned(key: schema.Key, value: Any) -> list[str]:
-    """``key: value``; the value of a mapping stands below."""
+    """Return ``key: value``; the entries of a mapping follow below."""
     kind: Any = key.type
     if isinstance(kind, schema.Either):
         kind = next((each for each in kind.types if isinstance(each, schema.Table)), kind)
@@ -78,13 +78,13 @@ def _assigned(key: schema.Key, value: Any) -> list[str]:
 
 
 def _all(table: schema.Table) -> dict[str, Any]:
-    """Every key of a table, for one that is commented out as a whole."""
+    """Return every key of a table, for a table that is commented out as a whole."""
     return {key.name: None if key.default is schema.ABSENT else key.default
             for key in table.keys.values()}
 
 
 def _typed(key: schema.Key) -> str:
-    """The default as one would type it; empty where there is none to be typed."""
+    """Return the default as one would type it; empty if it cannot be typed."""
     literal = re.fullmatch(r'``(\S+)``', key.otherwise)
     if literal:
         return literal[1]
@@ -100,7 +100,7 @@ def _default(key: schema.Key) -> str:
 
 
 def _flow(value: Any) -> str:
-    """A value in YAML's flow style."""
+    """Return a value in YAML's flow style."""
     if value is None:
         return ''
     if isinstance(value, bool):
@@ -122,7 +122,7 @@ def _indented(lines: list[str]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A text of the schema without the markup of the reference."""
+    """Return a text of the schema without the markup of the reference."""
     text = re.sub(r'\\ :sup:`(\w+)`', r'^\1', text)
     text = re.sub(r':\w+:`~?(?:[\w.]+\.)?(\w+)`', r'\1', text)
     return text.replace('``', '')

@@ -1,4 +1,4 @@
-"""Finding a daemon by the lock of its pidfile, and holding on to it; never by a process's name."""
+"""Find and hold a daemon by the lock of its pidfile; never by the name of a process."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from clihelper.commands.arguments import Arguments
 
 OPTIONS = {'-c': 'config', '--config': 'config', '--pidfile': 'pidfile'}
-"""What names a daemon, besides its NAME"""
+"""The options that identify a daemon, besides its NAME."""
 
 OPTIONS_HELP = """\
   NAME              the name of the program; its pidfile is looked for in $RUNTIME_DIRECTORY,
                     $XDG_RUNTIME_DIR (not by root), /run/NAME and /run
   -c, --config FILE the configuration that it was started with, which says where the pidfile is;
-                    with a NAME, if Daemon.pidfile is not in it or has %(app)s
+                    needs a NAME if Daemon.pidfile is not set or contains %(app)s
   --pidfile FILE    the pidfile itself"""
 
 STARTING = 2.0
-"""seconds to wait for the number of a daemon that has just locked its pidfile"""
+"""Seconds to wait for the process ID of a daemon that has just locked its pidfile."""
 
-_NAP = 0.01  # seconds; a daemon writes its number some milliseconds after it has the lock
+_NAP = 0.01  # seconds; a daemon writes its process ID some milliseconds after it has the lock
 
-# The states of a pidfile, from the one that tells most.
-_TELLING = ('running', 'died', 'unknown', 'stopped')
+# The states of a pidfile, the most informative first.
+_BY_INFORMATION = ('running', 'died', 'unknown', 'stopped')
 
 
 class Found:
-    """What there is of a daemon.
+    """A daemon's pidfile and its state.
 
-    :ivar label: what was asked for: the name, or the pidfile.
+    :ivar label: what the user gave: the name, or the pidfile.
     :ivar path: its pidfile.
-    :ivar state: ``running``, ``died``, ``stopped`` or ``unknown``, as the pidfile's lock says.
-    :ivar pid: the number in the pidfile, if there is one.
+    :ivar state: ``running``, ``died``, ``stopped`` or ``unknown``, according to the lock.
+    :ivar pid: the process ID in the pidfile, if there is one.
     :ivar stop_timeout: ``Daemon.stop_timeout``, if the configuration was read.
     """
 
@@ -56,15 +56,15 @@ class Found:
         if self.pid:
             text += f', pid {self.pid}'
         if self.state == 'unknown':
-            text += ': it is no pidfile, or may not be read'
+            text += ': it is not a pidfile, or may not be read'
         return text if self.label == self.path else f'{text} ({self.path})'
 
 
 def parse(argv: Sequence[str], *, command: str, values: Collection[str] = (),
           flags: Collection[str] = ()) -> Arguments:
-    """The words after a subcommand that is about one daemon.
+    """Parse the words after a subcommand that is about one daemon.
 
-    :raises UsageError: they are wrong, or name none.
+    :raises UsageError: they are wrong, or do not identify a daemon.
     """
     from clihelper.commands import arguments
 
@@ -72,7 +72,7 @@ def parse(argv: Sequence[str], *, command: str, values: Collection[str] = (),
     found = arguments.parse(argv, command=command, values=options, flags=flags, max_names=1)
     name = found.names[0] if found.names else ''
     if '/' in name:
-        raise UsageError(f'{command}: no name: {name!r} (--pidfile takes a path, and so does -c)')
+        raise UsageError(f'{command}: not a name: {name!r} (--pidfile and -c take a path)')
     if ('pidfile' in found.values) + bool(name or 'config' in found.values) != 1:
         raise UsageError(f'{command}: expected a NAME, -c FILE or --pidfile FILE')
     return found
@@ -93,11 +93,11 @@ def find(arguments: Arguments) -> Found:
         if path:
             return Found(name or path, path, stop_timeout)
     candidates = [Found(name, path, stop_timeout) for path in _default_places(name)]
-    return min(candidates, key=lambda found: _TELLING.index(found.state))
+    return min(candidates, key=lambda found: _BY_INFORMATION.index(found.state))
 
 
 def _configured(shown: str, name: str) -> tuple[str, float]:
-    """The pidfile of a configuration, empty if it has its default place; and the time to stop."""
+    """Return the pidfile of a configuration, empty for the default; and ``stop_timeout``."""
     from clihelper.config import expand_pidfile, load_daemon
 
     daemon: dict[str, Any] = load_daemon(os.path.abspath(shown), shown=shown)
@@ -106,7 +106,7 @@ def _configured(shown: str, name: str) -> tuple[str, float]:
         raise ConfigurationError(f'{shown}: Daemon.pidfile is null: its daemon cannot be found')
     if not name and (not path or expand_pidfile(path, '') != expand_pidfile(path, 'name')):
         raise ConfigurationError(f'{shown}: Daemon.pidfile depends on the name of the program:'
-                                 ' give that too')
+                                 ' give a NAME as well')
     if path:
         default = '/' if os.geteuid() == 0 else os.getcwd()
         path = os.path.join(daemon.get('working_directory', default), expand_pidfile(path, name))
@@ -114,7 +114,7 @@ def _configured(shown: str, name: str) -> tuple[str, float]:
 
 
 def _default_places(name: str) -> list[str]:
-    """Where the pidfile of a program may be that was not told where."""
+    """Return where the pidfile of a program may be if its configuration does not say so."""
     folders = [os.environ.get('RUNTIME_DIRECTORY', '').partition(':')[0]]
     if os.geteuid() != 0:
         folders.append(os.environ.get('XDG_RUNTIME_DIR', ''))
@@ -123,15 +123,15 @@ def _default_places(name: str) -> list[str]:
 
 
 class LockedDaemon:
-    """A daemon that runs, and can be signalled without ever hitting another process.
+    """A running daemon that can be signalled without ever hitting another process.
 
-    Its process is held by a pidfd, and was seen to hold the lock after that was opened: so
-    neither a number that was reused nor one that somebody wrote into the file can lead astray.
+    A pidfd refers to its process, which was seen to hold the lock after the pidfd was opened. So
+    neither a reused process ID nor a false one in the file can select another process.
 
     :param found: a daemon whose state is ``running``.
-    :raises ProcessLookupError: it has ended meanwhile.
+    :raises ProcessLookupError: it has ended since.
     :raises NotPermitted: its pidfile may not be read.
-    :raises Error: the process whose number is in the file does not hold the lock.
+    :raises Error: the process whose ID is in the file does not hold the lock.
     """
 
     def __init__(self, found: Found) -> None:
@@ -141,7 +141,7 @@ class LockedDaemon:
         end = time.monotonic() + STARTING
         while not self._take_hold():
             if time.monotonic() > end:
-                raise Error(f'{self.path}: locked, but not by the process whose number it has')
+                raise Error(f'{self.path}: locked, but not by the process whose ID it contains')
             time.sleep(_NAP)
 
     def __enter__(self) -> LockedDaemon:
@@ -154,8 +154,8 @@ class LockedDaemon:
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal.
 
-        :raises ProcessLookupError: it has ended.
-        :raises NotPermitted: it is another user's.
+        :raises ProcessLookupError: the daemon has ended.
+        :raises NotPermitted: it belongs to another user.
         """
         import signal
 
@@ -165,9 +165,9 @@ class LockedDaemon:
             raise NotPermitted(f'{self.path}: pid {self.pid} is not yours to signal') from None
 
     def wait(self, timeout: float) -> bool:
-        """Wait until it is gone: the process, and whoever else holds the lock.
+        """Wait until the process has ended, and nobody else holds the lock.
 
-        :returns: whether it is.
+        :returns: whether that is so; False after the timeout.
         """
         import select
 
@@ -175,13 +175,13 @@ class LockedDaemon:
         if not select.select([self._process], (), (), timeout)[0]:
             return False
         state, pid = probe(self.path)
-        # With another number it is another daemon, which was started at once.
+        # With another process ID it is another daemon, which was started at once.
         if state != 'running' or pid not in (None, self.pid):
             return True
         return _wait_unlocked(self._lock, end - time.monotonic())
 
     def _take_hold(self) -> bool:
-        """Open process and lock, and see that they belong together; False: not yet."""
+        """Open the process and the lock, and return whether they belong together yet."""
         state, pid = probe(self.path)
         if state != 'running':
             raise ProcessLookupError(f'{self.path}: {state}')
@@ -192,7 +192,7 @@ class LockedDaemon:
             lock = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
             process = os.pidfd_open(pid)
             taken = _holds(pid, lock) and probe(self.path) == ('running', pid)
-        except OSError:  # it is gone, and so may be its successor
+        except OSError:  # it has ended, and so may have its successor
             taken = False
         if taken:
             self.pid, self._process, self._lock = pid, process, lock
@@ -206,7 +206,7 @@ class LockedDaemon:
 def _holds(pid: int, lock: int) -> bool:
     """Whether a process has the file of a descriptor open and locked: see proc_pid_fdinfo(5).
 
-    Where that may not be looked at, it is taken for true.
+    If that may not be looked at, it is assumed.
     """
     ours = os.fstat(lock)
     try:
@@ -222,13 +222,13 @@ def _holds(pid: int, lock: int) -> bool:
                     return True
         except PermissionError:
             return True
-        except OSError:  # it was closed meanwhile
+        except OSError:  # it was closed in between
             continue
     return False
 
 
 def _wait_unlocked(lock: int, timeout: float) -> bool:
-    """Wait until nobody holds the lock; the workers of a daemon may do so for longer than it."""
+    """Wait until nobody holds the lock; a daemon's workers may hold it for longer than it does."""
     import fcntl
     import signal
 

@@ -1,4 +1,4 @@
-"""``clihelper dead-letters``: what could not be handled; why, and what to do with it."""
+"""``clihelper dead-letters``: list, show, replay or drop messages that could not be handled."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ COMMAND = 'clihelper dead-letters'
 DESCRIPTION = """\
 List, show, replay or drop the dead letters of a program's AMQP queues.
 
-list      what is there and why, a line each, and a summary
-show      one letter with its properties, headers and body
-replay    publish letters to the queues that they came from; each leaves the dead ones
-          once the broker has confirmed it, so that none is lost
-drop      take letters away for good
+list      list the letters and their reasons, one per line, and a summary
+show      show one letter with its properties, headers and body
+replay    publish letters to the queues that they came from; each is removed from the
+          dead letters once the broker has confirmed it, so that none is lost
+drop      delete letters for good
 """
 
 EPILOG = """\
-A LETTER is an ID as "list" shows it, or its first seven digits or more; for "show"
-a position will do, too. While letters are looked at, nobody else sees them.
+A LETTER is an ID as shown by "list", or at least its first seven digits; for "show" it
+can also be a position. While this command reads letters, nobody else sees them.
 
-exit status: 0; 2: wrong use, or no such letter; 69: the broker cannot be used, or
+exit status: 0; 2: wrong usage, or no such letter; 69: the broker cannot be used, or
 letters could not be replayed (they are kept); 77, 78: the configuration
 """
 
 ACTIONS = ('list', 'show', 'replay', 'drop')
 FEWEST_DIGITS = 7
 MANY = 20
-"""letters from which on there is a summary"""
+"""The number of letters from which a summary is printed."""
 
 LONGEST_CELL = 255
-"""characters of a cell of a table"""
+"""The most characters of a cell of a table."""
 
 HEADINGS = {
     'position': '#',
@@ -61,7 +61,7 @@ HEADINGS = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run it; returns the exit status."""
+    """Run the subcommand, and return the exit status."""
     options = _parse(arguments)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # letters may be in any script
@@ -90,18 +90,18 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     )
     add = parser.add_argument
     add('-c', '--config', dest='configuration', metavar='FILE', required=True,
-        help="the program's configuration; its section AMQP says where")  # fmt: skip
+        help="the program's configuration; its section AMQP names the broker")  # fmt: skip
     add('action', choices=ACTIONS, metavar='list|show|replay|drop')
     add('letters', nargs='*', metavar='LETTER')
-    add('--all', action='store_true', help='replay, drop: all of them')
-    add('--queue', metavar='NAME', help='those that came from this queue')
-    add('--reason', metavar='WORD', help='those with this reason, as "exception"')
-    add('--exception', metavar='NAME', help='those of this exception')
+    add('--all', action='store_true', help='replay, drop: all letters')
+    add('--queue', metavar='NAME', help='letters that came from this queue')
+    add('--reason', metavar='WORD', help='letters with this reason, such as "exception"')
+    add('--exception', metavar='NAME', help='letters with this exception')
     add('--from', dest='held_in', metavar='NAME',
-        help='the queue of dead letters to look into; default: those of AMQP.queues')  # fmt: skip
-    add('--limit', type=int, metavar='N', help='at most so many; default for "list": 1000')
+        help='the dead-letter queue to read; default: those of AMQP.queues')  # fmt: skip
+    add('--limit', type=int, metavar='N', help='at most N letters; default for "list": 1000')
     add('--json', action='store_true', help='list, show: as JSON')
-    add('--raw', action='store_true', help='show: the body alone, byte by byte')
+    add('--raw', action='store_true', help='show: only the body, unchanged')
     add('--yes', action='store_true', help='drop: do not ask')
     options = parser.parse_intermixed_args(arguments)
     _check(options)
@@ -109,14 +109,14 @@ def _parse(arguments: Sequence[str]) -> Namespace:
 
 
 def _check(options: Namespace) -> None:
-    """Refuse what makes no sense together.
+    """Refuse options that make no sense together.
 
-    :raises UsageError: with what it is.
+    :raises UsageError: says which.
     """
     action, given = options.action, options.letters
     chosen = bool(given or options.queue or options.reason or options.exception)
     if options.limit is not None and options.limit < 1:
-        raise _misused('--limit: expected a number from 1')
+        raise _misused('--limit: expected a number of at least 1')
     if action == 'show' and len(given) != 1:
         raise _misused('show: expected one LETTER')
     if action == 'list' and given:
@@ -128,7 +128,7 @@ def _check(options: Namespace) -> None:
         if is_position and action != 'show':
             raise _misused(f'{action}: positions change, an ID is needed instead of {word}')
         if not is_position and not _is_id(word):
-            raise _misused(f'no LETTER: {word!r}')
+            raise _misused(f'not a LETTER: {word!r}')
 
 
 def _is_id(word: str) -> bool:
@@ -145,13 +145,13 @@ def _misused(text: str) -> UsageError:
 
 
 def _queues(config: Config, options: Namespace) -> dict[str, str]:
-    """The queues of dead letters; with each the queue whose letters it has, if it is one."""
+    """Return the dead-letter queues, each with the queue that its letters are of, if it is one."""
     url = config.amqp['url']
     first = url if isinstance(url, str) else url[0]
     if not first.startswith(('amqp', 'pyamqp')):
         scheme = first.partition(':')[0]
         where = config.locate('AMQP', 'url')
-        raise ConfigurationError(f'{where}: AMQP.url: {scheme}:// keeps no dead letters')
+        raise ConfigurationError(f'{where}: AMQP.url: {scheme}:// does not keep dead letters')
     if options.held_in:
         return {options.held_in: ''}
     if config.amqp['dead_letter'] is False:
@@ -171,21 +171,21 @@ def _queues(config: Config, options: Namespace) -> dict[str, str]:
 def _chosen(
     letters: DeadLetterReader, queues: dict[str, str], options: Namespace
 ) -> Iterator[DeadLetter]:
-    """The letters that the options mean, up to the limit."""
+    """Yield the letters that the options select, up to the limit."""
     left = options.limit or sys.maxsize
     position = 0
     for queue, source in queues.items():
         for letter in letters.read(queue, source):
             position += 1
             letter.position = position
-            if _is_meant(letter, options):
+            if _is_selected(letter, options):
                 yield letter
                 left -= 1
                 if not left:
                     return
 
 
-def _is_meant(letter: DeadLetter, options: Namespace) -> bool:
+def _is_selected(letter: DeadLetter, options: Namespace) -> bool:
     return (
         options.queue in (None, letter.queue)
         and options.reason in (None, letter.reason)
@@ -236,7 +236,7 @@ def _replay(letters: DeadLetterReader, queues: dict[str, str], options: Namespac
     try:
         for letter in _chosen(letters, queues, options):
             words -= {word for word in words if _names(word, letter)}
-            fault = '' if letter.target else 'nobody knows what queue it came from'
+            fault = '' if letter.target else 'the queue that it came from is unknown'
             try:
                 if not fault:
                     letters.replay(letter)
@@ -262,7 +262,7 @@ def _replay(letters: DeadLetterReader, queues: dict[str, str], options: Namespac
 def _drop(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
     if not options.yes and not sys.stdin.isatty():
         raise _misused('drop: there is no terminal to ask on; --yes drops without asking')
-    # There may be many, and large ones: what they contain is not kept.
+    # There may be many large letters: their contents are not kept.
     chosen: list[tuple[str, int]] = []
     counts: Counter[tuple[str, ...]] = Counter()
     words = set(options.letters)
@@ -293,7 +293,7 @@ def _confirmed(question: str) -> bool:
 
 def _missing(words: Any) -> UsageError:
     return UsageError(f'no dead letter {", ".join(sorted(words))}; it is gone, or somebody else'
-                      ' looks at it')  # fmt: skip
+                      ' is reading it')  # fmt: skip
 
 
 # Printing
@@ -305,7 +305,7 @@ def _print_json(what: Any) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    """One line each; on a terminal, no longer than it is wide."""
+    """Print one line per row; on a terminal, cut to its width."""
     if not rows:
         return
     cells = [[*HEADINGS.values()]]
@@ -314,7 +314,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def _kind(row: dict[str, Any]) -> tuple[str, ...]:
-    """What a letter is counted by in a summary."""
+    """Return what a letter is counted by in a summary."""
     return row['queue'], row['reason'], row['exception']
 
 
@@ -341,7 +341,7 @@ def _cut(cell: str) -> str:
 
 
 def _whole(letter: DeadLetter) -> dict[str, Any]:
-    """All of it; the body as text, or in Base64."""
+    """Return the whole letter for JSON; the body as text, or in Base64."""
     whole = {
         **letter.row(),
         'properties': letter.properties,
@@ -363,7 +363,7 @@ def _base64(data: bytes) -> str:
 
 
 def _for_json(value: Any) -> Any:
-    """A value of a header as JSON can say it; what has no form there is text."""
+    """Return a value of a header for JSON; values that JSON cannot express become text."""
     from clihelper.amqp.dead_letters import as_text
 
     if isinstance(value, dict):
@@ -384,7 +384,7 @@ def _print_whole(letter: DeadLetter) -> None:
         for name, value in sorted(values.items()):
             print(f'    {_line(name)}: {_line(value)}')
     if letter.fault:
-        print(f'not readable: {_line(letter.fault)}')
+        print(f'unreadable: {_line(letter.fault)}')
         print(f'packed, in Base64: {_base64(letter.packed)}')
     try:
         text = letter.body.decode()
@@ -396,7 +396,7 @@ def _print_whole(letter: DeadLetter) -> None:
 
 
 def _line(value: object) -> str:
-    """A value on one line, with nothing in it that a terminal would act on."""
+    """Return a value as text on one line, without control characters."""
     from clihelper.amqp.dead_letters import as_text
 
     text = as_text(value)

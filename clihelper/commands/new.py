@@ -1,4 +1,4 @@
-"""``clihelper new``: write a program to begin with, its tests and its packaging."""
+"""``clihelper new``: generate a starter project, with its tests and its packaging."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ usage: clihelper new NAME [--loop interval|ioloop|consumer]
 Write a program into the new folder NAME: a package, its configuration with every key explained,
 tests, a README, a Makefile, a service for systemd and sysvinit, and a Debian package.
 
-  NAME              of the program, its package and its service: 2 to 31 lower-case letters,
-                    digits and single dashes, beginning with a letter
-  --loop LOOP       how it waits for work: for a time (interval, the default), on Tornado's
-                    IOLoop (ioloop), or for messages of a broker (consumer)
+  NAME              the name of the program, its package and its service: 2 to 31 lower-case
+                    letters, digits and single dashes, beginning with a letter
+  --loop LOOP       what it waits for: an interval (interval, the default), events on Tornado's
+                    IOLoop (ioloop), or messages from a broker (consumer)
 
-DEBFULLNAME and DEBEMAIL say who maintains it."""
+The maintainer is taken from DEBFULLNAME and DEBEMAIL."""
 
 LONGEST = 31
-"""characters of a name: with an underscore before it, it is the name of the service's user"""
+"""The most characters of a name: the service's user is named by an underscore and the name."""
 
 RESERVED = {'amqp', 'build', 'clihelper', 'daemon', 'debian', 'dist', 'kombu', 'logutils',
             'pytest', 'tests', 'tornado', 'yaml'}
-"""Packages and folders that a program would hide, besides the modules of Python"""
+"""Packages and folders that a program would hide, besides the modules of Python."""
 
 
 class Loop:
-    """What a program with one kind of loop is made of.
+    """What a program with one kind of loop consists of.
 
     :ivar description: what the program does, in words.
-    :ivar depends: Debian packages that it needs besides clihelper.
+    :ivar depends: the Debian packages that it needs besides clihelper.
     """
 
     def __init__(self, description: str, *depends: str) -> None:
@@ -57,7 +57,7 @@ LOOPS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the files of a new program; returns the exit status."""
+    """Write the files of a new program, and return the exit status."""
     if '-h' in argv or '--help' in argv:
         print(USAGE)
         return 0
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_name(name: str) -> None:
-    """Find out whether a program can have that name.
+    """Check that a program can have that name.
 
     :raises UsageError: it cannot.
     """
@@ -84,10 +84,10 @@ def check_name(name: str) -> None:
 
     module = name.replace('-', '_')
     if not re.fullmatch('[a-z][a-z0-9]*(-[a-z0-9]+)*', name) or not 2 <= len(name) <= LONGEST:
-        fault = (f'a name is of 2 to {LONGEST} lower-case letters, digits and single dashes, and'
-                 ' begins with a letter')
+        fault = (f'a name consists of 2 to {LONGEST} lower-case letters, digits and single'
+                 ' dashes, and begins with a letter')
     elif keyword.iskeyword(module) or keyword.issoftkeyword(module):
-        fault = 'a name is no word of the language Python'
+        fault = 'a name must not be a keyword of Python'
     elif module in sys.stdlib_module_names:
         fault = f'Python has a module {module} of its own'
     elif module in RESERVED:
@@ -98,7 +98,7 @@ def check_name(name: str) -> None:
 
 
 def project(name: str, loop: str) -> dict[str, File]:
-    """The files of a new program, by their path."""
+    """Return the files of a new program, by their path."""
     from clihelper.commands.templates import File, render
 
     facts = _facts(name, loop)
@@ -113,41 +113,41 @@ def project(name: str, loop: str) -> dict[str, File]:
 
 
 def sections(name: str, loop: str) -> dict[str, dict[str, Any]]:
-    """What the configuration of a new program does not leave at its default."""
+    """Return the values that the configuration of a new program sets."""
     if loop == 'interval':
         return {'Application': {'name': 'world'}}
     if loop == 'ioloop':
         return {'Application': {'address': '127.0.0.1', 'port': 8888}}
-    # It needs no broker; and so nothing comes, until it is replaced.
+    # memory:// needs no broker. No messages arrive until it is replaced.
     return {'Application': {}, 'AMQP': {'url': 'memory://', 'queues': {name: {}}}}
 
 
 def configuration(name: str, appname: str, sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """The configuration of a program, with every key explained.
+    """Return the configuration of a program, with every key explained.
 
-    :param name: of its service.
-    :param appname: what it calls itself.
-    :param sections: what is not left at its default.
+    :param name: the name of its service.
+    :param appname: the name that the program uses for itself.
+    :param sections: the values that are not left at their default.
     """
     from clihelper.commands import config_template, templates
 
     log = templates.fill(LOGGING, {'appname': appname, 'name': name})
     return config_template.render(
-        f'The configuration of {name}. What is commented out has its default.'
-        ' A value can be !env VARIABLE or !file PATH. To see what is wrong with it:\n'
+        f'The configuration of {name}. Keys that are commented out have their defaults.'
+        ' A value can be !env VARIABLE or !file PATH. To check the file:\n'
         f'{name} -c {name}.yml --check',
         {'Daemon': {}, **sections, 'Logging': log})
 
 
 def write(folder: str, files: Mapping[str, File]) -> None:
-    """Write files into a folder that does not exist yet.
+    """Write files into a new folder.
 
-    :raises Error: it does exist, or cannot be written; then nothing is left of it.
+    :raises Error: the folder already exists, or cannot be written; in that case it is removed.
     """
     try:
         os.mkdir(folder)
     except FileExistsError:
-        raise Error(f'new: {folder}: exists already, and is left alone') from None
+        raise Error(f'new: {folder}: already exists, and is left alone') from None
     except OSError as error:
         raise Error(f'new: {folder}: {error.strerror}') from None
     try:
@@ -170,16 +170,16 @@ LOGGING = """\
 formatters:
   file: {format: '%(asctime)s %(levelname)s %(name)s: %(message)s'}
 handlers:
-  # Colours in a terminal, levels in systemd's journal; nothing where a daemon detaches.
+  # Shows colours in a terminal, levels in systemd's journal; shows nothing after detaching.
   console: {class: clihelper.logs.ConsoleHandler}
-  # Relative to Daemon.logs_directory: /var/log/@name@, as a service.
+  # The name is relative to Daemon.logs_directory: /var/log/@name@ for a service.
   file: {class: logging.FileHandler, filename: @appname@.log, formatter: file}
 root: {level: INFO, handlers: [console, file]}
 """
 
 
 def _facts(name: str, loop: str) -> dict[str, str]:
-    """What the templates of a program are filled with."""
+    """Return the facts that the templates of a program are filled with."""
     import time
     from email.utils import formatdate
 
@@ -201,7 +201,7 @@ def _facts(name: str, loop: str) -> dict[str, str]:
 
 
 def _maintainer() -> str:
-    """Who maintains the package, as Debian's tools are told."""
+    """Return the maintainer of the package, from the same variables as Debian's tools."""
     import pwd
     import socket
 

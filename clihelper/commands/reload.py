@@ -1,4 +1,4 @@
-"""``clihelper reload``: have a daemon read its configuration anew."""
+"""``clihelper reload``: make a daemon reload its configuration."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOT_RUNNING = 7
-"""The status for it in the Linux Standard Base Core Specification 5.0, section 22.2"""
+"""The status for this in the Linux Standard Base Core Specification 5.0, section 22.2."""
 
 USAGE = f"""\
 usage: clihelper reload [--in-place] NAME | -c FILE [NAME] | --pidfile FILE
 
-Have a daemon begin again with its configuration, by HUP. Whether that is good, the daemon's log
-says. The exit status is 0 if the daemon was told, 7 if none runs, 77 if it may not be signalled.
+Make a daemon start over with its configuration, by sending HUP. The daemon's log says whether
+the configuration is valid. The exit status is 0 if the signal was sent, 7 if no daemon is
+running, 77 if it may not be signalled.
 
 {daemons.OPTIONS_HELP}
-  --in-place        by USR1: the loop goes on; log files that were rotated are reopened"""
+  --in-place        send USR1 instead: the loop goes on, and rotated log files are reopened"""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Signal the daemon; returns the exit status."""
+    """Signal the daemon, and return the exit status."""
     if '-h' in arguments or '--help' in arguments:
         print(USAGE)
         return 0

@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STATUSES = {'running': 0, 'died': 1, 'stopped': 3, 'unknown': 4}
-"""Those of ``status`` in the Linux Standard Base Core Specification 5.0, section 22.2"""
+"""The statuses of ``status`` in the Linux Standard Base Core Specification 5.0, section 22.2."""
 
 UNKNOWN = STATUSES['unknown']
 
 USAGE = f"""\
 usage: clihelper status [--json] NAME | -c FILE [NAME] | --pidfile FILE
 
-Say whether a daemon runs, as the lock of its pidfile has it. The exit status is 0 if it runs,
-1 if it died and left its pidfile, 3 if it is stopped, and 4 if that cannot be known.
+Print whether a daemon is running, according to the lock of its pidfile. The exit status is 0 if
+it is running, 1 if it died and left its pidfile, 3 if it is stopped, and 4 if that is unknown.
 
 {daemons.OPTIONS_HELP}
   --json            print an object: name, pidfile, state, pid, status"""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the state; returns the exit status, 4 for whatever is wrong with the question."""
+    """Print the state, and return the exit status; every error has status 4."""
     if '-h' in arguments or '--help' in arguments:
         print(USAGE)
         return 0

@@ -1,4 +1,4 @@
-"""``clihelper stop``: end a daemon, and wait until it is gone."""
+"""``clihelper stop``: stop a daemon, and wait until it has ended."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PATIENCE = 10.0
-"""seconds on top of ``Daemon.stop_timeout``, after which a daemon ends itself"""
+"""Seconds to wait in addition to ``Daemon.stop_timeout``, after which a daemon ends itself."""
 
 TIMEOUT = 60.0 + PATIENCE
-"""seconds where the configuration is not read: with the default of ``Daemon.stop_timeout``"""
+"""Seconds to wait if the configuration is not read and so ``Daemon.stop_timeout`` is unknown."""
 
 KILLED = 5.0
-"""seconds that the kernel has to end a process that was killed"""
+"""Seconds to wait for the kernel to end a killed process."""
 
 USAGE = f"""\
 usage: clihelper stop [--timeout SECONDS] [--kill] NAME | -c FILE [NAME] | --pidfile FILE
 
-End a daemon gracefully, by TERM, and return when it is gone. That it is stopped already is a
-success. The exit status is 0 when it is stopped, 1 if it runs still, 77 if it may not be
-signalled.
+Stop a daemon gracefully, by sending TERM, and return when it has ended. A daemon that is already
+stopped is a success. The exit status is 0 if it is stopped, 1 if it is still running, 77 if it
+may not be signalled.
 
 {daemons.OPTIONS_HELP}
   --timeout SECONDS how long to wait for it; default: Daemon.stop_timeout and {PATIENCE:g} s more,
-                    or {TIMEOUT:g} s where no configuration is given
-  --kill            kill it if it runs still after that"""
+                    or {TIMEOUT:g} s if no configuration is given
+  --kill            kill it if it is still running after that"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Stop the daemon; returns the exit status."""
+    """Stop the daemon, and return the exit status."""
     if '-h' in argv or '--help' in argv:
         print(USAGE)
         return 0
@@ -58,10 +58,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _end(found: daemons.Found, timeout: float, *, kill: bool) -> str:
-    """End a daemon that runs.
+    """Stop a running daemon.
 
-    :returns: how, if not gracefully.
-    :raises Error: it runs still.
+    :returns: how it ended, if not gracefully.
+    :raises Error: it is still running.
     """
     try:
         with daemons.LockedDaemon(found) as daemon:
@@ -78,7 +78,7 @@ def _end(found: daemons.Found, timeout: float, *, kill: bool) -> str:
 
 
 def _tidy(path: str) -> None:
-    """Remove what a daemon that was killed has left, unless it is in use again."""
+    """Remove the pidfile that a killed daemon left, unless it is in use again."""
     pidfile = Pidfile(path)
     try:
         pidfile.acquire()

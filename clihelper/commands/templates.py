@@ -1,8 +1,8 @@
-"""The templates of a program and its service: files of clihelper/templates to text.
+"""Fill the templates of a program and its service, the files of ``clihelper/templates``.
 
-``@word@`` stands for a fact, in a file and in its name; ``NAME`` and ``MODULE`` in a file's name
-for the program's name and its package's. ``service`` has what makes a service of a program: it
-is in ``debian/`` of a new program as of clihelper's own.
+``@word@`` in a file stands for a fact. ``NAME`` and ``MODULE`` in a file's name stand for the
+names of the program and of its package. ``service`` contains what makes a program a service: it
+is used for a new program and for clihelper's own ``debian/``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'templates')
 
 SUFFIX = '.in'
-"""of every template, so that none is taken for what it makes"""
+"""The suffix of every template, so that none is mistaken for the file that it makes."""
 
 
 class File:
     """A file to be written.
 
     :ivar text: its content.
-    :ivar executable: whether it is a program.
+    :ivar executable: whether it is executable.
     """
 
     def __init__(self, text: str, executable: bool = False) -> None:
@@ -33,12 +33,12 @@ class File:
 
 
 def render(kind: str, facts: Mapping[str, str]) -> dict[str, File]:
-    """What the templates of one kind make.
+    """Fill the templates of one kind.
 
     :param kind: a folder of ``clihelper/templates``.
-    :param facts: what stands for each ``@word@``.
-    :returns: the files by their path, in the order of the alphabet.
-    :raises KeyError: a template has a word that is no fact.
+    :param facts: the text for each ``@word@``.
+    :returns: the files by their path, in alphabetical order.
+    :raises KeyError: a template contains a word that is not a fact.
     """
     files = {}
     root = os.path.join(FOLDER, kind)
@@ -54,15 +54,15 @@ def render(kind: str, facts: Mapping[str, str]) -> dict[str, File]:
 
 
 def fill(text: str, facts: Mapping[str, str]) -> str:
-    """Put facts in the place of their words."""
+    """Replace each ``@word@`` by its fact."""
     return re.sub('@([a-z_]+)@', lambda word: facts[word[1]], text)
 
 
 def service_facts(name: str, *, appname: str, description: str) -> dict[str, str]:
-    """The facts of the templates of a service.
+    """Return the facts for the templates of a service.
 
-    :param name: of the service, its package and its program.
-    :param appname: what the program calls itself, :func:`clihelper.setup`.
+    :param name: the name of the service, its package and its program.
+    :param appname: the name that the program passes to :func:`clihelper.setup`.
     :param description: what it does, in words without a full stop.
     """
     return {

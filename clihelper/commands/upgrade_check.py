@@ -1,4 +1,4 @@
-"""``clihelper upgrade-check FILE...``: which names of clihelper 1.x a program uses, and where."""
+"""``clihelper upgrade-check FILE...``: list the names of clihelper 1.x that a program uses."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PACKAGE = 'clihelper'
 
 
 class Finding:
-    """An old name at its place.
+    """An old name and its place.
 
     :param line: from 1, as in an editor.
     :param column: from 1.
-    :param row: what the tables say of it.
+    :param row: its row in the tables.
     """
 
     def __init__(self, line: int, column: int, row: Row) -> None:
@@ -37,7 +37,7 @@ class Finding:
         self.row = row
 
     def as_dict(self, file: str) -> dict[str, object]:
-        """What ``--json`` prints of it."""
+        """Return what ``--json`` prints."""
         old, new, since, note = self.row
         return {
             'file': file, 'line': self.line, 'column': self.column,
@@ -48,7 +48,7 @@ class Finding:
 def main(arguments: list[str]) -> int:
     """List the old names in the files.
 
-    :returns: 0 where there is none, 1 where there is one, 2 where a file could not be read.
+    :returns: 0 if there are none, 1 if there are any, 2 if a file could not be read.
     """
     options = _parse(arguments)
     status = 0
@@ -70,9 +70,9 @@ def main(arguments: list[str]) -> int:
 
 
 def check(source: bytes) -> list[Finding]:
-    """The old names in a program, in the order of their places.
+    """Return the old names in a program, in the order of their places.
 
-    :raises SyntaxError: it is no Python 3.
+    :raises SyntaxError: the source is not valid Python 3.
     """
     tree = ast.parse(source)
     names = _Names(tree)
@@ -102,15 +102,15 @@ def _reason(error: Exception) -> str:
         return f'cannot be read: {os.strerror(error.errno or 0)}'
     if isinstance(error, SyntaxError):
         where = f'line {error.lineno}: ' if error.lineno else ''
-        return f'is no Python 3: {where}{error.msg}'
-    return f'is no Python 3: {error}'
+        return f'is not valid Python 3: {where}{error.msg}'
+    return f'is not valid Python 3: {error}'
 
 
 class _Names:
-    """What the names of a file stand for, as far as clihelper goes.
+    """The names in a file that refer to clihelper.
 
-    :ivar modules: names of the package.
-    :ivar imported: names of what is imported from it, with what that is called there.
+    :ivar modules: the names of the package.
+    :ivar imported: the names imported from it, each with its original name.
     :ivar controllers: the classes that are controllers.
     """
 
@@ -136,13 +136,13 @@ class _Names:
             self.controllers |= more
 
     def is_controller(self, node: ast.expr) -> bool:
-        """Whether it is a controller's class: clihelper's, or one of the file that has it."""
+        """Whether an expression is a controller class: clihelper's, or one derived from it."""
         if isinstance(node, ast.Name):
             return node.id in self.controllers or self.imported.get(node.id) == 'Controller'
         return self.of_package(node) == 'Controller'
 
     def methods(self, controller: ast.ClassDef) -> dict[str, Method]:
-        """The methods that a class defines, by name."""
+        """Return the methods that a class defines, by name."""
         return {
             each.name: each for each in controller.body
             if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -151,9 +151,9 @@ class _Names:
     def inherited(
         self, controller: ast.ClassDef, below: tuple[ast.ClassDef, ...] = ()
     ) -> dict[str, Method]:
-        """Those of the classes of the file that it derives from.
+        """Return the methods that a class inherits from other classes in the file.
 
-        :param below: classes that derive from it; no class can derive from itself.
+        :param below: the classes that derive from it; no class can derive from itself.
         """
         methods: dict[str, Method] = {}
         below = (*below, controller)
@@ -164,7 +164,7 @@ class _Names:
         return methods
 
     def of_package(self, node: ast.AST) -> str | None:
-        """What of the package an expression like ``clihelper.run`` names."""
+        """Return the name in the package that an expression like ``clihelper.run`` refers to."""
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             return node.attr if node.value.id in self.modules else None
         return None
@@ -199,7 +199,7 @@ def _of_controllers(tree: ast.Module, names: _Names) -> Iterator[Finding]:
 
 
 def _assigned(controller: ast.ClassDef) -> set[str]:
-    """The names of attributes that the program assigns, and so are its own."""
+    """Return the names of attributes that the program assigns, which makes them its own."""
     return {
         node.attr for node in ast.walk(controller)
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
@@ -207,9 +207,9 @@ def _assigned(controller: ast.ClassDef) -> set[str]:
 
 
 def _uses(method: Method, own: set[str]) -> Iterator[Finding]:
-    """Attributes of the controller itself, or of ``super()``, that a method uses.
+    """Yield the attributes of the controller itself, or of ``super()``, that a method uses.
 
-    :param own: names that mean something of the program's own.
+    :param own: names that the program defines itself.
     """
     itself = method.args.args[0].arg if method.args.args else None
     for node in ast.walk(method):
@@ -232,7 +232,7 @@ def _targets(controller: ast.ClassDef) -> Iterator[ast.Name]:
 
 
 def _at(node: ast.AST, row: Row, behind: str | None = None) -> Finding:
-    """Where a node begins; or where its last name does, *behind* a dot."""
+    """Return a finding where a node begins; or where its last name begins, *behind* a dot."""
     if behind is not None:
         line, column = node.end_lineno, node.end_col_offset - len(behind)  # type: ignore[attr-defined]
     else:
@@ -241,6 +241,6 @@ def _at(node: ast.AST, row: Row, behind: str | None = None) -> Finding:
 
 
 def _at_name(method: Method, row: Row) -> Finding:
-    """Where the name of a method is, after the ``def``."""
+    """Return a finding at the name of a method, after the ``def``."""
     width = len('async def ' if isinstance(method, ast.AsyncFunctionDef) else 'def ')
     return Finding(method.lineno, method.col_offset + width + 1, row)

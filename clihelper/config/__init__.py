@@ -1,6 +1,6 @@
-"""YAML -> :class:`Config`: read, merge with the defaults, validate, say where it is wrong.
+"""YAML -> :class:`Config`: read, merge with the defaults, validate, locate each fault.
 
-What is right is declared in :mod:`clihelper.config.schema`.
+The valid sections and keys are declared in :mod:`clihelper.config.schema`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Keys = tuple[object, ...]
 class Config(_Base):
     """The whole configuration: a dictionary of sections, clihelper's four and the program's own.
 
-    It is plain dictionaries and lists all through, the defaults filled in, and may be written to.
+    It consists of plain dictionaries and lists, with the defaults filled in, and may be modified.
 
     :param sections: the contents.
-    :param path: the file that it is from, absolute; empty where there is none.
+    :param path: the file that it was read from, absolute; empty if there is none.
     """
 
     def __init__(self, sections: Any = (), path: str = '') -> None:
@@ -47,7 +47,7 @@ class Config(_Base):
 
     @classmethod
     def default(cls, appname: str = '') -> Config:
-        """What a file without a word in it would stand for."""
+        """Return the configuration that an empty file would stand for."""
         config = cls(schema.SECTIONS.defaults())
         _complete(config.daemon, appname, os.geteuid() == 0)
         return config
@@ -66,7 +66,7 @@ class Config(_Base):
 
     @property
     def logging(self) -> dict[str, Any] | None:
-        """The section ``Logging``; None where it is absent, null or empty."""
+        """The section ``Logging``; None if it is absent, null or empty."""
         return self['Logging'] or None
 
     @property
@@ -76,14 +76,17 @@ class Config(_Base):
         return section
 
     def written(self) -> dict[str, Any]:
-        """What is in the file, made anew, without the defaults."""
+        """Return the contents of the file without the defaults, made anew at every call."""
         written: dict[str, Any] = self._root.plain() if self._root is not None else dict(self)
         return written
 
     def locate(self, *keys: object) -> str:
-        """Where a key is, ``file:line:column``; or the nearest that contains it, or the file.
+        """Return where a key is, as ``file:line:column``.
 
-        :param keys: the way to it from the root: ``locate('Logging', 'handlers', 'file')``.
+        For a key that is not in the file, it is the place of the nearest key that would contain
+        it, or the file alone.
+
+        :param keys: the path to it from the root: ``locate('Logging', 'handlers', 'file')``.
         """
         found = self._shown
         for key, _ in nodes.steps(self._root, keys):
@@ -96,13 +99,14 @@ def load(path: str, required: Iterable[str] = (), *, appname: str, shown: str | 
     """Read and validate a configuration.
 
     :param path: the file, absolute.
-    :param required: sections that must be there.
-    :param appname: the program's name, of which the default of ``pidfile`` is made.
-    :param shown: the file as its user typed it, for errors; default: ``path``.
+    :param required: the sections that must be there.
+    :param appname: the program's name, from which the default of ``pidfile`` is made.
+    :param shown: the file as the user typed it, for errors; default: ``path``.
     :param as_root: whether the defaults are root's, as at a reload by a daemon that root started;
-        default: whether the process is root's.
-    :raises ConfigurationError: the file is missing or wrong; all faults, by their place.
-    :raises NotPermitted: the file may not be read, or others than root may write it.
+        default: whether the process runs as root.
+    :raises ConfigurationError: the file is missing or faulty; lists all faults, in the order of
+        the file.
+    :raises NotPermitted: the file may not be read, or users other than root may write it.
     """
     shown = printable(shown or path)
     return parse(_read(path, shown), path, required, appname=appname, shown=shown, as_root=as_root)
@@ -110,7 +114,7 @@ def load(path: str, required: Iterable[str] = (), *, appname: str, shown: str | 
 
 def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str, shown: str,
           as_root: bool | None = None) -> Config:
-    """As :func:`load`, of a file that has been read."""
+    """Parse and validate the bytes of a file, as :func:`load` does."""
     required = tuple(required)
     faults = Faults(shown)
     root = nodes.parse(data, os.path.dirname(path), faults)
@@ -135,16 +139,16 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
 
 
 def load_daemon(path: str, *, shown: str) -> dict[str, Any]:
-    """Read what finds and ends a daemon: ``pidfile``, ``working_directory``, ``stop_timeout``.
+    """Read what finds and stops a daemon: ``pidfile``, ``working_directory``, ``stop_timeout``.
 
-    Faults elsewhere in the file are not looked at: a daemon that runs may have been started
-    before they were made, or by one who has more in the environment.
+    Faults elsewhere in the file are ignored: a running daemon may have been started before they
+    were made, or by a user who has more variables in their environment.
 
     :param path: the file, absolute.
-    :param shown: the file as its user typed it.
-    :returns: the defaults filled in, but for a pidfile and a directory that are not there.
-    :raises ConfigurationError: the file is missing or no YAML, or these keys are wrong.
-    :raises NotPermitted: the file may not be read, or others than root may write it.
+    :param shown: the file as the user typed it.
+    :returns: the keys with defaults filled in, except for a missing pidfile or directory.
+    :raises ConfigurationError: the file is missing or not YAML, or one of these keys is faulty.
+    :raises NotPermitted: the file may not be read, or users other than root may write it.
     """
     shown = printable(shown)
     faults, others = Faults(shown), Faults(shown)
@@ -164,7 +168,7 @@ def load_daemon(path: str, *, shown: str) -> dict[str, Any]:
 
 
 def expand_pidfile(path: str, appname: str) -> str:
-    """A ``Daemon.pidfile`` with the program's name filled in."""
+    """Return a ``Daemon.pidfile`` with the program's name filled in."""
     parts = path.split('%%')
     return '%'.join(part.replace('%(app)s', appname) for part in parts)
 
@@ -172,7 +176,7 @@ def expand_pidfile(path: str, appname: str) -> str:
 # Reading
 
 def _read(path: str, shown: str) -> bytes:
-    """The file's bytes, if it is a file, may be read, and can be trusted."""
+    """Return the bytes of a file, if it is a regular file, may be read, and can be trusted."""
     try:
         descriptor = nodes.open_regular(path)
         try:
@@ -190,12 +194,12 @@ def _read(path: str, shown: str) -> bytes:
         raise ConfigurationError(f'{shown}: {error}') from None
 
 
-# Defaults that depend on the surroundings
+# Defaults that depend on the environment
 
 def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
     """Fill in what depends on the user and the environment, and make paths absolute.
 
-    :raises FileNotFoundError: the current directory is needed and is gone.
+    :raises FileNotFoundError: the current directory is needed, but has been deleted.
     """
     if 'working_directory' not in daemon:
         daemon['working_directory'] = '/' if as_root else os.getcwd()
@@ -215,7 +219,7 @@ def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
 
 
 def _complete_queues(queues: dict[str, dict[str, Any]]) -> None:
-    """Fill in what depends on who names a queue: the broker's go with their connection."""
+    """Fill in what depends on who names a queue: those that the broker names are exclusive."""
     for label, queue in queues.items():
         name = queue.setdefault('name', label)
         queue.setdefault('durable', name != '')
@@ -236,5 +240,5 @@ def _default_pidfile(appname: str, as_root: bool) -> str | None:
 
 
 def _first_directory(variable: str) -> str | None:
-    """The first of the directories that systemd made for a service, see systemd.exec(5)."""
+    """Return the first of the directories that systemd made for a service, see systemd.exec(5)."""
     return os.environ.get(variable, '').partition(':')[0] or None

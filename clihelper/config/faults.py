@@ -1,4 +1,4 @@
-"""What is wrong in a configuration file, and how a fault names a value without giving it away."""
+"""The faults of a configuration file, and how a fault names a value without revealing it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
         line: int
         column: int
 
-#: Faults that are reported one by one; the rest is counted.
+#: How many faults are reported one by one; the rest are only counted.
 MAX_FAULTS = 100
 
 
 class Faults:
-    """What is wrong in one file, each with its place: one line of text in the end.
+    """The faults of one file, each with its place; each becomes one line of text.
 
-    :param shown: the file as its user typed it.
+    :param shown: the file as the user typed it.
     """
 
     def __init__(self, shown: str) -> None:
         self.shown = shown
         self._found: list[tuple[int, int, str]] = []
-        self._untold = 0
+        self._unreported = 0
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -41,12 +41,12 @@ class Faults:
     def add(self, line: int, column: int, keys: Iterable[object], text: str) -> None:
         """Note a fault.
 
-        :param line: from 1; 0 where the fault is of the whole file.
+        :param line: from 1; 0 if the fault concerns the whole file.
         :param column: from 1, in characters.
-        :param keys: the way to the value from the root.
+        :param keys: the path to the value from the root.
         """
         if self.full:
-            self._untold += 1
+            self._unreported += 1
             return
         name = dotted(keys)
         self._found.append((line, column, f'{name}: {text}' if name else text))
@@ -56,32 +56,33 @@ class Faults:
         self.add(node.line, node.column, keys, text)
 
     def fatal(self, line: int, column: int, text: str) -> NoReturn:
-        """Tell one fault that makes the rest unreadable.
+        """Report one fault that makes the rest unreadable.
 
         :raises ConfigurationError: always.
         """
         raise ConfigurationError(position(self.shown, line, column) + ': ' + text)
 
     def raise_any(self) -> None:
-        """Tell what was found, in the order of the file.
+        """Report all noted faults, in the order of the file.
 
-        :raises ConfigurationError: there is a fault.
+        :raises ConfigurationError: at least one fault was noted.
         """
         if not self._found:
             return
         lines = [f'{position(self.shown, *where)}: {text}' for *where, text in sorted(self._found)]
-        if self._untold:
-            lines.append(f'{self.shown}: and {self._untold} more faults')
+        if self._unreported:
+            faults = 'fault' if self._unreported == 1 else 'faults'
+            lines.append(f'{self.shown}: and {self._unreported} more {faults}')
         raise ConfigurationError(*lines)
 
 
 def position(shown: str, line: int, column: int) -> str:
-    """``file:line:column``, or the file alone for line 0."""
+    """Return ``file:line:column``, or the file alone for line 0."""
     return f'{shown}:{line}:{column}' if line else shown
 
 
 def dotted(keys: Iterable[object]) -> str:
-    """``('AMQP', 'url', 0)`` as ``AMQP.url[0]``: what a fault calls a value."""
+    """Return ``AMQP.url[0]`` for ``('AMQP', 'url', 0)``: what a fault calls a value."""
     name = ''
     for key in keys:
         if isinstance(key, int) and not isinstance(key, bool):
@@ -92,18 +93,18 @@ def dotted(keys: Iterable[object]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string of the file in quotes as an error may show it: short, printable, no password."""
+    """Return a string of the file as an error may show it: in quotes, short, with no password."""
     if '://' in text or '@' in text:
         return 'a string with an address in it'
     return repr(text if len(text) <= 60 else text[:57] + '...')
 
 
 def unquoted(text: str) -> str:
-    """A name in the file as an error may show it: in quotes only where it needs them."""
+    """Return a name of the file as an error may show it: in quotes only where it needs them."""
     shown = quoted(text)
     return text if shown == f"'{text}'" and text else shown
 
 
 def printable(path: str) -> str:
-    """A path as an error may show it: whole, on one line."""
+    """Return a path as an error may show it: whole, on one line."""
     return path if path.isprintable() and path else repr(path)

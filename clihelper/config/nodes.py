@@ -1,10 +1,10 @@
-"""YAML from a file that nobody vouches for: bytes -> nodes that know where they stand.
+"""Read YAML from an untrusted file: bytes -> nodes that know their line and column.
 
-The language is YAML 1.1 as PyYAML's safe loader reads it, stricter (a duplicate key is a fault,
-and a tab) and bounded: no input, however hostile, takes more than :data:`MAX_BYTES` of reading,
-:data:`MAX_DEPTH` of nesting and :data:`MAX_NODES` of aliases and merges written out. PyYAML's
-loaders recurse, so that deep nesting crashes the one in C; its stream of events does not, which
-is why the nodes are put together here. Two tags are added, ``!env`` and ``!file``.
+The language is YAML 1.1 as PyYAML's safe loader reads it, but stricter (a duplicate key is a
+fault, and so is a tab) and bounded: no input, however hostile, takes more than :data:`MAX_BYTES`
+of reading, :data:`MAX_DEPTH` of nesting and :data:`MAX_NODES` with aliases and merges expanded.
+PyYAML's loaders recurse, so deep nesting crashes the C loader. Its stream of events does not
+recurse, which is why the nodes are composed here. Two tags are added, ``!env`` and ``!file``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 MAX_BYTES = 1024 * 1024
 #: The largest file that ``!file`` reads, in bytes.
 MAX_FILE_BYTES = 64 * 1024
-#: Collections within each other.
+#: The deepest nesting of collections.
 MAX_DEPTH = 100
-#: Nodes, where each alias counts as many as what it stands for.
+#: The most nodes, where each alias counts as many as the node that it stands for.
 MAX_NODES = 50_000
-#: Characters of a number: Python takes quadratic time to read a long one.
+#: The most characters of a number: Python takes quadratic time to read a long one.
 MAX_DIGITS = 300
 
 _YAML = 'tag:yaml.org,2002:'
@@ -42,7 +42,7 @@ _SEQUENCE_TAGS = {None, '!', _YAML + 'seq', _YAML + 'omap', _YAML + 'pairs'}
 _MAPPING_TAGS = {None, '!', _YAML + 'map', _YAML + 'set'}
 _IN_PAIRS = (_YAML + 'omap', _YAML + 'pairs')
 
-# Compiled where they are needed, which a good file does not.
+# Compiled only when needed: a valid file needs none of them.
 _LINE_BREAK = '\r\n|[\r\n\x85\u2028\u2029]'
 _COMMENT_OR_TAB = '#[^\r\n\x85\u2028\u2029]*|(\t)'
 _PROPERTIES = r'(?:[&!]\S*\s+)+'
@@ -51,15 +51,15 @@ _PROPERTIES = r'(?:[&!]\S*\s+)+'
 # Files
 
 def open_regular(path: str) -> int:
-    """Open a regular file for reading, without waiting for whatever else it might be.
+    """Open a regular file for reading, without blocking if it is something else.
 
     :returns: a descriptor, which the caller closes.
     :raises OSError: as :manpage:`open(2)`.
-    :raises ValueError: what it is instead of a regular file.
+    :raises ValueError: the path is not a regular file; says what it is.
     """
     if '\0' in path:
-        raise ValueError('contains a null byte')  # how Python says it differs by version
-    # Without O_NONBLOCK a FIFO would be waited for until somebody writes into it.
+        raise ValueError('contains a null byte')  # Python's own wording differs by version
+    # Without O_NONBLOCK, opening a FIFO would block until somebody opens it for writing.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -90,8 +90,8 @@ class Node:
 
     :ivar line: from 1.
     :ivar column: from 1, in characters.
-    :ivar size: nodes in it, itself and what its aliases stand for included.
-    :ivar depth: collections within each other.
+    :ivar size: the number of nodes in it, including itself and the targets of its aliases.
+    :ivar depth: how deeply collections are nested in it.
     """
 
     __slots__ = ('column', 'depth', 'line', 'size')
@@ -103,17 +103,17 @@ class Node:
         self.depth = 0
 
     def plain(self) -> Any:
-        """The value as Python has it, made anew at every call: aliases share nothing."""
+        """Return the Python value, made anew at every call: aliases share nothing."""
         raise NotImplementedError
 
 
 class Scalar(Node):
-    """One value.
+    """A single value.
 
-    :ivar value: as YAML resolves it; :data:`FAULTY` where it could not.
-    :ivar text: as it is written (``027`` where the value is 23), or as ``!env`` found it.
-    :ivar bare: written without quotes and without a tag.
-    :ivar origin: where a value that is not in the file comes from, in words; else empty.
+    :ivar value: the value as YAML resolves it; :data:`FAULTY` if that failed.
+    :ivar text: the text as written (``027`` where the value is 23), or as ``!env`` found it.
+    :ivar bare: whether it is written without quotes and without a tag.
+    :ivar origin: the source, in words, of a value that is not in the file; otherwise empty.
     """
 
     __slots__ = ('bare', 'origin', 'tag', 'text', 'value')
@@ -148,7 +148,7 @@ class Sequence(Node):
 
 
 class Mapping(Node):
-    """A mapping, its merge keys carried out: each key's value with the node of the key."""
+    """A mapping with its merge keys resolved: for each key, the node of the key and its value."""
 
     __slots__ = ('entries', 'tag')
 
@@ -163,12 +163,12 @@ class Mapping(Node):
         return {key: value.plain() for key, (_, value) in self.entries.items()}
 
 
-#: The value of a scalar that has a fault of its own already.
+#: The value of a scalar whose own fault has already been noted.
 FAULTY = object()
 
 
 def resolve(text: str) -> Any:
-    """The value of a scalar that is written without quotes.
+    """Return the value of a scalar that is written without quotes.
 
     :raises ValueError: what is wrong with it.
     """
@@ -176,7 +176,7 @@ def resolve(text: str) -> Any:
 
 
 def _implicit_tag(text: str) -> str:
-    """YAML's type of a scalar without quotes and without a tag."""
+    """Return YAML's type of a scalar without quotes and without a tag."""
     from yaml.resolver import Resolver
     for tag, pattern in Resolver.yaml_implicit_resolvers.get(text[:1], ()):
         if pattern.match(text):
@@ -185,7 +185,7 @@ def _implicit_tag(text: str) -> str:
 
 
 def _construct(tag: str, text: str) -> Any:
-    """The Python value of a scalar.
+    """Return the Python value of a scalar.
 
     :raises ValueError: what is wrong with it.
     """
@@ -203,14 +203,14 @@ def _construct(tag: str, text: str) -> Any:
     try:
         return SafeConstructor.yaml_constructors[tag](SafeConstructor(), ScalarNode(tag, text))
     except (ValueError, LookupError, AttributeError, OverflowError, YAMLError):
-        # PyYAML lets through whatever int(), datetime() and its own look-ups raise.
+        # PyYAML lets through whatever int(), datetime() and its own lookups raise.
         raise ValueError(f'not a valid {kind} (quotes would make it a string)') from None
 
 
 def _unknown_tag(tag: str) -> str:
     if tag.startswith(_YAML):
         return f'unknown or misplaced tag {unquoted("!!" + tag.removeprefix(_YAML))}'
-    # What looks like a tag of the user's own may be a password: it is not repeated.
+    # What looks like a custom tag may be a password: it is not repeated.
     return 'unknown or misplaced tag (quote a string that begins with !)'
 
 
@@ -219,10 +219,10 @@ def _unknown_tag(tag: str) -> str:
 def parse(data: bytes, folder: str, faults: Faults) -> Mapping:
     """Read a document whose root is a mapping.
 
-    :param folder: what a relative path of ``!file`` is relative to.
-    :param faults: takes what is wrong with single values and keys.
-    :raises ConfigurationError: the file is not YAML at all, exceeds a limit, or is no mapping.
-    :raises NotPermitted: a ``!file`` may not be read.
+    :param folder: the folder that a relative path of ``!file`` is relative to.
+    :param faults: collects the faults of single values and keys.
+    :raises ConfigurationError: the file is not YAML at all, exceeds a limit, or is not a mapping.
+    :raises NotPermitted: the file of a ``!file`` may not be read.
     """
     root = _Composer(_decode(data, faults), folder, faults).compose()
     if root is None or (isinstance(root, Scalar) and root.value is None):
@@ -235,7 +235,7 @@ def parse(data: bytes, folder: str, faults: Faults) -> Mapping:
 
 
 def _decode(data: bytes, faults: Faults) -> str:
-    """Text of the file, all of it printable as YAML has it (YAML 1.1, section 5.1)."""
+    """Return the text of the file, all of it printable in YAML's sense (YAML 1.1, section 5.1)."""
     from yaml.reader import Reader
     encoding = 'utf-16' if data[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8'
     data = data.removeprefix(b'\xef\xbb\xbf')
@@ -253,7 +253,7 @@ def _decode(data: bytes, faults: Faults) -> str:
 
 
 def _line_and_column(text: str, index: int) -> tuple[int, int]:
-    """Line and column of a character, from 1."""
+    """Return the line and column of a character, from 1."""
     line, start = 1, 0
     for found in re.compile(_LINE_BREAK).finditer(text, 0, index):
         line, start = line + 1, found.end()
@@ -261,7 +261,7 @@ def _line_and_column(text: str, index: int) -> tuple[int, int]:
 
 
 class _Open:
-    """A collection whose end has not come yet."""
+    """A collection whose end event has not come yet."""
 
     __slots__ = ('anchor', 'key', 'merged', 'node', 'start')
 
@@ -274,10 +274,10 @@ class _Open:
 
 
 class _Composer:
-    """Puts nodes together from PyYAML's events: one document, within the limits.
+    """Composes nodes from PyYAML's events: one document, within the limits.
 
-    A node is complete when its last event has come, and all that it contains or refers to is
-    complete before: so nothing here recurses, and a merge key can be carried out at once.
+    A node is complete when its last event has come. Everything that it contains or refers to is
+    complete by then, so nothing here recurses, and a merge key can be resolved at once.
     """
 
     def __init__(self, text: str, folder: str, faults: Faults) -> None:
@@ -293,7 +293,8 @@ class _Composer:
 
     def compose(self) -> Node | None:
         import yaml
-        # A wheel and Debian's package have libyaml. Without it all is the same, 10 times slower.
+        # PyYAML's wheels and Debian's package include libyaml. Without it, parsing gives the same
+        # result, 10 times slower.
         loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
         handlers: dict[type, Callable[[Any], None]] = {
             yaml.ScalarEvent: self._on_scalar,
@@ -324,7 +325,7 @@ class _Composer:
         self._faults.fatal(mark.line + 1, mark.column + 1, text)
 
     def _find_tabs(self, event: Any) -> None:
-        """Tabs between the end of the last event and the value of this one."""
+        """Note a tab between the end of the last event and the value of this one."""
         start, end = event.start_mark.index, event.end_mark.index
         if getattr(event, 'anchor', None) or getattr(event, 'tag', None):
             properties = re.compile(_PROPERTIES).match(self._text, start, end)
@@ -333,7 +334,7 @@ class _Composer:
             if found.group(1):
                 position = _line_and_column(self._text, found.start())
                 self._faults.add(*position, (), 'a tab: use spaces')
-                # One tells it: a file that is indented with tabs has hundreds.
+                # One fault is enough: a file that is indented with tabs contains hundreds.
                 end = len(self._text)
                 break
         self._gap = max(self._gap, end)
@@ -343,7 +344,7 @@ class _Composer:
     def _on_document(self, event: Any) -> None:
         self._documents += 1
         if self._documents > 1:
-            self._fatal(event, 'a second document: a configuration is one')
+            self._fatal(event, 'a second document: expected only one')
 
     def _on_scalar(self, event: Any) -> None:
         self._count(event, 1)
@@ -368,7 +369,7 @@ class _Composer:
             self._fatal(event, 'an alias without an anchor (quote a string that begins with *)')
         node = self._anchors[event.anchor]
         if node is None:
-            self._fatal(event, 'an alias of what contains it')
+            self._fatal(event, 'an alias of a collection that contains it')
         self._count(event, node.size)
         self._check_depth(event, node.depth)
         self._put(node)
@@ -415,7 +416,7 @@ class _Composer:
 
     def _anchor(self, node: Node, event: Any, anchor: str, target: Node | None) -> None:
         if anchor in self._anchors:
-            self._faults.at(node, self._path(), 'its anchor has that name twice')
+            self._faults.at(node, self._path(), 'a duplicate anchor')
         self._anchors[anchor] = target
 
     def _count(self, event: Any, nodes: int) -> None:
@@ -428,7 +429,7 @@ class _Composer:
             self._fatal(event, f'nested more than {MAX_DEPTH} deep')
 
     def _put(self, node: Node) -> None:
-        """Hand a complete node to what contains it."""
+        """Hand a complete node to the collection that contains it."""
         if not self._stack:
             self._root = node
             return
@@ -449,7 +450,7 @@ class _Composer:
         elif key.tag == _YAML + 'merge':
             self._merge(parent, key, value)
         elif isinstance(key.value, int) and abs(key.value) >= 2**60:
-            # Python's hashes of such numbers can collide at will: a dict of them takes minutes.
+            # Such numbers can be chosen for their hashes to collide: a dict of them takes minutes.
             self._faults.at(key, self._path()[:-1], 'too large a number for a key (quote it)')
         elif key.value in mapping.entries:
             first = mapping.entries[key.value][0].line
@@ -458,7 +459,7 @@ class _Composer:
             mapping.entries[key.value] = key, value
 
     def _merge(self, parent: _Open, key: Node, value: Node) -> None:
-        """Note what a merge key names (https://yaml.org/type/merge.html)."""
+        """Note the mappings that a merge key names (https://yaml.org/type/merge.html)."""
         if parent.merged is not None:
             self._faults.at(key, self._path(), 'a duplicate key: one << takes a list of mappings')
             return
@@ -479,7 +480,7 @@ class _Composer:
                     and isinstance(self._stack[-1].node, Mapping))
 
     def _path(self) -> tuple[object, ...]:
-        """The keys that lead from the root to the node at hand."""
+        """Return the keys that lead from the root to the current node."""
         keys: list[object] = []
         for parent in self._stack:
             if isinstance(parent.node, Sequence):
@@ -497,17 +498,17 @@ class _Composer:
     # Tags
 
     def _substitute(self, node: Scalar, quoted: bool) -> None:
-        """Take the value of a scalar from where its tag says.
+        """Take the value of a scalar from the place that its tag names.
 
-        :param quoted: what follows ``!env`` is in quotes: the value is a string, whatever it is.
-        :raises ValueError: what is wrong.
+        :param quoted: whether the text after ``!env`` is in quotes: then the value is a string.
+        :raises ValueError: the variable is not set, or the file cannot be read; says which.
         """
         if node.tag == '!env':
             name, colon, default = node.text.partition(':')
             found = os.environ.get(name, default if colon else None)
             if found is None:
                 raise ValueError(f'the environment variable {unquoted(name)} is not set')
-            node.origin = f'what the environment variable {unquoted(name)} holds'
+            node.origin = f'the value of the environment variable {unquoted(name)}'
             node.text = found
             node.value = found if quoted else resolve(found)
         else:
@@ -515,7 +516,7 @@ class _Composer:
             node.value = node.text = self._content(node)
 
     def _content(self, node: Scalar) -> str:
-        """The text of the file that ``!file`` names, without its last newline."""
+        """Return the text of the file that ``!file`` names, without its last newline."""
         path, shown = os.path.join(self._folder, node.text), printable(node.text)
         try:
             descriptor = open_regular(path)
@@ -539,7 +540,7 @@ class _Composer:
 # The nodes of a key
 
 def steps(root: Node | None, keys: Iterable[object]) -> Iterator[tuple[Node, Node]]:
-    """The nodes of each key and its value on the way from the root, as far as it leads."""
+    """Yield the nodes of each key and its value along a path from the root, while it exists."""
     node = root
     for key in keys:
         if isinstance(node, Mapping) and _hashable(key) and key in node.entries:
@@ -552,12 +553,12 @@ def steps(root: Node | None, keys: Iterable[object]) -> Iterator[tuple[Node, Nod
 
 
 def value_at(root: Mapping, keys: Iterable[object]) -> Node:
-    """The node of a value; of what is nearest, if the value is a default."""
+    """Return the node of a value; if the value is a default, of the nearest that contains it."""
     return [root, *(value for _, value in steps(root, keys))][-1]
 
 
 def key_at(root: Mapping, keys: Iterable[object]) -> Node:
-    """The node of a key; of what is nearest, if it is not there."""
+    """Return the node of a key; if it is not there, of the nearest that would contain it."""
     return [root, *(key for key, _ in steps(root, keys))][-1]
 
 

@@ -1,4 +1,4 @@
-"""Who could change a configuration file: as root, a file is read only if nobody else could."""
+"""Who could change a configuration file: root reads it only if no other user could."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def refuse_foreign_writers(path: str, descriptor: int, shown: str) -> None:
-    """Refuse a file that another than root could change: it names classes to be called.
+    """Refuse a file that a user other than root could change: it names classes to be called.
 
-    Looked at are the file and every folder and symbolic link that leads to it, since who writes
-    to a folder can put another file in the place of the one that was looked at.
+    This checks the file and every folder and symbolic link that leads to it, since whoever can
+    write to a folder can replace the file that was checked.
 
-    :raises NotPermitted: somebody else can write one of them.
+    :raises NotPermitted: another user can write to one of them.
     """
     opened = os.fstat(descriptor)
     found = opened
@@ -33,7 +33,7 @@ def refuse_foreign_writers(path: str, descriptor: int, shown: str) -> None:
 
 
 def _crossed(path: str) -> Iterator[str]:
-    """Every folder and link that opening a path crosses, and the file; as path_resolution(7)."""
+    """Yield every folder and link that leads to a file, and the file; see path_resolution(7)."""
     folder = '/'
     pending = (path if os.path.isabs(path) else os.path.abspath(path)).split('/')[::-1]
     yield folder
@@ -53,12 +53,12 @@ def _crossed(path: str) -> Iterator[str]:
 
 
 def _foreign_writer(entry: str, status: os.stat_result) -> str:
-    """Why somebody who is not root could change a file, folder or link; empty if nobody could."""
+    """Return why a user other than root could change a file, folder or link; empty if none can."""
     mode = status.st_mode
     if status.st_uid != 0:
         return f'is owned by user {status.st_uid}'
     if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
-        # In a sticky folder only the owner replaces an entry, and each entry is looked at.
+        # In a sticky folder only the owner can replace an entry, and each entry is checked.
         return ''
     if mode & stat.S_IWOTH:
         return f'can be written by everybody (mode {stat.S_IMODE(mode):04o})'
@@ -68,7 +68,7 @@ def _foreign_writer(entry: str, status: os.stat_result) -> str:
 
 
 def _has_acl(entry: str) -> bool:
-    """Whether the bits of the group are the mask of an access control list, see acl(5)."""
+    """Whether the group's permission bits are the mask of an access control list, see acl(5)."""
     try:
         return bool(os.getxattr(entry, 'system.posix_acl_access'))
     except OSError:

@@ -1,4 +1,4 @@
-"""Reading the configuration anew while the program runs: by HUP, and by USR1."""
+"""Rereading the configuration while the program runs, on HUP and on USR1."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LOGGER = logging.getLogger('clihelper.config')
 
 
 class Reloader:
-    """Reads the configuration anew, and puts its logging into effect.
+    """Rereads the configuration, and puts its logging into effect.
 
-    :param read: reads and validates it; raises :class:`~clihelper.errors.Error`.
-    :param configure_logging: sets logging up from it; raises the same.
+    :param read: reads and validates the configuration; raises :class:`~clihelper.errors.Error`.
+    :param configure_logging: sets up logging from it; raises the same.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class Reloader:
         self._configure_logging = configure_logging
 
     def read(self, current: Config) -> Config | None:
-        """The new configuration; None if it is wrong, of which the log has each fault.
+        """Return the new configuration; None if it is faulty, after logging each fault.
 
-        :param current: the one that stays in use in that case. Its log files are reopened.
+        :param current: the configuration that then stays in use. Its log files are reopened.
         """
         try:
             return self._read()
@@ -44,7 +44,7 @@ class Reloader:
             return None
 
     def configure_logging(self, config: Config) -> None:
-        """Set logging up from *config*. Where that fails, logging goes on as before."""
+        """Set up logging from *config*. If that fails, logging goes on as before."""
         try:
             self._configure_logging(config)
         except Error as error:
@@ -53,7 +53,7 @@ class Reloader:
     def put_into_effect(
         self, config: Config, old: Config, *, begins_anew: bool, supervised: bool
     ) -> None:
-        """Set logging up from *config*, and warn of each change that is not in effect now.
+        """Set up logging from *config*, and warn of each change that is not in effect yet.
 
         :param begins_anew: whether the controller is set up again, or its workers are replaced.
         :param supervised: whether a supervisor runs workers.
@@ -66,7 +66,7 @@ class Reloader:
 def _not_in_effect(
     config: Config, old: Config, begins_anew: bool, supervised: bool
 ) -> Iterator[tuple[str, str]]:
-    """The keys that changed and are not in effect, each with what puts it into effect."""
+    """Yield the keys that changed and are not in effect, each with what puts it into effect."""
     for section in ('Daemon', 'AMQP'):
         for key in schema.SECTIONS.keys[section].type.keys.values():  # type: ignore[union-attr]
             if config[section][key.name] == old[section][key.name]:

@@ -1,7 +1,7 @@
-"""What a configuration may hold: every section and key of clihelper's, once.
+"""The schema of the configuration: every section and key of clihelper's, declared once.
 
 Validation and defaults (:mod:`clihelper.config`) and the reference page (``docs/reference.py``)
-are made from the tables at the end of this module; above them are the types that they use.
+are made from the tables at the end of this module. The types that they use come before them.
 """
 
 from __future__ import annotations
@@ -15,41 +15,42 @@ if TYPE_CHECKING:
     from typing import Any
 
 LONGEST_NAME = 255
-"""bytes of a short string of AMQP 0-9-1 (section 4.2.5.3): names, routing keys, a virtual host"""
+"""The most bytes of a short string of AMQP 0-9-1 (section 4.2.5.3): names, routing keys, a virtual
+host."""
 
 DEAD_LETTERS = '.dead'
-"""what the name of a queue is followed by in that of the queue of its dead letters"""
+"""The suffix that makes the name of a dead-letter queue from that of its queue."""
 
 RETRIES = '.retry.2.6e+06s'
-"""the longest of what it is followed by in those of its retry queues"""
+"""The longest suffix that makes the name of a retry queue from that of its queue."""
 
 NAMING_ARGUMENTS = ('alternate-exchange', 'x-dead-letter-exchange', 'x-dead-letter-routing-key')
-"""arguments that are names: RabbitMQ (3.10 to 4.3) takes one that is too long, and then fails
-(541) each time it delivers a message with it"""
+"""Arguments that are names: RabbitMQ (3.10 to 4.3) accepts one that is too long, and then fails
+(541) each time it delivers a message with it."""
 
-#: The default of a key that is left out of the result where the file does not have it.
+#: The default of a key that is left out of the result if the file does not contain it.
 ABSENT: Any = object()
 
 
 class InvalidValue(ValueError):
-    """A value that its type does not take.
+    """A value that its type does not accept.
 
-    :param expected: what would have been right, as a noun: ``a number above 0``.
+    :param expected: what would be valid, as a noun: ``a number above 0``.
     """
 
 
 class WrongType(InvalidValue):
-    """A value of another kind altogether: text instead of a number."""
+    """A value of another kind altogether, such as text instead of a number."""
 
 
 # Types of one value
 
 class Scalar:
-    """One value: neither a list nor a mapping.
+    """A single value: neither a list nor a mapping.
 
-    :ivar noun: what it is in words, ``a number``.
-    :ivar words: the noun with its limits, ``a number above 0``.
-    :ivar secret: whether no error may repeat the value.
+    :ivar noun: the type in words: ``a number``.
+    :ivar words: the noun with its limits: ``a number above 0``.
+    :ivar secret: whether errors must not repeat the value.
     """
 
     secret = False
@@ -59,11 +60,11 @@ class Scalar:
         self.words = words or noun
 
     def read(self, value: object, text: str) -> Any:
-        """The value as the program gets it.
+        """Return the value as the program gets it.
 
-        :param value: as YAML resolves it.
-        :param text: as it is written.
-        :raises Unfit: it is not of this type.
+        :param value: the value as YAML resolves it.
+        :param text: the text as it is written.
+        :raises InvalidValue: it is not of this type.
         """
         raise NotImplementedError
 
@@ -83,7 +84,7 @@ class Boolean(Scalar):
 class Number(Scalar):
     """A number within limits; never a boolean, never infinite.
 
-    :param above: a limit that is out of range itself, instead of ``least``.
+    :param above: an exclusive lower limit, instead of ``least``.
     :param whole: whether fractions are refused.
     """
 
@@ -112,7 +113,7 @@ class Number(Scalar):
 class Text(Scalar):
     """A string.
 
-    :param most: bytes of its UTF-8, if they are limited.
+    :param most: the most bytes in UTF-8; 0 for no limit.
     """
 
     def __init__(self, noun: str = 'a string', *, empty: bool = False, most: int = 0) -> None:
@@ -135,7 +136,10 @@ class Text(Scalar):
 
 
 def utf8_size(text: str) -> int | None:
-    """The bytes of a text in UTF-8; None: it cannot be encoded, as bytes of the environment's."""
+    """Return the size of a text in UTF-8, in bytes.
+
+    None if it cannot be encoded, as with undecodable bytes from the environment.
+    """
     try:
         return len(text.encode())
     except UnicodeEncodeError:
@@ -143,7 +147,7 @@ def utf8_size(text: str) -> int | None:
 
 
 def is_short_string(text: str) -> bool:
-    """Whether AMQP can have it as a name or a routing key."""
+    """Whether a text can be a name or a routing key in AMQP."""
     size = utf8_size(text)
     return size is not None and size <= LONGEST_NAME
 
@@ -151,7 +155,8 @@ def is_short_string(text: str) -> bool:
 class Choice(Text):
     """One of a few strings.
 
-    :param pattern: a regular expression of what is taken besides.
+    :param pattern: a regular expression for further strings that are accepted.
+    :param besides: the description of these, appended to the choices.
     """
 
     def __init__(self, *choices: str, pattern: str = '', besides: str = '') -> None:
@@ -168,20 +173,20 @@ class Choice(Text):
 
 
 class OctalMode(Scalar):
-    """Permission bits, octal however they are written: 027, 0o27, '27' and 27 are one."""
+    """Permission bits, always read as octal: 027, 0o27, '27' and 27 are the same."""
 
     def __init__(self) -> None:
         super().__init__('an octal number from 0 to 0777')
 
     def read(self, value: object, text: str) -> int:
-        # YAML 1.1 has 027 as 23, 27 as 27 and 0o27 as a string: only the text tells.
+        # YAML 1.1 reads 027 as 23, 27 as 27 and 0o27 as a string: only the text is reliable.
         if not re.fullmatch('(0o)?[0-7]{1,12}', text) or int(text.removeprefix('0o'), 8) > 0o777:
             raise WrongType(self.noun)
         return int(text.removeprefix('0o'), 8)
 
 
 class AbsolutePath(Text):
-    """A path from the root: what relative paths are relative to cannot be one itself."""
+    """An absolute path, for a directory that relative paths are relative to."""
 
     def __init__(self) -> None:
         super().__init__('an absolute path')
@@ -201,19 +206,19 @@ class PidfilePath(Text):
 
     def read(self, value: object, text: str) -> str:
         path = super().read(value, text)
-        # The % operator would let a width in the file ask for gigabytes.
+        # With the % operator, a field width in the file could allocate gigabytes.
         if any('%' in part.replace('%(app)s', '') for part in path.split('%%')):
-            raise InvalidValue('a path with no % but %(app)s and %%')
+            raise InvalidValue('a path with no % except in %(app)s and %%')
         return path
 
 
 class Size(Scalar):
-    """Bytes: a number, or one with K, M or G for powers of 1024."""
+    """A size in bytes: a number, or a number with K, M or G for powers of 1024."""
 
     _FACTORS = {'': 1, 'K': 1024, 'M': 1024**2, 'G': 1024**3}
 
     def __init__(self) -> None:
-        super().__init__('a size in bytes, as 512M')
+        super().__init__('a size in bytes, such as 512M')
 
     def read(self, value: object, text: str) -> int:
         found = re.fullmatch('([0-9]{1,18})([KMG]?)', str(value))
@@ -226,7 +231,7 @@ class Size(Scalar):
 
 
 class Address(Text):
-    """Where to listen: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``."""
+    """An address to listen on: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``."""
 
     def __init__(self) -> None:
         super().__init__('an address such as localhost:8080, :8080 or unix:/path')
@@ -244,10 +249,10 @@ class Address(Text):
 
 
 class BrokerURL(Text):
-    """Where a broker is (https://www.rabbitmq.com/docs/uri-spec). It may hold a password.
+    """The URL of a broker (https://www.rabbitmq.com/docs/uri-spec). It may contain a password.
 
-    Of what stands behind a question mark only ``heartbeat`` has an effect, for AMQP; other
-    parameters that libraries and brokers know are keys here.
+    The only query parameter is ``heartbeat``, for AMQP. Other parameters that libraries and
+    brokers know are keys of ``AMQP`` here.
     """
 
     secret = True
@@ -260,7 +265,7 @@ class BrokerURL(Text):
         'tls': ('ssl', 'ssl_options'),
         'prefetch': ('prefetch', 'prefetch_count'),
     }
-    """The keys of ``AMQP`` that stand for parameters."""
+    """The keys of ``AMQP`` that replace query parameters."""
     _AMQP = ('amqp', 'amqps', 'pyamqp')
     _OTHERS = ('memory', 'redis', 'rediss', 'filesystem', 'sqs')
 
@@ -292,7 +297,7 @@ class BrokerURL(Text):
             name, equals, value = parameter.partition('=')
             if name != 'heartbeat' or name in seen:
                 hint = self._hint(name) if equals else ''
-                raise InvalidValue(f'a URL with no parameter but one heartbeat{hint}')
+                raise InvalidValue(f'a URL with no parameter except one heartbeat{hint}')
             if not re.fullmatch(r'[0-9]{1,5}(\.[0-9]{1,9})?', value) or float(value) > 65535:
                 raise InvalidValue('a URL whose heartbeat is a number from 0 to 65535')
             seen.add(name)
@@ -311,7 +316,7 @@ class BrokerURL(Text):
 class List:
     """A list.
 
-    :param single: whether one value stands for a list of it.
+    :param single: whether a single value stands for a list of one.
     """
 
     noun = 'a list'
@@ -342,7 +347,7 @@ class Map:
 
 
 class Arguments:
-    """A mapping of strings to what a table of AMQP can hold. Null stands for an empty one.
+    """A mapping of strings to values that an AMQP table can hold. Null stands for an empty one.
 
     The types are those of AMQP 0-9-1, section 4.2.1.
     """
@@ -355,7 +360,7 @@ class Arguments:
         self.key = Text('a string as a key', most=LONGEST_NAME)
 
     def takes(self, value: object) -> bool:
-        """Whether there is a type for *value*."""
+        """Whether AMQP has a type for *value*."""
         if isinstance(value, list):
             return all(self.takes(each) for each in value)
         if isinstance(value, dict):
@@ -373,7 +378,7 @@ class Arguments:
 class Table:
     """A mapping whose keys are known. Null stands for an empty one.
 
-    :param free: whether further keys are passed on as they are; else they are faults.
+    :param free: whether further keys are passed on as they are; otherwise they are faults.
     :param required: the keys that must be there.
     """
 
@@ -386,14 +391,14 @@ class Table:
         self.required = required
 
     def defaults(self) -> dict[str, Any]:
-        """What an empty mapping stands for, made anew at every call."""
+        """Return what an empty mapping stands for, made anew at every call."""
         return {key.name: key.fresh() for key in self.keys.values() if key.default is not ABSENT}
 
 
 class Either:
-    """One of several types; the first that takes a value wins.
+    """One of several types; the first that accepts a value wins.
 
-    :param words: what it is in words, where those of the types say it badly.
+    :param words: the type in words, where joining those of its types would read badly.
     """
 
     def __init__(self, *types: Scalar | List | Table, words: str = '') -> None:
@@ -404,13 +409,13 @@ class Either:
         self.secret = any(each.secret for each in self.scalars)
 
     def alternative(self, mapping: bool, sequence: bool) -> Scalar | Either | List | Table:
-        """The type for a mapping or a list, if there is one; else itself."""
+        """Return the type for a mapping or a list, if there is one; otherwise itself."""
         wanted = Table if mapping else List
         fits = (each for each in self.types if isinstance(each, wanted))
         return next(fits, self) if mapping or sequence else self
 
     def read(self, value: object, text: str) -> Any:
-        """As :meth:`Scalar.read`."""
+        """Return the value as the program gets it; see :meth:`Scalar.read`."""
         for each in self.scalars:
             try:
                 return each.read(value, text)
@@ -420,7 +425,7 @@ class Either:
 
 
 class Nothing(Scalar):
-    """Null, where that says something: :class:`Either` of it and another type."""
+    """Null, where it is a value of its own: :class:`Either` of it and another type."""
 
     def __init__(self) -> None:
         super().__init__('null')
@@ -442,14 +447,14 @@ up again or the workers are replaced (HUP); at the next start only."""
 class Key:
     """One key of a table.
 
-    :param default: the value where the file has none; :data:`ABSENT`: left out, or computed by
-        :mod:`clihelper.config`. A table has its keys' defaults.
+    :param default: the value if the file contains none; :data:`ABSENT`: left out, or computed by
+        :mod:`clihelper.config`. The default of a table is made of its keys' defaults.
     :param meaning: one line for the reference, in reStructuredText.
-    :param otherwise: the default in words, where its value does not say it.
+    :param otherwise: the default in words, if the value does not explain itself.
     :param effect: when a change takes effect: :data:`AT_ONCE`, :data:`AT_RELOAD` or
         :data:`AT_START`.
-    :param supervised: whether that is so under a supervisor only; without one, only the next
-        start reads it.
+    :param supervised: whether this holds only under a supervisor; without one, only the next
+        start reads the key.
     """
 
     __slots__ = ('default', 'effect', 'meaning', 'name', 'otherwise', 'supervised', 'type')
@@ -466,13 +471,13 @@ class Key:
         self.supervised = supervised
 
     def fresh(self) -> Any:
-        """The default, made anew at every call."""
+        """Return the default, made anew at every call."""
         if isinstance(self.type, Table):
             return self.type.defaults()
         return self.default.copy() if isinstance(self.default, (list, dict)) else self.default
 
 
-# The words of the tables
+# Types used in the tables
 
 _YEAR = 365 * 24 * 3600
 _MONTH = 30 * 24 * 3600
@@ -499,45 +504,46 @@ APPLICATION = Table(
 )
 
 DAEMON = Table(
-    Key('user', ACCOUNT, None, 'Who the daemon runs as.',
-        'who starts it', effect=AT_START),
+    Key('user', ACCOUNT, None, 'The user that the daemon runs as.',
+        'the user who starts it', effect=AT_START),
     Key('group', ACCOUNT, None, 'The group that it runs as.',
         "the user's group", effect=AT_START),
     Key('pidfile', Either(Nothing(), PidfilePath(), words='a path or null'), ABSENT,
-        'Where the number of the process is, and the lock that keeps a second one from starting;'
-        ' ``%(app)s`` stands for the name of the program, null for none.',
-        '``$RUNTIME_DIRECTORY/%(app)s.pid`` where that is set, ``/run/%(app)s.pid`` for root,'
-        ' ``$XDG_RUNTIME_DIR/%(app)s.pid`` for others where that is set, else none',
+        'The file with the process ID, locked so that a second daemon cannot start;'
+        ' ``%(app)s`` stands for the name of the program, null for no file.',
+        '``$RUNTIME_DIRECTORY/%(app)s.pid`` if that is set, ``/run/%(app)s.pid`` for root,'
+        ' ``$XDG_RUNTIME_DIR/%(app)s.pid`` for others if that is set, otherwise none',
         effect=AT_START),
     Key('umask', OctalMode(), 0o027,
-        'Permissions that new files do not get; octal however it is written.', '``027``',
+        'The permissions that new files do not get; always read as octal.', '``027``',
         effect=AT_START),
     Key('working_directory', AbsolutePath(), ABSENT,
         'The current directory of the daemon. Relative paths in the configuration are relative'
-        ' to it.', '``/`` for root, else where it was started', effect=AT_START),
-    Key('prevent_core', BOOLEAN, True, 'Whether a crash leaves no core dump.', effect=AT_START),
+        ' to it.', '``/`` for root, otherwise where it was started', effect=AT_START),
+    Key('prevent_core', BOOLEAN, True, 'Whether core dumps are prevented.', effect=AT_START),
     Key('start_timeout', SECONDS, 30,
         'Seconds that the starting command waits for the daemon to be ready.', effect=AT_ONCE),
     Key('stop_timeout', SECONDS, 60,
-        'Seconds that a graceful stop may take; then the work in hand is abandoned.',
+        'Seconds that a graceful stop may take; then unfinished work is abandoned.',
         effect=AT_ONCE),
     Key('redirect_output', Either(BOOLEAN, Table(
         Key('logger', Text('the name of a logger'), 'stdout', 'The logger of the records.'),
         Key('level', LOG_LEVEL, 'INFO', 'The level of the records.'),
     ), words='true, false or a mapping'), True,
-        'Whether what a daemon prints goes to the log; or how.', effect=AT_ONCE),
+        "Whether the daemon's output goes to the log, and how.", effect=AT_ONCE),
     Key('state_directory', Either(Nothing(), Text('a path'), words='a path or null'), ABSENT,
         'Where the daemon keeps what must survive a restart.',
-        '``$STATE_DIRECTORY`` where that is set, else none', effect=AT_START),
+        '``$STATE_DIRECTORY`` if that is set, otherwise none', effect=AT_START),
     Key('logs_directory', Either(Nothing(), Text('a path'), words='a path or null'), ABSENT,
-        'What relative names of log files are relative to.',
-        '``$LOGS_DIRECTORY`` where that is set, else ``working_directory``', effect=AT_ONCE),
+        'The directory that relative names of log files are relative to.',
+        '``$LOGS_DIRECTORY`` if that is set, otherwise ``working_directory``', effect=AT_ONCE),
     Key('workers', Number(1, 1024, whole=True), 1,
         'Processes that share the work: see :doc:`workers`.', effect=AT_ONCE, supervised=True),
     Key('max_messages', Either(Nothing(), Number(1, 2**63 - 1, whole=True),
                                words='an integer of at least 1 or null'), None,
         'Messages after which a worker is replaced.', 'no limit', supervised=True),
-    Key('max_memory', Either(Nothing(), Size(), words='a size in bytes, as 512M, or null'), None,
+    Key('max_memory', Either(Nothing(), Size(), words='a size in bytes, such as 512M, or null'),
+        None,
         'Resident memory above which a worker is replaced: bytes, or with ``K``, ``M`` or ``G``'
         ' for as many times 1024, 1024\\ :sup:`2` or 1024\\ :sup:`3`.', 'no limit',
         supervised=True),
@@ -553,7 +559,7 @@ LOGGING = Table(
         Key('debug_only', BOOLEAN, ABSENT,
             'Whether the handler exists only with ``-f``.', '``false``'),
         free=True,
-    ), 'handler', None), ABSENT, "As ``dictConfig`` has them; one key is clihelper's.", 'none',
+    ), 'handler', None), ABSENT, "As for ``dictConfig``; one key is clihelper's.", 'none',
         effect=AT_ONCE),
     free=True,
 )
@@ -561,13 +567,15 @@ LOGGING = Table(
 EXCHANGE = Table(
     Key('type', EXCHANGE_TYPE, 'direct', 'How messages find their queues.'),
     Key('durable', BOOLEAN, True, 'Whether it survives a restart of the broker.'),
-    Key('auto_delete', BOOLEAN, False, 'Whether it goes with the last queue bound to it.'),
-    Key('arguments', Arguments(), {}, "The broker's own arguments, as ``alternate-exchange``."),
+    Key('auto_delete', BOOLEAN, False,
+        'Whether it is deleted with the last queue bound to it.'),
+    Key('arguments', Arguments(), {},
+        "The broker's own arguments, such as ``alternate-exchange``."),
 )
 
 BINDING = Table(
-    Key('exchange', AMQP_NAME, ABSENT, 'The exchange that it leads from.', 'required'),
-    Key('routing_key', ROUTING_KEY, '', 'The key that messages have, or the pattern of it.',
+    Key('exchange', AMQP_NAME, ABSENT, 'The exchange that the queue is bound to.', 'required'),
+    Key('routing_key', ROUTING_KEY, '', 'The routing key of the messages, or a pattern for it.',
         'empty'),
     Key('arguments', Arguments(), {},
         'What a ``headers`` exchange compares: headers, and ``x-match``.'),
@@ -576,85 +584,89 @@ BINDING = Table(
 
 QUEUE = Table(
     Key('name', OPTIONAL_NAME, ABSENT,
-        "The queue's name on the broker; an empty one: the broker names it, at each connection"
-        ' anew.', 'the key that it stands under'),
+        "The queue's name on the broker; if it is empty, the broker names the queue anew at each"
+        ' connection.', 'its key in ``queues``'),
     Key('exchange', OPTIONAL_NAME, ABSENT,
         'The exchange that it is bound to: one of ``exchanges`` or of the broker (``amq.*``).',
         'none'),
-    Key('routing_keys', List(ROUTING_KEY, single=True), [], 'The keys that it is bound with.'),
+    Key('routing_keys', List(ROUTING_KEY, single=True), [],
+        'The routing keys that it is bound with.'),
     Key('bindings', List(BINDING), [],
         'Further bindings: to several exchanges, or with arguments.'),
     Key('durable', BOOLEAN, ABSENT, 'Whether it survives a restart of the broker.',
         '``true``; ``false`` if the broker names it'),
-    Key('exclusive', BOOLEAN, ABSENT, 'Whether it belongs to this connection and goes with it.',
+    Key('exclusive', BOOLEAN, ABSENT,
+        'Whether it belongs to this connection and is deleted with it.',
         '``false``; ``true`` if the broker names it'),
-    Key('auto_delete', BOOLEAN, False, 'Whether it goes with its last consumer.'),
-    Key('arguments', Arguments(), {}, "The broker's own arguments, as ``x-queue-type``."),
+    Key('auto_delete', BOOLEAN, False, 'Whether it is deleted with its last consumer.'),
+    Key('arguments', Arguments(), {}, "The broker's own arguments, such as ``x-queue-type``."),
     Key('consumer_arguments', Arguments(), {},
-        "The broker's own arguments of consuming it, as ``x-priority``."),
+        "The broker's own arguments for consuming it, such as ``x-priority``."),
 )
 
 RETRY = Table(
-    Key('attempts', Number(1, 1_000_000, whole=True), 5, 'Runs of one message in all.'),
+    Key('attempts', Number(1, 1_000_000, whole=True), 5,
+        'How often one message is run in all.'),
     Key('delay', DELAY, 1, 'Seconds before the second run.'),
-    Key('factor', Number(1, 1000), 2, 'By what each further delay is longer.'),
-    Key('max_delay', DELAY, 300, 'Seconds that no delay exceeds.'),
+    Key('factor', Number(1, 1000), 2, 'The factor by which each further delay is longer.'),
+    Key('max_delay', DELAY, 300, 'The longest delay, in seconds.'),
 )
 
 TLS = Table(
     Key('ca', Either(Nothing(), Text('a path'), words='a path or null'), None,
-        "The authorities that the broker's certificate may be of, a file in PEM.",
+        "The authorities that may have signed the broker's certificate, a file in PEM.",
         "the system's"),
     Key('certificate', Either(Nothing(), Text('a path'), words='a path or null'), None,
-        "The program's own certificate, a file in PEM, with those between it and its authority."),
+        "The program's own certificate with its intermediate certificates, a file in PEM."),
     Key('key', Either(Nothing(), Text('a path'), words='a path or null'), None,
         'The private key of ``certificate``, a file in PEM, not encrypted.',
         'in the file of ``certificate``'),
     Key('verify', BOOLEAN, True,
-        "Whether the broker's certificate must be valid and of the host's name."),
+        "Whether the broker's certificate must be valid and issued for the host's name."),
     Key('strict', BOOLEAN, False,
-        'Whether certificates must also have each extension that RFC 5280 asks for. Those of an'
-        ' authority made by ``openssl req -x509`` alone do not.'),
+        'Whether certificates must also contain each extension that RFC 5280 requires. Those of'
+        ' an authority made by ``openssl req -x509`` alone do not.'),
     Key('server_name', Either(Nothing(), Text('a host name'), words='a host name or null'), None,
-        'The name that the certificate is to be of.', 'the host in ``url``'),
+        'The name that the certificate must be issued for.', 'the host in ``url``'),
 )
 
 AMQP = Table(
     Key('url', Either(BrokerURL(), List(BrokerURL(), least=1)),
         'amqp://guest:guest@localhost:5672//',
-        'The broker, or a list that is tried in turn; ``memory://`` needs none.'),
+        'The broker, or a list of brokers, tried in turn; ``memory://`` needs no broker.'),
     Key('transport_options', Arguments(), {},
-        "What kombu's transports for ``redis://``, ``filesystem://`` and ``sqs://`` take."),
-    Key('tls', TLS, {}, 'How to meet a broker of ``amqps://``.'),
+        "Options of kombu's transports for ``redis://``, ``filesystem://`` and ``sqs://``."),
+    Key('tls', TLS, {}, 'How to connect to a broker by ``amqps://``.'),
     Key('heartbeat', Number(0, 65535), 10,
-        'Seconds between signs of life of the connection; 0: none.'),
+        'Seconds between heartbeats of the connection; 0 disables them.'),
     Key('prefetch', Number(1, 65535, whole=True), 100,
-        'Messages that the broker sends ahead of their acknowledgement.'),
+        'How many unacknowledged messages the broker sends in advance.'),
     Key('declare', BOOLEAN, True,
-        'Whether exchanges and queues are created; if not they must exist, and are verified.'),
+        'Whether exchanges and queues are created; if not, they must exist, which is verified.'),
     Key('exchanges', Map(EXCHANGE, 'exchange', AMQP_NAME), {}, 'The exchanges, by name.'),
     Key('queues', Map(QUEUE, 'queue', OPTIONAL_NAME), {},
         'The queues that are consumed, by name.'),
-    Key('retry', RETRY, {}, 'How often and when a message that failed is run again.'),
+    Key('retry', RETRY, {}, 'How often and when a failed message is run again.'),
     Key('dead_letter', Either(BOOLEAN, AMQP_NAME), True,
-        'Whether what cannot be handled goes to the queue ``<queue>.dead``; or the name of one.'),
+        'Whether messages that cannot be handled go to the queue ``<queue>.dead``; or the name of'
+        ' another queue for them.'),
     Key('accept', List(Choice('json', 'text', 'binary'), least=1), ['json', 'text', 'binary'],
-        'The types of bodies that are handled: JSON is decoded to objects, text to strings.'),
+        'The types of bodies that are accepted: JSON is decoded to objects, text to strings.'),
     Key('max_body', Number(1, 2**63 - 1, whole=True), 16 * 1024 * 1024,
         'The largest body that is handled, in bytes.'),
     Key('handler_timeout', Either(Nothing(), SECONDS, words='a number above 0 or null'), None,
         'Seconds that ``on_message`` may take; then its process is killed and replaced.',
         'no limit', supervised=True),
     Key('wait_for_broker', BOOLEAN, True,
-        'Whether an absent broker is waited for; if not, the program ends with status 69.'),
+        'Whether to wait for an unreachable broker; if not, the program ends with status 69.'),
 )
 
 
 def name_fault(name: str, label: str, dead_letter: object, retries: bool) -> str:
-    """Why the name of a queue is too long for the names that are made of it; empty: it is not.
+    """Return why a queue's name is too long for the names derived from it; empty if it is not.
 
-    :param name: as the broker knows it; empty: the broker names it.
-    :param label: the key that it stands under.
+    :param name: the name on the broker; empty if the broker names the queue.
+    :param label: the queue's key in ``AMQP.queues``.
     :param dead_letter: ``AMQP.dead_letter``.
     :param retries: whether its messages may be run again.
     """
@@ -671,9 +683,9 @@ def name_fault(name: str, label: str, dead_letter: object, retries: bool) -> str
 
 
 def is_retried(section: Mapping[str, Any], queue: Mapping[str, Any]) -> bool:
-    """Whether messages of a queue may be run again: they are in further queues then.
+    """Whether messages of a queue may be run again, for which further queues are made.
 
-    :param section: ``AMQP``; what has a fault is None.
+    :param section: ``AMQP``; a faulty value in it is None.
     """
     attempts = (section['retry'] or {}).get('attempts') or 1
     return attempts > 1 or (queue['arguments'] or {}).get('x-queue-type') == 'stream'
@@ -682,11 +694,11 @@ def is_retried(section: Mapping[str, Any], queue: Mapping[str, Any]) -> bool:
 #: The sections of clihelper. All others are the application's own.
 SECTIONS = Table(
     Key('Application', APPLICATION, {},
-        'What the program itself is told. Further keys are its own.'),
+        'Settings of the program itself. Further keys are its own.'),
     Key('Daemon', DAEMON, {}, 'How the program is run.'),
     Key('Logging', LOGGING, {},
-        'The dictionary of :func:`logging.config.dictConfig`. Absent: the coloured console in the'
-        ' foreground, syslog as a daemon.'),
+        'The dictionary of :func:`logging.config.dictConfig`. If it is absent, records go to the'
+        ' coloured console in the foreground, to syslog as a daemon.'),
     Key('AMQP', AMQP, {}, 'The broker of a :class:`~clihelper.ConsumerController`.'),
     free=True,
 )

@@ -1,4 +1,4 @@
-"""Nodes of a file against the schema; and what its keys say of each other."""
+"""Validation of a file's nodes against the schema, and of its keys against each other."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Keys = tuple[object, ...]
 
 
 class Validation:
-    """Holds nodes against types of the schema: values with defaults, and faults."""
+    """Checks nodes against types of the schema; makes values with defaults, and notes faults."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
 
     def value(self, kind: schema.Type, node: Node, keys: Keys) -> Any:
-        """What a node stands for; None, and a fault noted, where it is not of its type."""
+        """Return the value of a node; if it is not of its type, note a fault and return None."""
         if isinstance(node, Scalar) and node.value is FAULTY:
             return None
         if isinstance(kind, schema.Either):
@@ -110,7 +110,7 @@ class Validation:
 
 
 def _is_faulty(node: Node) -> bool:
-    """Whether a fault of the value, or of one in it, has been noted where it was read."""
+    """Whether a fault of the value, or of one in it, was noted when the file was parsed."""
     if isinstance(node, Sequence):
         return any(map(_is_faulty, node.items))
     if isinstance(node, Mapping):
@@ -119,14 +119,14 @@ def _is_faulty(node: Node) -> bool:
 
 
 def _suggestion(word: object, known: Collection[object], faults: Faults) -> str:
-    """``; did you mean this?`` where one of the known words is near."""
+    """Return ``; did you mean this?`` if one of the known words is similar; otherwise empty."""
     return '' if faults.full else did_you_mean(word, known)
 
 
 def _read_scalar(kind: schema.Scalar | schema.Either, node: Scalar) -> Any:
-    """The value by its type; of an environment variable, its text where a string is wanted.
+    """Read a value by its type; that of an environment variable may also be read as a string.
 
-    :raises schema.Unfit: it is not of the type.
+    :raises schema.InvalidValue: it is not of the type.
     """
     try:
         return kind.read(node.value, node.text)
@@ -137,7 +137,7 @@ def _read_scalar(kind: schema.Scalar | schema.Either, node: Scalar) -> Any:
 
 
 def _shown(node: Node) -> str:
-    """A value as an error may show it: as it was typed, but never what the file only refers to."""
+    """Return a value as an error may show it: as typed, but never one that the file refers to."""
     if not isinstance(node, Scalar):
         kind = 'mapping' if isinstance(node, Mapping) else 'list'
         return f'a {kind}' if node.size > 1 else f'an empty {kind}'
@@ -149,7 +149,7 @@ def _shown(node: Node) -> str:
 
 
 def _hint(kind: schema.Scalar | schema.Either, node: Scalar) -> str:
-    """What quotes have to do with it, if they have."""
+    """Return advice to add or to leave out quotes, if that would make the value valid."""
     with_quotes = isinstance(node.value, str)
     if node.value is None or (with_quotes and node.bare):
         return ''
@@ -160,10 +160,10 @@ def _hint(kind: schema.Scalar | schema.Either, node: Scalar) -> str:
     return ' (leave out the quotes)' if with_quotes else ' (put it in quotes)'
 
 
-# What concerns several keys
+# Checks across several keys
 
 def check_misspelt_sections(root: Mapping, required: Iterable[str], faults: Faults) -> None:
-    """Sections that are nearly clihelper's are no sections of the program's own."""
+    """Note sections whose name is one slip from one of clihelper's: they are taken as misspelt."""
     for name, (key, _) in root.entries.items():
         if isinstance(name, str) and name not in schema.SECTIONS.keys and name not in required:
             for known in schema.SECTIONS.keys:
@@ -172,7 +172,7 @@ def check_misspelt_sections(root: Mapping, required: Iterable[str], faults: Faul
 
 
 def check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
-    """What the keys of the section say of each other. What has a fault already is None here."""
+    """Check the keys of the section against each other. A value with a noted fault is None."""
     for label, queue in (amqp['queues'] or {}).items():
         if queue is not None:
             _check_queue(root, amqp['exchanges'] or {}, label, queue, faults)
@@ -189,7 +189,7 @@ def check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
 
 def _check_queue(root: Mapping, exchanges: dict[str, Any], label: str, queue: dict[str, Any],
                  faults: Faults) -> None:
-    """It is bound to exchanges that there are, and is not left behind by each connection."""
+    """Check that a queue's exchanges exist, and that no connection would leave it behind."""
     position: Keys = ('AMQP', 'queues', label)
     bound = {(*position, 'exchange'): queue.get('exchange', '')}
     for number, binding in enumerate(queue['bindings'] or []):
@@ -210,13 +210,13 @@ def _check_queue(root: Mapping, exchanges: dict[str, Any], label: str, queue: di
 
 
 def _check_queue_names(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
-    """No queue is consumed twice, and no dead letter becomes a dead letter again."""
+    """Check that no queue is consumed twice, and that no dead letter is dead-lettered again."""
     seen: dict[str, str] = {}
     for label, queue in (amqp['queues'] or {}).items():
         name = (queue or {}).get('name', label)
         keys: Keys = ('AMQP', 'queues', label, 'name')
         if name and name in seen:
-            faults.at(value_at(root, keys), keys, f'is that of AMQP.queues.{seen[name]}, too')
+            faults.at(value_at(root, keys), keys, f'is also that of AMQP.queues.{seen[name]}')
         elif name and name == amqp['dead_letter']:
             keys = ('AMQP', 'dead_letter')
             faults.at(value_at(root, keys), keys, 'is consumed by AMQP.queues: what fails there'
@@ -225,7 +225,7 @@ def _check_queue_names(root: Mapping, amqp: dict[str, Any], faults: Faults) -> N
 
 
 def _check_lengths(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
-    """What names are made of leaves room for what they are followed by."""
+    """Check that each name leaves room for the suffixes of the names derived from it."""
     for label, queue in (amqp['queues'] or {}).items():
         if queue is None or queue.get('name', label) is None:
             continue
@@ -253,7 +253,7 @@ def _check_naming_arguments(root: Mapping, keys: Keys, options: dict[str, Any],
 
 
 def _check_tls(root: Mapping, tls: dict[str, Any], url: str | list[str], faults: Faults) -> None:
-    """No key is given that would have no effect: it would be taken for safety."""
+    """Check that each key given has an effect: one without would give a false sense of safety."""
     urls = [url] if isinstance(url, str) else [each for each in url if each]
     plain = not any(each.startswith(('amqps:', 'memory:')) for each in urls)
     ineffective = {

@@ -1,8 +1,8 @@
 """Logging: the ``Logging`` section, formatters, log files, and output that becomes records.
 
-The section is what :func:`logging.config.dictConfig` takes, and ``debug_only: true`` on handlers
+The section is what :func:`logging.config.dictConfig` takes, plus ``debug_only: true`` on handlers
 that exist only in the foreground. A handler that cannot write neither stops the daemon nor
-floods its standard error. From YAML these are useful by name::
+floods its standard error. These classes are useful in YAML by name::
 
     formatters:
       console: {(): clihelper.logs.ColorFormatter}
@@ -12,13 +12,13 @@ floods its standard error. From YAML these are useful by name::
       syslog:  {class: clihelper.logs.SyslogHandler, ident: orders}
 
 ``section`` prepares the section for ``dictConfig``, ``validation`` finds its faults, ``setup``
-puts one configuration in the place of another and reopens files, ``defaults`` is what happens
-without a section. ``failures`` handles a handler that cannot write, ``redirect`` what is printed.
+replaces one configuration by another and reopens files, ``defaults`` applies when there is no
+section. ``failures`` deals with a handler that cannot write, ``redirect`` with what is printed.
 """
 
 from __future__ import annotations
 
-# Asked by signal handlers, which must not be the ones to import it.
+# Signal handlers call it, and must not have to import it.
 from clihelper.logs.redirect import is_emitting
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ __all__ = ['is_emitting', *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home when it is first used (:pep:`562`)."""
+    """Import a public name from its module when it is first used (:pep:`562`)."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

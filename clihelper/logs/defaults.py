@@ -1,4 +1,4 @@
-"""What is logged where when the configuration has no ``Logging`` section."""
+"""The default logging, for a configuration without a ``Logging`` section."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ else:
 
 SYSLOG_SOCKET = '/dev/log'
 
-# A datagram of more than the socket's buffer (about 200 KiB) would be refused as a whole.
+# A datagram larger than the socket's buffer (about 200 KiB) would be refused as a whole.
 _LONGEST_MESSAGE = 64 * 1024
 
 
 def check_default(detached: bool) -> str | None:
-    """A warning for the terminal where the default log of a daemon leads nowhere, else None.
+    """Return a warning for the terminal if a daemon's default log leads nowhere; otherwise None.
 
-    :param detached: whether the process will detach and so log to syslog.
+    :param detached: whether the process will detach, and so log to syslog.
     """
     if not detached or os.path.exists(SYSLOG_SOCKET):
         return None
@@ -35,8 +35,8 @@ def check_default(detached: bool) -> str | None:
 def install_default(*, console: bool, appname: str) -> None:
     """Log everything from INFO up to one handler of the root logger.
 
-    :param console: to standard error if true, else to syslog.
-    :param appname: how the program is called in syslog.
+    :param console: whether to log to standard error; otherwise to syslog.
+    :param appname: the program's name in syslog.
     """
     handler: logging.Handler = ConsoleHandler() if console else SyslogHandler(appname)
     logging.root.handlers[:] = [handler]
@@ -44,12 +44,12 @@ def install_default(*, console: bool, appname: str) -> None:
 
 
 class ConsoleHandler(_StreamHandler):
-    """Records to standard error: in colour on a terminal, with priorities in the journal.
+    """Writes records to standard error: in colour on a terminal, with priorities in the journal.
 
-    Its formatter is a :class:`PriorityFormatter` where the stream is the journal, and else a
-    :class:`ColorFormatter`, unless it is given another.
+    Its formatter is a :class:`PriorityFormatter` if the stream is the journal, and otherwise a
+    :class:`ColorFormatter`, unless another is set.
 
-    :param stream: a stream other than standard error.
+    :param stream: a stream to use instead of standard error.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -58,20 +58,20 @@ class ConsoleHandler(_StreamHandler):
 
 
 class SyslogHandler(logging.Handler):
-    """Records to the local syslog by way of the C library's syslog(3).
+    """Sends records to the local syslog, with the C library's syslog(3).
 
-    A line begins with ``ident[pid]: ``. The C library connects again when syslogd was restarted,
-    and drops what it cannot deliver. There is one such connection in a process: with several
-    of these handlers, the last one's ``ident`` is that of all.
+    A line begins with ``ident[pid]: ``. The C library reconnects after a restart of syslogd,
+    and drops what it cannot deliver. A process has a single such connection: with several of
+    these handlers, all use the ``ident`` of the last one.
 
-    :param ident: how the program is called.
-    :param facility: a facility of syslog(3) in lower case, ``daemon`` or ``local6`` for instance.
+    :param ident: the program's name in syslog.
+    :param facility: a facility of syslog(3) in lower case, such as ``daemon`` or ``local6``.
     :raises ValueError: the facility is unknown.
     """
 
     def __init__(self, ident: str, facility: str = 'daemon') -> None:
         super().__init__()
-        import syslog  # Half of logging.handlers' cost is saved by not using its handler.
+        import syslog  # Doing without logging.handlers saves half the cost of importing it.
 
         code = getattr(syslog, f'LOG_{str(facility).upper()}', None)
         if code is None:

@@ -1,7 +1,7 @@
-"""Handlers that cannot write: a full disk, a closed pipe, a terminal that is gone.
+"""Handlers that cannot write: a full disk, a closed pipe, a closed terminal.
 
-The daemon goes on. Standard error gets a line when it begins and one when it is over, the log
-itself a record of how much is missing, and the memory for it is one number.
+The daemon keeps running. Standard error gets one line when the failure begins and one when it is
+over. The log itself gets a record of how many records were lost. Only their number is kept.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# A disk that is full now and then must not flood either: seconds between two announcements.
+# Seconds between two announcements: a disk that is full now and then must not flood the output.
 QUIET_TIME = 60.0
 
 _MOST_CALL_SITES = 1000
-_told_call_sites: set[tuple[str, int]] = set()
+_reported_call_sites: set[tuple[str, int]] = set()
 
 
 def watch(handler: logging.Handler) -> None:
-    """Take over what a handler does about an error, unless its class has a way of its own."""
+    """Take over a handler's error handling, unless its class defines its own."""
     if type(handler).handleError is logging.Handler.handleError:
         handler.handleError = Failures(handler).handle  # type: ignore[method-assign]
 
@@ -35,8 +35,8 @@ def watch(handler: logging.Handler) -> None:
 class Failures:
     """The failures of one handler.
 
-    :param handler: the handler; while it fails, and only then, its ``emit`` is observed, so
-        that the first success is noticed.
+    :param handler: the handler. Its ``emit`` is replaced only while it fails, so that the first
+        success is noticed.
     """
 
     def __init__(self, handler: logging.Handler) -> None:
@@ -48,7 +48,7 @@ class Failures:
         self._quiet_until = float('-inf')
 
     def handle(self, record: logging.LogRecord) -> None:
-        """What :meth:`logging.Handler.handleError` is for: called where ``emit`` raised."""
+        """Handle an error of ``emit``, in place of :meth:`logging.Handler.handleError`."""
         error = sys.exc_info()[1]
         if error is None:
             return
@@ -68,7 +68,7 @@ class Failures:
             self._announced = True
 
     def _emit(self, record: logging.LogRecord) -> None:
-        """Stands in for the handler's ``emit`` while it fails."""
+        """Replace the handler's ``emit`` while it fails."""
         self._failed = False
         try:
             _end_torn_line(self._handler)
@@ -82,7 +82,7 @@ class Failures:
     def _recover(self) -> None:
         del self._handler.emit
         lost, self._lost, self._announced = self._lost, 0, False
-        text = f'writes again, {lost} records were lost'
+        text = f'writes again, {lost} {"record was" if lost == 1 else "records were"} lost'
         if not _is_stderr(getattr(self._handler, 'stream', None)):
             self._announce(text)
         if self._handler.level <= logging.WARNING:
@@ -95,10 +95,10 @@ class Failures:
         _tell(f'clihelper: {_description(self._handler)} {text}\n')
 
     def _bad_call(self, record: logging.LogRecord, fault: Exception) -> None:
-        """Tell the developer where the call is, and log what it had to say all the same."""
+        """Report to the developer where the call is, and log its contents all the same."""
         site = (record.pathname, record.lineno)
-        if site not in _told_call_sites and len(_told_call_sites) < _MOST_CALL_SITES:
-            _told_call_sites.add(site)
+        if site not in _reported_call_sites and len(_reported_call_sites) < _MOST_CALL_SITES:
+            _reported_call_sites.add(site)
             _tell(_call_report(record, fault))
         if self._salvaging:
             return
@@ -112,7 +112,10 @@ class Failures:
             self._salvaging = False
 
     def _write_directly(self, record: logging.LogRecord) -> bool:
-        """Past the buffer, which was being written to when a signal's handler logged."""
+        """Write past the buffer, which was being written to when a signal handler logged.
+
+        :returns: whether that succeeded.
+        """
         try:
             text = self._handler.format(record) + '\n'
             descriptor = self._handler.stream.fileno()  # type: ignore[attr-defined]
@@ -123,10 +126,10 @@ class Failures:
 
 
 def _formatting_fault(record: logging.LogRecord) -> Exception | None:
-    """What is wrong with the message and its arguments, if anything."""
+    """Return what is wrong with the message and its arguments; None if nothing is."""
     try:
         record.getMessage()
-    except Exception as fault:  # Somebody else's __str__ may raise anything.
+    except Exception as fault:  # An argument's __str__ may raise anything.
         return fault
     return None
 
@@ -138,8 +141,8 @@ def _is_reentrant(error: BaseException) -> bool:
 def _discard_buffer(stream: Any) -> None:
     """Empty the buffer of a stream that cannot be written to.
 
-    What stays in it would be written after all when the disk has room, though it was counted
-    as lost; and could not be written at the exit, which makes Python's exit status 120.
+    Otherwise its contents, already counted as lost, would be written once the disk has room. Or
+    they could not be written at exit, which makes Python's exit status 120.
     """
     try:
         descriptor = stream.fileno()
@@ -160,7 +163,7 @@ def _discard_buffer(stream: Any) -> None:
 
 
 def _end_torn_line(handler: logging.Handler) -> None:
-    """End the line of a record that a full disk cut in two, so that the next begins its own."""
+    """End the line of a record that a full disk truncated, so that the next begins a new line."""
     stream = getattr(handler, 'stream', None)
     if stream is None or stream.closed or not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         return
@@ -171,7 +174,7 @@ def _end_torn_line(handler: logging.Handler) -> None:
             file.seek(-1, os.SEEK_END)
             torn = file.read(1) != b'\n'
     except OSError:
-        torn = True  # Not readable: an empty line is better than two records in one.
+        torn = True  # The file is not readable. An empty line is better than two records in one.
     if torn:
         stream.write('\n')
 
@@ -206,7 +209,7 @@ def _call_report(record: logging.LogRecord, fault: Exception) -> str:
 
 
 def _tell(text: str) -> None:
-    """Write to standard error, past every object that may be broken or lead back into the log."""
+    """Write to the descriptor of standard error, past any object that fails or is redirected."""
     try:
         if sys.__stderr__ is not None:
             os.write(sys.__stderr__.fileno(), text.encode('utf-8', 'backslashreplace'))

@@ -1,6 +1,6 @@
-"""Formatters: a pleasant console, JSON lines, and the journal's priorities.
+"""Formatters: a coloured console, JSON lines, and the journal's priorities.
 
-A formatter does not know where its text goes, so colours and priorities are off until
+A formatter does not know where its text is written, so colours and priorities are off until
 :func:`adapt` has seen the stream: a log file never gets either.
 """
 
@@ -21,7 +21,7 @@ CONSOLE_FORMAT = '%(asctime)s.%(msecs)03d %(levelname)-8s %(name)s: %(message)s'
 CONSOLE_TIME = '%Y-%m-%d %H:%M:%S'
 JOURNAL_FORMAT = '%(name)s: %(message)s'
 
-# SGR parameters of ECMA-48: readable on dark and on light backgrounds alike.
+# SGR parameters of ECMA-48: readable on both dark and light backgrounds.
 _COLORS = (
     (logging.CRITICAL, '1;37;41'),
     (logging.ERROR, '1;31'),
@@ -44,14 +44,14 @@ _STANDARD_ATTRIBUTES = frozenset(
 
 
 def priority(level: int) -> int:
-    """The severity of syslog(3), 0 (emergency) to 7 (debug), for a level of logging."""
+    """Return the severity of syslog(3), 0 (emergency) to 7 (debug), for a level of logging."""
     return next((number for least, number in _PRIORITIES if level >= least), 7)
 
 
 def wants_color(stream: Any) -> bool:
-    """Say whether a stream is a terminal that takes colours.
+    """Return whether a stream is a terminal that shows colours.
 
-    ``NO_COLOR``, when not empty, forbids them (https://no-color.org), and so does ``TERM=dumb``.
+    ``NO_COLOR``, if not empty, forbids them (https://no-color.org), and so does ``TERM=dumb``.
     """
     if os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb':
         return False
@@ -62,9 +62,9 @@ def wants_color(stream: Any) -> bool:
 
 
 def is_journal(stream: Any) -> bool:
-    """Say whether a stream leads to the journal.
+    """Return whether a stream leads to the journal.
 
-    It does where ``JOURNAL_STREAM`` has its device and inode; see systemd.exec(5).
+    It does if ``JOURNAL_STREAM`` contains its device and inode; see systemd.exec(5).
     """
     expected = os.environ.get('JOURNAL_STREAM')
     if not expected:
@@ -77,16 +77,16 @@ def is_journal(stream: Any) -> bool:
 
 
 def adapt(handler: logging.Handler) -> None:
-    """Let the formatter of a handler know where the handler writes."""
+    """Tell the formatter of a handler where the handler writes."""
     formatter = handler.formatter
     if isinstance(formatter, (ColorFormatter, PriorityFormatter)):
         handler.setFormatter(formatter.for_stream(getattr(handler, 'stream', None)))
 
 
 class _StreamFormatter(logging.Formatter):
-    """A formatter with a twin for each stream.
+    """A formatter that adapts a copy of itself to each stream.
 
-    :cvar default_format: the format where none is given.
+    :cvar default_format: the format if none is given.
     :cvar default_datefmt: the format of the time, see :func:`time.strftime`.
     """
 
@@ -106,11 +106,11 @@ class _StreamFormatter(logging.Formatter):
 
     @staticmethod
     def suits(stream: Any) -> bool:
-        """Say whether the adornment belongs on this stream."""
+        """Return whether the adornment belongs on this stream."""
         raise NotImplementedError
 
     def for_stream(self, stream: Any) -> Self:
-        """A copy of this formatter that adorns where the stream is one to be adorned."""
+        """Return a copy of this formatter that adorns its text if the stream is suitable."""
         twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__)
         twin.adorned = self.suits(stream)
@@ -118,10 +118,10 @@ class _StreamFormatter(logging.Formatter):
 
 
 class ColorFormatter(_StreamFormatter):
-    """Time, level, logger and message, the level in colour where the stream is a terminal.
+    """Formats time, level, logger and message, with the level in colour on a terminal.
 
-    Colour appears on handlers that :func:`clihelper.logs.configure` set up and that write to a
-    terminal, and nowhere else; the record is left as it is.
+    Colour appears only on handlers that :func:`clihelper.logs.configure` set up and that write to
+    a terminal. The record is left as it is.
 
     :param format: the format as :class:`logging.Formatter` takes it; default
         ``%(asctime)s.%(msecs)03d %(levelname)-8s %(name)s: %(message)s``.
@@ -143,12 +143,12 @@ class ColorFormatter(_StreamFormatter):
 
 
 class PriorityFormatter(_StreamFormatter):
-    """``<N>`` before each line where the stream is the journal, as sd-daemon(3) has it.
+    """Puts ``<N>`` before each line if the stream is the journal, as in sd-daemon(3).
 
-    Each line of a record is prefixed, because the journal takes each for an entry of its own.
+    Each line of a record is prefixed, because the journal treats each as a separate entry.
 
     :param format: the format as :class:`logging.Formatter` takes it; default
-        ``%(name)s: %(message)s``, for the journal knows the time and the process.
+        ``%(name)s: %(message)s``, since the journal knows the time and the process.
     :param datefmt: the format of the time.
     :param style: one of ``%``, ``{`` and ``$``.
     :raises ValueError: the format does not suit the style.
@@ -165,19 +165,19 @@ class PriorityFormatter(_StreamFormatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object (RFC 8259) a line, in ASCII.
+    """Formats each record as one line with a JSON object (RFC 8259), in ASCII.
 
     Its members are ``time`` (ISO 8601, UTC, milliseconds), ``level``, ``logger``, ``message``,
-    ``pid``, ``process``, ``thread``; ``exception`` and ``stack`` where there are any; and what
-    the caller gave as ``extra``, with ``_`` appended to a name that is taken. What JSON
-    cannot express is written as its :func:`repr`. The parameters are those that ``dictConfig``
-    passes to every formatter, and mean nothing here.
+    ``pid``, ``process``, ``thread``; ``exception`` and ``stack`` if there are any; and what
+    the caller gave as ``extra``, with ``_`` appended to a name that is taken. Values that JSON
+    cannot express are written as their :func:`repr`. The parameters are those that ``dictConfig``
+    passes to every formatter, and have no effect here.
     """
 
     def __init__(self, format: str | None = None, datefmt: str | None = None,
                  style: Style = '%', validate: bool = True) -> None:
         super().__init__()
-        import json  # Only those who use it pay for it.
+        import json  # Imported only if it is used.
 
         self._dumps = json.dumps
 
@@ -223,7 +223,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def safe_repr(value: object) -> str:
-    """``repr(value)``, or what stands for it: somebody else's ``__repr__`` may raise anything."""
+    """Return ``repr(value)``, or a substitute if ``__repr__`` raises, which may be anything."""
     try:
         return repr(value)
     except Exception:

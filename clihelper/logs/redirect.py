@@ -1,5 +1,4 @@
-"""What the daemon prints becomes records; and whether code runs inside logging at this moment.
-"""
+"""Turn what the daemon prints into records, and find out whether code runs inside logging."""
 
 from __future__ import annotations
 
@@ -14,18 +13,18 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, TextIO
 
-# Characters; a line that does not end becomes several records instead of all of the memory.
+# In characters; a line without an end becomes several records instead of filling the memory.
 _LONGEST_LINE = 64 * 1024
 
 
 def redirect_output(logger: str = 'stdout', level: str | int = 'INFO') -> None:
     """Make each line that is printed to ``sys.stdout`` and ``sys.stderr`` a record.
 
-    Warnings go to the logger ``py.warnings``. A line without its end is kept, for each thread,
-    until the end comes or the output is restored; empty lines are dropped. What a handler
-    prints while it handles a record goes to the stream that was there before, and so does what
-    a process or a C library writes to the file descriptor. Called again, it changes logger
-    and level. Undone by :func:`restore_output`, and so at the exit.
+    Warnings go to the logger ``py.warnings``. An incomplete line is kept, for each thread,
+    until its end is printed or the output is restored. Empty lines are dropped. What a handler
+    prints while it handles a record goes to the original stream, and so does what a process or a
+    C library writes to the file descriptor. Another call changes the logger and the level.
+    :func:`restore_output` undoes the redirection; it is also called at exit.
 
     :param logger: the name of the logger.
     :param level: the level of the records, a name or a number.
@@ -42,7 +41,7 @@ def redirect_output(logger: str = 'stdout', level: str | int = 'INFO') -> None:
 
 
 def restore_output() -> None:
-    """Undo :func:`redirect_output`: lines without an end become records now."""
+    """Undo :func:`redirect_output`. Incomplete lines become records now."""
     redirected = False
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
@@ -55,12 +54,12 @@ def restore_output() -> None:
 
 
 class LogStream(io.TextIOBase):
-    """A text stream each line of which is a record.
+    """A text stream that makes each line a record.
 
-    :param logger: where the records go.
+    :param logger: the logger of the records.
     :param level: their level.
-    :param original: the stream that this one stands for; None if there is none.
-    :param descriptor: the number for :meth:`fileno` where there is no original.
+    :param original: the stream that this one replaces; None if there is none.
+    :param descriptor: what :meth:`fileno` returns if there is no original.
     """
 
     encoding = 'utf-8'
@@ -76,7 +75,7 @@ class LogStream(io.TextIOBase):
         self._logger = logger
         self._level = level
         self._descriptor = descriptor
-        self._partial: dict[int, str] = {}  # by thread, lest two of them share a line
+        self._partial: dict[int, str] = {}  # by thread, so that no two threads share a line
 
     def write(self, text: str, /) -> int:
         if not isinstance(text, str):
@@ -85,10 +84,10 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def receive(self, text: str, caller: FrameType) -> None:
-        """Log the lines that are complete, or pass the text on if a handler prints it.
+        """Log the complete lines, or pass the text on if a handler prints it.
 
-        :param text: what is printed.
-        :param caller: the frame that prints.
+        :param text: the printed text.
+        :param caller: the frame that prints it.
         """
         if is_emitting(caller):
             self._pass_on(text)
@@ -104,7 +103,7 @@ class LogStream(io.TextIOBase):
             self._log(line)
 
     def finish(self) -> None:
-        """Make records of the lines that have no end yet."""
+        """Make records of the incomplete lines."""
         for thread in list(self._partial):
             self._log(self._partial.pop(thread, ''))
 
@@ -123,7 +122,7 @@ class LogStream(io.TextIOBase):
             self.original.flush()
 
     def fileno(self) -> int:
-        """The descriptor of the original: faulthandler and subprocess ask for one."""
+        """Return the descriptor of the original: faulthandler and subprocess ask for one."""
         return self._descriptor if self.original is None else self.original.fileno()
 
     def isatty(self) -> bool:
@@ -133,14 +132,14 @@ class LogStream(io.TextIOBase):
         return True
 
     def close(self) -> None:
-        """Does nothing: whoever closes ``sys.stdout`` must not silence the program."""
+        """Do nothing: closing ``sys.stdout`` must not silence the program."""
 
     def reconfigure(self, **options: Any) -> None:
-        """Does nothing: how records are encoded is the handlers' business."""
+        """Do nothing: the handlers decide how records are encoded."""
 
 
 class _Bytes(io.BufferedIOBase):
-    """What :attr:`LogStream.buffer` is: bytes that become text."""
+    """A binary stream whose bytes become text of a :class:`LogStream`: its ``buffer``."""
 
     def __init__(self, text: LogStream) -> None:
         self._text = text
@@ -156,19 +155,19 @@ class _Bytes(io.BufferedIOBase):
         return self._text.fileno()
 
     def close(self) -> None:
-        """Does nothing, as with :class:`LogStream`."""
+        """Do nothing, as :meth:`LogStream.close`."""
 
 
 _PACKAGES = ('logging', __name__.rpartition('.')[0])
 
 
 def is_emitting(frame: FrameType | None) -> bool:
-    """Say whether a frame, or one that called it, belongs to logging.
+    """Return whether a frame, or one that called it, belongs to logging.
 
     Code that interrupted such a frame must not log: a handler's stream and a queue's lock are
     not reentrant (``RuntimeError: reentrant call inside <_io.BufferedWriter>``, or a deadlock).
 
-    :param frame: where to begin, as a Python signal handler gets it.
+    :param frame: the innermost frame, as a Python signal handler gets it.
     """
     while frame is not None:
         module = frame.f_globals.get('__name__') or ''

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 NAMED_PARTS = ('formatters', 'filters', 'handlers', 'loggers')
 
-# Files for clihelper 1.6 and later name these without defining them.
+# Configurations for clihelper 1.6 and later name these without defining them.
 INHERITED_HANDLERS = {
     'console': {'class': 'logging.StreamHandler', 'formatter': 'verbose', 'debug_only': True},
 }
@@ -20,15 +20,16 @@ INHERITED_FORMATTERS = {'verbose': {'()': 'clihelper.logs.ColorFormatter'}}
 
 def complete(section: Mapping[str, Any], *, foreground: bool,
              working_directory: str | None) -> dict[str, Any]:
-    """A copy of the section that ``dictConfig`` understands.
+    """Return a copy of the section that ``dictConfig`` understands.
 
-    Sections that are null are as if absent, ``version`` is 1, existing loggers are not disabled
+    Null values are treated as absent, ``version`` is 1, existing loggers are not disabled
     unless ``disable_existing_loggers`` says so, a relative ``filename`` of a handler is made
-    absolute, and handlers that are ``debug_only`` are gone unless in the foreground.
+    absolute, and ``debug_only`` handlers are removed unless in the foreground.
 
     :param section: the section; it is not changed.
-    :param foreground: whether handlers that are ``debug_only`` exist.
-    :param working_directory: what a relative ``filename`` is relative to; None: the current one.
+    :param foreground: whether ``debug_only`` handlers exist.
+    :param working_directory: the directory that a relative ``filename`` is relative to; None: the
+        current one.
     """
     config = {name: copied(value) for name, value in section.items() if value is not None}
     config.setdefault('version', 1)
@@ -45,7 +46,7 @@ def complete(section: Mapping[str, Any], *, foreground: bool,
 
 
 def copied(value: Any) -> Any:
-    """A copy of mappings and lists all the way down; other objects are shared."""
+    """Return a deep copy of mappings and lists; other objects are shared."""
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -54,7 +55,7 @@ def copied(value: Any) -> Any:
 
 
 def users_of_handlers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Everything that has a list of handlers: root, loggers, and QueueHandlers (3.12 on)."""
+    """Return everything with a list of handlers: root, loggers, QueueHandlers (from 3.12 on)."""
     bodies = [config.get('root'), *config.get('loggers', {}).values(),
               *config.get('handlers', {}).values()]
     return [body for body in bodies
@@ -62,7 +63,7 @@ def users_of_handlers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def is_memory_handler(body: Mapping[str, Any]) -> bool:
-    """Say whether ``dictConfig`` takes the ``target`` of a handler for another handler's name."""
+    """Return whether ``dictConfig`` takes the ``target`` of a handler as a handler's name."""
     if 'class' not in body or 'target' not in body:
         return False
     from logging.config import BaseConfigurator
@@ -70,13 +71,13 @@ def is_memory_handler(body: Mapping[str, Any]) -> bool:
 
     try:
         found = BaseConfigurator({}).resolve(body['class'])
-    except Exception:  # An import may raise anything; dictConfig will tell.
+    except Exception:  # An import may raise anything; dictConfig will report it.
         return False
     return isinstance(found, type) and issubclass(found, MemoryHandler)
 
 
 def _inherit(config: dict[str, Any]) -> None:
-    """Define what 1.x had defined, where it is referred to and not defined."""
+    """Define what 1.x used to define, if it is referred to but not defined."""
     named = {name for user in users_of_handlers(config) for name in user['handlers']
              if isinstance(name, str)}
     for name, body in INHERITED_HANDLERS.items():
@@ -90,9 +91,9 @@ def _inherit(config: dict[str, Any]) -> None:
 
 
 def _settle_debug_only(config: dict[str, Any], foreground: bool) -> None:
-    """Remove handlers that do not exist, and each reference to them.
+    """Remove ``debug_only`` handlers unless in the foreground, and each reference to them.
 
-    A MemoryHandler whose target is gone goes too: it would only collect records.
+    A MemoryHandler whose target was removed is also removed: it would only collect records.
     """
     handlers: dict[str, dict[str, Any]] = config.get('handlers', {})
     marked = {name for name, body in handlers.items() if body.pop('debug_only', False)}

@@ -1,6 +1,4 @@
-"""Putting one logging configuration in the place of another, and what comes after: queue
-listeners, and log files that are rotated.
-"""
+"""Replace one logging configuration by another, run queue listeners, and reopen log files."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 class _Applied:
-    """What the last call of :func:`configure` did: the next one takes its place."""
+    """What the last call of :func:`configure` did, which the next call replaces."""
 
     def __init__(self) -> None:
         self.request: tuple[Any, ...] | None = None
@@ -37,25 +35,25 @@ _applied = _Applied()
 def configure(section: Mapping[str, Any] | None, *, foreground: bool, detached: bool,
               appname: str, locate: Callable[..., str],
               working_directory: str | None = None) -> None:
-    """Configure logging as the ``Logging`` section says, or as is usual where there is none.
+    """Configure logging from the ``Logging`` section, or by default if there is none.
 
     The section is what :func:`logging.config.dictConfig` takes, with these differences:
-    ``version`` may be left out; ``disable_existing_loggers`` is false unless given; sections
-    that are null are as if absent; ``debug_only: true`` on a handler removes it, and each
-    reference to it, unless in the foreground. Without a section records from INFO up go to
-    standard error in the foreground and where nothing was detached, and to syslog else.
+    ``version`` may be left out; ``disable_existing_loggers`` is false unless given; null values
+    are treated as absent; ``debug_only: true`` on a handler removes it, and each reference to it,
+    unless in the foreground. Without a section, records from INFO up go to standard error in the
+    foreground and if the process is not detached, and otherwise to syslog.
 
-    Called again with the same, it reopens the log files and changes nothing. Called again with
-    something else, the handlers it made before are closed once the new ones are there. If it
-    raises, logging goes on as it was.
+    A further call with the same arguments only reopens the log files. A further call with other
+    arguments closes the former handlers once the new ones are there. If it raises, logging goes
+    on as it was.
 
     :param section: the section, which is not changed; None if absent.
     :param foreground: whether the program was started with ``-f``.
     :param detached: whether the process is a detached daemon.
-    :param appname: how the program is called in syslog.
-    :param locate: gives ``file:line:column`` for a path of keys, for error messages.
-    :param working_directory: what a handler's relative ``filename`` is relative to; default the
-        current directory.
+    :param appname: the program's name in syslog.
+    :param locate: returns ``file:line:column`` for a path of keys, for error messages.
+    :param working_directory: the directory that a handler's relative ``filename`` is relative to;
+        default: the current one.
     :raises ConfigurationError: ``dictConfig`` rejects the section, or a file cannot be opened.
     :raises NotPermitted: a log file may not be opened.
     """
@@ -96,8 +94,8 @@ def _apply(config: dict[str, Any]) -> None:
 
 
 def _keep_what_is_logged(config: dict[str, Any]) -> None:
-    """Let ``mode: w`` begin a file anew when the program starts, and not at a reload."""
-    reopen()  # From now on every file that is open is appended to.
+    """Let ``mode: w`` truncate a file when the program starts, but not at a reload."""
+    reopen()  # From now on every open file is appended to.
     ours = {handler.baseFilename for handler in _applied.handlers
             if isinstance(handler, logging.FileHandler)}
     for body in config.get('handlers', {}).values():
@@ -108,7 +106,7 @@ def _keep_what_is_logged(config: dict[str, Any]) -> None:
 
 
 def _replace(install: Callable[[], None], *, loggers: set[str]) -> None:
-    """Install handlers, and close the former ones only when that succeeded."""
+    """Install handlers, and close the former ones only if that succeeds."""
     with logging._lock:  # type: ignore[attr-defined]
         snapshot = _Snapshot()
         snapshot.hide_handlers()
@@ -129,11 +127,11 @@ def _replace(install: Callable[[], None], *, loggers: set[str]) -> None:
 
 
 def _finish(handler: logging.Handler) -> None:
-    """What a handler gets from clihelper that ``dictConfig`` does not know of."""
+    """Give a handler what ``dictConfig`` does not: adornment, failure handling, encoding."""
     adapt(handler)
     watch(handler)
     if isinstance(handler, logging.FileHandler) and handler.errors is None:
-        # A lone surrogate, as in the name of a file that is not UTF-8, must not lose a record.
+        # No record must be lost for a lone surrogate, as in a file name that is not UTF-8.
         handler.errors = 'backslashreplace'
         reconfigure = getattr(handler.stream, 'reconfigure', None)
         if reconfigure is not None:
@@ -143,8 +141,8 @@ def _finish(handler: logging.Handler) -> None:
 class _Snapshot:
     """The state of logging before a change.
 
-    ``dictConfig`` begins by closing every handler there is. So they are hidden from it: if it
-    fails the log goes on, and handlers that the application made stay open.
+    ``dictConfig`` begins by closing every existing handler. So they are hidden from it: if it
+    fails, logging goes on, and handlers that the application made stay open.
     """
 
     def __init__(self) -> None:
@@ -162,7 +160,7 @@ class _Snapshot:
         logging._handlers.clear()  # type: ignore[attr-defined]
 
     def restore(self) -> None:
-        """Make everything as it was, and close the handlers that were made since."""
+        """Restore everything, and close the handlers that were made since."""
         for handler in registered_handlers():
             if handler not in self._handlers:
                 _close(handler)
@@ -189,7 +187,7 @@ class _Snapshot:
             logger.propagate = True
             logger.filters.clear()
         for handler in handlers:
-            # Closing it must not unregister its namesake.
+            # Closing it must not unregister a new handler of the same name.
             handler._name = None  # type: ignore[attr-defined]
         kept = [reference for reference in self._registered if reference() not in handlers]
         logging._handlerList[:0] = kept  # type: ignore[attr-defined]
@@ -205,19 +203,19 @@ def _close(handler: logging.Handler) -> None:
 
 
 def all_loggers() -> list[logging.Logger]:
-    """The root logger and every other that was ever asked for."""
+    """Return the root logger and every other logger that was ever requested."""
     known = list(logging.root.manager.loggerDict.values())
     return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
 
 
 def registered_handlers() -> list[logging.Handler]:
-    """Every live handler that logging keeps in its list for the exit."""
+    """Return every live handler in the list that logging keeps for the exit."""
     references = list(logging._handlerList)  # type: ignore[attr-defined]
     return [handler for handler in (reference() for reference in references) if handler]
 
 
 def all_handlers() -> list[logging.Handler]:
-    """Every handler, attached to a logger, merely registered, or behind another handler."""
+    """Return every handler: attached to a logger, merely registered, or behind another handler."""
     found: dict[int, logging.Handler] = {}
     waiting = registered_handlers()
     for logger in all_loggers():
@@ -231,7 +229,7 @@ def all_handlers() -> list[logging.Handler]:
 
 
 def _behind(handler: logging.Handler) -> Iterator[logging.Handler]:
-    """The handlers that a MemoryHandler or the listener of a QueueHandler passes records to."""
+    """Yield the handlers that a MemoryHandler or a QueueHandler's listener passes records to."""
     target = getattr(handler, 'target', None)
     if isinstance(target, logging.Handler):
         yield target
@@ -246,9 +244,9 @@ _hooked = False
 
 
 def start_listeners(handlers: Iterable[logging.Handler]) -> None:
-    """Start the listener of each handler that has one which nobody started.
+    """Start each handler's listener, if it has one that is not running.
 
-    It stops, its queue emptied, for each fork of this process and at the exit.
+    Listeners are stopped, with their queues emptied, around each fork of this process and at exit.
     """
     for handler in handlers:
         listener: Any = getattr(handler, 'listener', None)
@@ -260,13 +258,13 @@ def start_listeners(handlers: Iterable[logging.Handler]) -> None:
 
 
 def stop_listeners() -> None:
-    """Stop what :func:`start_listeners` started, when every record that waits has been handled."""
+    """Stop what :func:`start_listeners` started, after handling every queued record."""
     while _running:
         _running.pop().stop()
 
 
 def _hook() -> None:
-    """No thread may live across a fork: its locks would be held for ever in the child."""
+    """Pause the listeners at each fork: a child would inherit their threads' locks for ever."""
     global _hooked
     if not _hooked:
         paused: list[QueueListener] = []
@@ -286,12 +284,12 @@ def _hook() -> None:
 
 
 def reopen() -> None:
-    """Open the log files anew that were renamed or removed; see logrotate(8).
+    """Reopen the log files that were renamed or removed; see logrotate(8).
 
-    Every open :class:`logging.FileHandler` is looked at, wherever it is attached. A file that
-    is still at its path stays open: appending goes on at its end even if it was truncated
-    (``copytruncate``). No record is lost: other threads wait meanwhile. A file that cannot be
-    opened is told to the logger ``clihelper``, and the old one stays in use.
+    Every open :class:`logging.FileHandler` is checked, wherever it is attached. A file that
+    is still at its path stays open: appending continues at its end even if it was truncated
+    (``copytruncate``). No record is lost: other threads wait. If a file cannot be opened, the
+    logger ``clihelper`` reports it, and the old one stays in use.
     """
     failures = []
     for handler in all_handlers():
@@ -313,14 +311,14 @@ def _reopen(handler: logging.FileHandler) -> None:
             return
         handler.mode = handler.mode.replace('w', 'a').replace('x', 'a')
         handler.stream = handler._open()
-        with suppress(OSError):  # a full disk: the loss was counted when it happened
+        with suppress(OSError):  # a full disk; the loss has been counted already
             old.close()
     finally:
         handler.release()
 
 
 def _is_current(handler: logging.FileHandler, descriptor: int) -> bool:
-    """Say whether the open file is one to append to, and the one that is at the path now."""
+    """Return whether the open file is in append mode, and still the one at the path."""
     try:
         there = os.stat(handler.baseFilename)
     except FileNotFoundError:

@@ -1,5 +1,4 @@
-"""Faults of the ``Logging`` section: found beforehand, and what ``dictConfig`` raises in one line.
-"""
+"""Find faults of the ``Logging`` section in advance, and explain what ``dictConfig`` raises."""
 
 from __future__ import annotations
 
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
 _SECTION_KEYS = (*NAMED_PARTS, 'root', 'version', 'incremental', 'disable_existing_loggers')
 _LOGGER_KEYS = ('level', 'handlers', 'filters', 'propagate')
-# What dictConfig reads of a handler and does not pass on to its class; QueueHandler's since 3.12.
+# The keys that dictConfig reads itself and does not pass on to a handler's class. Those of a
+# QueueHandler are such since 3.12.
 _HANDLER_KEYS = ('class', '()', '.', 'level', 'formatter', 'filters', 'debug_only')
 _QUEUE_HANDLER_KEYS = ('queue', 'listener', 'handlers', 'respect_handler_level')
 _FORMATTER_KEYS = ('class', 'format', 'datefmt', 'style', 'validate', 'defaults')
@@ -37,17 +37,16 @@ _FILTER_KEYS = ('name',)
 
 def check(section: Mapping[str, Any] | None, locate: Callable[..., str], *,
           working_directory: str | None = None) -> list[str]:
-    """Find what is wrong in the section, before detaching and without opening a file.
+    """Find the faults of the section, before detaching and without opening a log file.
 
-    Looked for are things of the wrong shape, references to what is not defined, unknown levels,
-    classes that cannot be imported, arguments that they do not take, formats that do not suit
-    their style, and log files whose folder does not exist. The modules of the classes
-    are imported.
+    Faults are values of the wrong shape, references to undefined names, unknown levels, classes
+    that cannot be imported, arguments that these do not take, formats that do not suit their
+    style, and log files whose folder does not exist. The modules of the classes are imported.
 
     :param section: the section; None if absent.
-    :param locate: gives ``file:line:column`` for a path of keys.
-    :param working_directory: what a relative ``filename`` is relative to; default the current
-        directory.
+    :param locate: returns ``file:line:column`` for a path of keys.
+    :param working_directory: the directory that a relative ``filename`` is relative to; default:
+        the current one.
     :returns: one line for each fault, ``file:line:column: Logging.key: what is wrong``.
     """
     checker = _Checker(section or {}, locate, working_directory or os.getcwd())
@@ -88,7 +87,7 @@ class _Checker:
             self._made(('filters', name), body, _FILTER_KEYS)
 
     def _bodies(self, part: str) -> dict[str, Any]:
-        """The named things of one part, each of them a mapping."""
+        """Return the named entries of one part, each of them a mapping."""
         found = self._section.get(part)
         if found is None or not self._is_mapping((part,), found):
             return {}
@@ -143,7 +142,7 @@ class _Checker:
 
     def _made(self, path: tuple[str, ...], body: Mapping[str, Any],
               own_keys: tuple[str, ...]) -> object | None:
-        """What a body is made by: its factory or class, if that can be found."""
+        """Check and return the factory or class that makes an entry; None if it is not found."""
         key = '()' if '()' in body else 'class'
         if key not in body:
             self._near_misses(path, body, own_keys)
@@ -160,7 +159,7 @@ class _Checker:
         return made
 
     def _resolved(self, path: tuple[str, ...], name: object) -> object | None:
-        """What a dotted name stands for; None if that is not known, or wrong."""
+        """Return what a dotted name stands for; None if it is unknown or faulty."""
         if not isinstance(name, str):
             if not callable(name):
                 self._fault(path, f'expected the dotted name of a class, got {_shown(name)}')
@@ -177,7 +176,7 @@ class _Checker:
             self._fault(path, f'cannot be imported: {name!r}: {reason}')
             return None
         if not callable(found):
-            self._fault(path, f'expected a class, but {name!r} is none')
+            self._fault(path, f'expected a class, but {name!r} is not one')
             return None
         return found
 
@@ -193,7 +192,7 @@ class _Checker:
             self._fault((*path, 'filename'), f'there is no folder {folder!r}')
             return
         except OSError:
-            pass  # Who opens the file may be allowed to see more than who starts the daemon.
+            pass  # The user who opens the file may see more than the one who starts the daemon.
         if os.path.isdir(filename):
             self._fault((*path, 'filename'), f'{filename!r} is a folder')
 
@@ -231,7 +230,7 @@ class _Checker:
 
     def _near_misses(self, path: tuple[str, ...], body: Mapping[Any, Any],
                      known: tuple[str, ...]) -> None:
-        """Keys that nobody would read and that look like one which somebody would."""
+        """Note keys that would be ignored and that resemble a known one."""
         for key in body:
             if isinstance(key, str) and key not in known and did_you_mean(key, known):
                 self._fault((*path, key), f'unknown key{did_you_mean(key, known)}')
@@ -249,12 +248,12 @@ class _Checker:
 
 
 def _is_reference(value: object) -> bool:
-    """Say whether ``dictConfig`` puts something else there: ``cfg://`` and ``ext://``."""
+    """Return whether ``dictConfig`` resolves a value, as with ``cfg://`` and ``ext://``."""
     return isinstance(value, str) and value.startswith(('cfg://', 'ext://'))
 
 
 def _is_composed_queue_handler(made: object) -> bool:
-    """Say whether ``dictConfig`` makes the queue and the listener of a handler, from 3.12 on."""
+    """Return whether ``dictConfig`` makes the queue and listener of a handler, as from 3.12 on."""
     if sys.version_info < (3, 12):
         return False
     from logging.handlers import QueueHandler
@@ -263,23 +262,23 @@ def _is_composed_queue_handler(made: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A value for a message of one line."""
+    """Return a value as text for a one-line message."""
     text = repr(value)
     return text if len(text) <= 60 else f'{text[:57]}...'
 
 
-_VARKEYWORDS = 0x08  # CO_VARKEYWORDS of the module inspect
+_VARKEYWORDS = 0x08  # inspect.CO_VARKEYWORDS
 
 # dictConfig tries the older name where a class does not know the newer one.
 _OLDER_NAMES = {'stream': 'strm', 'format': 'fmt'}
 
 
 def argument_faults(made: object, given: Iterable[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Find what is wrong in the names of the arguments.
+    """Find unknown and missing names of arguments.
 
     :param made: a class or another callable; nothing is found if it is not written in Python.
     :param given: the keys of the configuration that become arguments.
-    :returns: for each fault the path to it, and the fault in words.
+    :returns: for each fault, the path to it and the fault in words.
     """
     function = made.__init__ if isinstance(made, type) else made  # type: ignore[misc]
     code: CodeType | None = getattr(function, '__code__', None)
@@ -310,11 +309,11 @@ _PLACE = re.compile(
 
 
 def explain(error: BaseException, locate: Callable[..., str]) -> Error:
-    """Word an exception of ``dictConfig`` for the one who wrote the section.
+    """Word an exception of ``dictConfig`` for the author of the section.
 
     :param error: the exception, with the chain of its causes.
-    :param locate: gives ``file:line:column`` for a path of keys.
-    :returns: :class:`NotPermitted` where a file may not be opened, else
+    :param locate: returns ``file:line:column`` for a path of keys.
+    :returns: :class:`NotPermitted` if a file may not be opened, otherwise
         :class:`ConfigurationError`.
     """
     path = _place(str(error))
@@ -327,7 +326,7 @@ def explain(error: BaseException, locate: Callable[..., str]) -> Error:
 
 
 def _place(message: str) -> tuple[str, ...]:
-    """The keys that lead to what a message of ``dictConfig`` is about."""
+    """Return the keys that lead to what a message of ``dictConfig`` is about."""
     if 'root logger' in message:
         return ('Logging', 'root')
     found = _PLACE.search(message)
@@ -348,7 +347,7 @@ def _in_words(causes: list[BaseException]) -> str:
     if isinstance(last, OSError) and last.filename is not None:
         return f'cannot open {last.filename!r}: {last.strerror}'
     if isinstance(last, KeyError):
-        # "Unable to add handler 'x'" says more than the KeyError below it.
+        # "Unable to add handler 'x'" says more than the KeyError that caused it.
         return str(causes[-2]) if len(causes) > 2 else f'{last} is missing'
     if isinstance(last, (ValueError, TypeError, OSError, ImportError)):
         return ' '.join(str(last).split())

@@ -1,16 +1,17 @@
-"""What the author of a daemon needs to test it.
+"""Tools for testing a daemon.
 
 :class:`Harness` runs a controller inside the test, one step at a time: without a broker, without
-a process of its own, and without touching the signals or the logging of the process that tests::
+a separate process, and without changing the signals or the logging of the test's process::
 
     with testing.Harness(Orders, 'example.yml') as orders:
         assert orders.deliver({'order_id': 1, 'item': 'tea'}).outcome is testing.Outcome.ACK
 
-:class:`Program` runs a whole program as a process, and waits for its readiness, its output, its
-end. :class:`Daemon` is one that detaches. :class:`NotifySocket` is the ear of a service manager.
+:class:`Program` runs a whole program as a process, and waits for its readiness, its output and
+its end. :class:`Daemon` runs a program that detaches. :class:`NotifySocket` receives what a
+program reports to a service manager.
 
-Nothing here needs a test runner, and every wait ends: with what was waited for, or with a
-:class:`WaitError`, which is an :class:`AssertionError`.
+Nothing here needs a particular test runner. Every wait ends: either with the awaited event, or
+with a :class:`WaitError`, which is an :class:`AssertionError`.
 """
 
 from clihelper.amqp.settlement import Outcome

@@ -1,4 +1,4 @@
-"""The configuration of a test: a mapping, YAML text or a file, through the real validation."""
+"""The configuration of a test: a mapping, YAML text or a file, with the real validation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Source = Mapping[str, Any] | str | os.PathLike[str] | None
 """See :class:`~clihelper.testing.harness.Harness`."""
 
 SHOWN = 'config'
-"""What errors call a configuration that is in no file"""
+"""What errors call a configuration that is not in a file."""
 
 
 def read(source: Source, *, appname: str, required: Iterable[str]) -> Config:
     """Read and validate a configuration, with the defaults filled in.
 
-    The one rule that does not hold is about who may write to the file.
+    The only rule that does not apply is the one about who may write to the file.
 
-    :raises clihelper.errors.ConfigurationError: it is wrong, or cannot be read.
+    :raises clihelper.errors.ConfigurationError: it is faulty, or cannot be read.
     """
     path = _path(source)
     if path is not None:
@@ -59,7 +59,7 @@ def _read_file(path: str) -> bytes:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what tests put into mappings: paths, tuples and kinds of dictionaries, too."""
+    """Writes what tests put into mappings, including paths, tuples and kinds of dictionaries."""
 
 
 _Dumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
@@ -70,4 +70,4 @@ def _written(mapping: Any) -> bytes:
     try:
         return yaml.dump(dict(mapping or {}), Dumper=_Dumper, sort_keys=False).encode()
     except yaml.representer.RepresenterError as error:
-        raise TypeError(f'the configuration has a value that YAML has not: {error}') from None
+        raise TypeError(f'the configuration contains a value that YAML cannot: {error}') from None

@@ -1,4 +1,4 @@
-"""A controller inside the test: the real life cycle and the real loops, one step at a time."""
+"""Run a controller inside the test: the real life cycle and loops, one step at a time."""
 
 from __future__ import annotations
 
@@ -36,33 +36,35 @@ C = TypeVar('C', bound=Controller)
 
 
 class Harness(Generic[C]):
-    """Runs a controller in the test's own process and thread, each step when the test says so.
+    """Runs a controller in the test's own process and thread, one step at a time.
 
-    Entering the ``with`` makes the controller and runs ``_setup``; leaving it stops the
+    Entering the ``with`` makes the controller and runs ``_setup``. Leaving it stops the
     controller gracefully, as TERM does, which runs ``_shutdown`` and ``_cleanup``. In between,
-    the controller waits for work, and the methods here give it some. What a hook raises comes
-    out of the method that had it called; before that, the controller has come to its end as it
-    would in a daemon.
+    the controller waits for work, which the methods here provide. An exception of a hook is
+    raised by the method that caused the call. Before that, the controller ends as it would in a
+    daemon.
 
-    Nothing of the process changes: no signal is taken over, logging and standard output are left
-    alone, nobody is connected to. An :class:`~clihelper.IOLoopController` has an event loop of
-    its own for the time; after it there is no current one, as after :func:`asyncio.run`.
+    The process itself does not change: no signal handler is installed, logging and standard
+    output are left alone, and no connection is opened. An :class:`~clihelper.IOLoopController`
+    gets an event loop of its own. Afterwards there is no current one, as after
+    :func:`asyncio.run`.
 
-    A ``_loop`` that a subclass brings is not run, nor is its ``_shutdown``: use
-    :class:`~clihelper.testing.Program`.
+    If a subclass overrides ``_loop``, neither that nor its ``_shutdown`` is run: use
+    :class:`~clihelper.testing.Program` instead.
 
     :param controller: the subclass to test.
-    :param config: its configuration: a mapping, YAML text, or the name of a file (a text without
-        a colon, or a path). It is validated, and the defaults are filled in, as for a daemon; but
-        the ``Logging`` section is not acted on. In a mapping, write ``Daemon.umask`` as text.
+    :param config: its configuration: a mapping, YAML text, or the name of a file (a string
+        without a colon, or a path). It is validated, and the defaults are filled in, as for a
+        daemon; but the ``Logging`` section has no effect. In a mapping, write ``Daemon.umask`` as
+        a string.
     :param options: the command line's options by name, besides ``configuration``,
         ``foreground`` (true) and ``check``.
     :param arguments: the command line's remaining words.
     :param appname: the program's name.
-    :param required: sections that the configuration must have; see
+    :param required: sections that the configuration must contain; see
         :func:`clihelper.add_config_key`.
-    :raises clihelper.errors.ConfigurationError: on entering: the configuration is wrong.
-    :ivar controller: the controller; from entering on.
+    :raises clihelper.errors.ConfigurationError: on entering, if the configuration is faulty.
+    :ivar controller: the controller; it exists once the ``with`` is entered.
     """
 
     controller: C
@@ -114,31 +116,28 @@ class Harness(Generic[C]):
 
     @property
     def published(self) -> list[Published]:
-        """What the controller has published so far.
-
-        It takes whatever the broker would have to, routable or not.
-        """
+        """The messages that the controller has published so far, routable or not."""
         return self._outbox.published
 
     @property
     def queues(self) -> dict[str, list[Any]]:
-        """The bodies that wait in queues, by name: ``queue_depth`` counts, ``get`` takes them."""
+        """The bodies in queues, by queue name: ``queue_depth`` counts them, ``get`` takes them."""
         return self._outbox.queues
 
     def answer(self, reply: Callable[[Published], Any] | None) -> None:
-        """Say what replies to the controller's ``call``.
+        """Set the function that replies to the controller's ``call``.
 
-        :param reply: called with the request, returns the reply's body; None: nobody replies, and
-            ``call`` raises :class:`TimeoutError` at once.
+        :param reply: is called with the request and returns the body of the reply. With None
+            nobody replies, and ``call`` raises :class:`TimeoutError` at once.
         """
         self._outbox.answer = reply
 
-    # What the test has the controller do.
+    # What the test makes the controller do.
 
     def tick(self) -> Any:
         """Call ``_process`` once, and run it to its end if it is a coroutine.
 
-        :returns: what it returned.
+        :returns: its return value.
         """
         with self._life.step():
             self._life.active()
@@ -155,21 +154,21 @@ class Harness(Generic[C]):
         attempts: int = 1,
         **properties: Any,
     ) -> Delivered:
-        """Hand one message to the consumer: it is decoded, handled and settled.
+        """Deliver one message to the consumer, which decodes, handles and settles it.
 
-        What ``on_message`` raises does not come out of here but is the result's ``error``, since
-        it concerns that message alone.
+        An exception of ``on_message`` concerns only that message, so it is not raised here: it is
+        the result's ``error``.
 
-        :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
-        :param queue: one of ``AMQP.queues``; may be left out where there is one only.
-        :param exchange: where it was published to; by default, the default exchange.
-        :param routing_key: with which routing key; by default, the queue's name.
+        :param body: ``bytes`` are sent unchanged, ``str`` as UTF-8 text, anything else as JSON.
+        :param queue: one of ``AMQP.queues``; may be left out if there is only one.
+        :param exchange: the exchange that it was published to; by default, the default exchange.
+        :param routing_key: its routing key; by default, the queue's name.
         :param redelivered: whether it may have been delivered before.
-        :param attempts: which run of it this is: it has failed once less.
-        :param properties: AMQP's: ``content_type`` (by default, what suits the body),
+        :param attempts: the number of this run, from 1; all runs before it failed.
+        :param properties: AMQP's properties: ``content_type`` (by default, what suits the body),
             ``headers``, ``reply_to``, ``correlation_id``, ``message_id``, ...
         :raises ValueError: the queue is not consumed.
-        :raises TypeError: JSON has no way to say the body.
+        :raises TypeError: the body cannot be encoded as JSON.
         """
         mailbox = self._mailbox()
         if attempts > 1:
@@ -181,7 +180,7 @@ class Harness(Generic[C]):
 
     @contextmanager
     def refusing_publications(self) -> Iterator[None]:
-        """A context in which the controller's ``publish`` raises ``clihelper.PublishError``."""
+        """Return a context in which the controller's ``publish`` raises ``PublishError``."""
         self._outbox.refuses = True
         try:
             yield
@@ -189,15 +188,15 @@ class Harness(Generic[C]):
             self._outbox.refuses = False
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Run a coroutine on the IOLoop, where the servers that ``_setup`` started serve.
+        """Run a coroutine on the IOLoop, along with the servers that ``_setup`` started.
 
-        Its tasks end with the controller: a client that is to see a graceful stop through
-        belongs into a thread.
+        Its tasks end with the controller: a client that must outlast a graceful stop belongs in
+        a thread.
 
-        :returns: its result; what it raises comes out, and concerns the test alone.
+        :returns: its result. An exception of it is raised, and does not end the controller.
         """
         if not isinstance(self.controller, IOLoopController):
-            raise TypeError(f'{self._class.__name__} is no IOLoopController')
+            raise TypeError(f'{self._class.__name__} is not an IOLoopController')
         result, error = None, None
         with self._life.step():
             try:
@@ -209,28 +208,29 @@ class Harness(Generic[C]):
         return result
 
     def signal(self, signum: int | str) -> None:
-        """Send a signal to the controller, and to nobody else; it is served when this returns.
+        """Send a signal only to the controller; it has been handled when this returns.
 
-        TERM and INT stop it, ``_cleanup`` included. HUP lets it begin again with what
-        :meth:`configure` has given, USR1 takes that over in place, as long as it is valid.
+        TERM and INT stop the controller, including ``_cleanup``. HUP makes it start over with the
+        configuration from :meth:`configure`. USR1 reloads that in place. Either requires that it
+        is valid.
 
-        :param signum: its number or its name, as ``'TERM'``.
-        :raises ValueError: it is none that a controller answers to.
-        :raises clihelper.errors.StopNow: it was QUIT.
+        :param signum: the signal's number or its name, such as ``'TERM'``.
+        :raises ValueError: controllers do not handle the signal.
+        :raises clihelper.errors.StopNow: the signal was QUIT.
         """
         number = signal_number(signum)
         if number not in HANDLED:
-            raise ValueError(f'no controller answers to {number.name}')
+            raise ValueError(f'controllers do not handle {number.name}')
         with self._life.step():
             self._life.signals.send(number)
 
     def configure(self, config: configuration.Source) -> None:
-        """Give the configuration that the next HUP or USR1 reads, like rewriting the file."""
+        """Set the configuration that the next HUP or USR1 reads, like rewriting the file."""
         self._config = config
 
     def _mailbox(self) -> Mailbox:
         if self._life.mailbox is None:
-            raise TypeError(f'{self._class.__name__} is no ConsumerController')
+            raise TypeError(f'{self._class.__name__} is not a ConsumerController')
         return self._life.mailbox
 
     def _read_configuration(self) -> Config:
@@ -249,7 +249,7 @@ class Harness(Generic[C]):
 
 
 class _Life(LifeCycle):
-    """A life cycle whose loop is the test."""
+    """A life cycle in which the test takes the place of the loop."""
 
     signals: _Signals
 
@@ -273,10 +273,10 @@ class _Life(LifeCycle):
         self._alive, self._round = ExitStack(), ExitStack()
         self._failure: Exception | None = None
 
-    # The way through, which LifeCycle.run() goes at once.
+    # The steps that LifeCycle.run() takes at once.
 
     def begin(self, controller: Controller) -> None:
-        """As far as the loop, where the test takes over."""
+        """Run as far as the loop, where the test takes over."""
         self._alive.enter_context(self.alive(controller))
         with self._ending():
             self._begin_round()
@@ -284,24 +284,24 @@ class _Life(LifeCycle):
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Something that the loop does, and after it what the loop would do next."""
+        """Return a context for one step of the loop; then do what the loop would do next."""
         state = self._controller.state
         if state not in RUNNING:
             name = type(self._controller).__name__
-            raise RuntimeError(f'{name} does not run any more: it is {state.name}')
+            raise RuntimeError(f'{name} is no longer running: it is {state.name}')
         with self._ending():
             yield
             self._go_on()
 
     def finish(self) -> None:
-        """Stop gracefully, unless it has stopped already."""
+        """Stop the controller gracefully, unless it has already stopped."""
         if self._controller.state is not State.STOPPED:
             with self._ending():
                 self.stop()
                 self._go_on()
 
     def make_loop(self) -> Loop:
-        """The real loop; it publishes into the test, and a consumer's has it for a broker."""
+        """Return the real loop, which publishes into the test; that also replaces the broker."""
         loop = super().make_loop()
         connection = self._outbox.adopt(loop)
         if self.mailbox is not None:
@@ -314,11 +314,11 @@ class _Life(LifeCycle):
         self._round.callback(setattr, self, '_looping', False)
 
     def _go_on(self) -> None:
-        """Do what was asked for meanwhile; then wait for the next step, if there is one."""
+        """Carry out pending requests, such as signals; then wait for the next step, if any."""
         self.serve_signals()
         while self._controller.state in (State.RELOADING, State.STOP_REQUESTED):
             with self._round:
-                self._finish_work_in_hand()
+                self._finish_pending_work()
             if not self.begin_again():
                 self._alive.close()
                 return
@@ -326,8 +326,8 @@ class _Life(LifeCycle):
             self.serve_signals()
         self.sleeping()
 
-    def _finish_work_in_hand(self) -> None:
-        """Run the IOLoop until its servers have; no other loop has work between two steps."""
+    def _finish_pending_work(self) -> None:
+        """Run the IOLoop until its servers are done; other loops have no work between steps."""
         if not self._looping or not isinstance(self._controller, IOLoopController):
             return
         io_loop = self._controller.io_loop
@@ -336,11 +336,11 @@ class _Life(LifeCycle):
         self.loop.run()
         io_loop.remove_timeout(timer)
         if io_loop.time() >= deadline:
-            raise WaitError(f'the work in hand was not finished within {TIMEOUT:g} s')
+            raise WaitError(f'the pending work was not finished within {TIMEOUT:g} s')
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
-        """A context in which whatever is raised ends the controller, as it would a daemon."""
+        """Return a context in which any exception ends the controller, as it would a daemon."""
         try:
             yield
         except BaseException:
@@ -351,7 +351,7 @@ class _Life(LifeCycle):
         if failure is not None:
             raise failure
 
-    # What differs from a daemon.
+    # Differences from a daemon.
 
     @property
     def on_message(self) -> Callable[[Any, Any], Any]:
@@ -360,7 +360,7 @@ class _Life(LifeCycle):
         return self.mailbox.watched(super().on_message)
 
     def _hook(self, signum: int) -> Callable[[], object]:
-        """The hook of a signal. A daemon logs what it raises; the test gets it, too."""
+        """Return the hook of a signal. A daemon logs its exception; the test also gets it."""
         hook = super()._hook(signum)
 
         def call() -> None:
@@ -373,7 +373,7 @@ class _Life(LifeCycle):
         return call
 
     def _end_loop(self, *, again: bool = False) -> None:
-        """A daemon tries a failed ``_shutdown`` again; the test gets what it raised."""
+        """End the loop. A daemon retries a failed ``_shutdown``; the test gets its exception."""
         os.eventfd_write(self._interrupt, 1)
         if self._looping:
             try:
@@ -384,7 +384,7 @@ class _Life(LifeCycle):
 
 
 class _Signals(Signals):
-    """The signal pipe alone, into which the test writes: no signal is taken over."""
+    """Only the signal pipe, into which the test writes: no signal handler is installed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -392,7 +392,7 @@ class _Signals(Signals):
         self._owner = os.getpid()
 
     def send(self, signum: signal.Signals) -> None:
-        """Do what the interpreter does when the signal comes."""
+        """Do what the interpreter does when the signal arrives."""
         os.write(self._writer, bytes([signum]))
         self._handle(signum, None)
 
@@ -405,7 +405,7 @@ class _Signals(Signals):
 
 
 class _NoDeadline(Deadline):
-    """One that never expires: it would send a signal to the process of the tests."""
+    """A deadline that never expires: it would send a signal to the process of the tests."""
 
     def arm(self, seconds: float) -> None:
         pass
@@ -416,7 +416,7 @@ class _NoDeadline(Deadline):
 
 @contextmanager
 def _event_loop() -> Iterator[None]:
-    """An event loop of its own for a test, so that nothing is left of it."""
+    """Return a context with an event loop of its own, so that nothing is left of it."""
     import asyncio
 
     from tornado.ioloop import IOLoop
@@ -427,7 +427,7 @@ def _event_loop() -> Iterator[None]:
     try:
         yield
     finally:
-        # As asyncio.run() ends; what was closed a moment ago is finished with on the way.
+        # As at the end of asyncio.run(). This also completes what was closed just before.
         event_loop.run_until_complete(event_loop.shutdown_asyncgens())
         event_loop.run_until_complete(event_loop.shutdown_default_executor())
         io_loop.close()

@@ -1,4 +1,4 @@
-"""Messages without a broker: the real consumer's loop, on a connection that leads nowhere."""
+"""Messages without a broker: the real consumer's loop, on a connection to nowhere."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from clihelper.loops.consumer import ConsumerLoop
 class Published:
     """A message that was published.
 
-    :ivar str exchange: where to.
-    :ivar str routing_key: with which routing key.
+    :ivar str exchange: the exchange that it was published to.
+    :ivar str routing_key: its routing key.
     :ivar bytes raw: the body as the broker would have got it.
     :ivar dict properties: its properties, by AMQP's names: ``content_type``, ``headers``,
-        ``delivery_mode`` and the others that it has.
+        ``delivery_mode`` and any others.
     """
 
     def __init__(self, raw: bytes, properties: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ class Published:
 
     @property
     def body(self) -> Any:
-        """The body as a consumer gets it; as it is in :attr:`raw` if it cannot be decoded."""
+        """The body as a consumer gets it; the same as :attr:`raw` if it cannot be decoded."""
         message = Message(_delivery(self.raw, **self.properties), '', lambda *_: None)
         try:
             return decode(message, ('json', 'text', 'binary'), sys.maxsize)
@@ -57,13 +57,13 @@ class Published:
 
 
 class Delivered:
-    """What became of a message that was delivered.
+    """What became of a delivered message.
 
     :ivar Message message: the message as ``on_message`` got it.
     :ivar outcome: the :class:`~clihelper.amqp.settlement.Outcome`.
     :ivar error: what ``on_message`` raised; None if it returned, or was not called because the
-        body was not to be had.
-    :ivar settling: what clihelper published on account of it: a reply, a dead letter.
+        body was refused or could not be decoded.
+    :ivar settling: what clihelper published to settle it, such as a reply or a dead letter.
     """
 
     def __init__(
@@ -77,22 +77,22 @@ class Delivered:
 
     @property
     def retry(self) -> Published | None:
-        """Its copy that waits, in the queue ``routing_key``, for the next run."""
+        """The copy that waits for the next run, in the queue named by its ``routing_key``."""
         return self.settling[-1] if self.outcome is Outcome.RETRY else None
 
     @property
     def dead_letter(self) -> Published | None:
-        """The dead letter that it has become."""
+        """The dead letter, if the message was dead-lettered."""
         return next((each for each in self.settling if REASON in each.headers), None)
 
     @property
     def reason(self) -> str | None:
-        """Why it is a dead letter: ``exception``, ``rejected``, ``undecodable``, ..."""
+        """Why it was dead-lettered: ``exception``, ``rejected``, ``undecodable``, ..."""
         return None if self.dead_letter is None else self.dead_letter.headers[REASON]
 
     @property
     def reply(self) -> Published | None:
-        """The answer that was sent where its ``reply_to`` says."""
+        """The reply that was sent to its ``reply_to``."""
         if self.outcome is not Outcome.ACK:
             return None
         return next(
@@ -109,13 +109,13 @@ class Delivered:
 
 
 class Outbox:
-    """Takes what a controller publishes, and answers what it asks of the broker.
+    """Collects what a controller publishes, and answers its requests to the broker.
 
     :ivar published: what the controller has published.
     :ivar refuses: whether the controller's publishing fails.
-    :ivar settling: where to keep what is published on account of a message; None while none is.
-    :ivar answer: replies to ``call``; None: nobody does.
-    :ivar queues: the bodies that wait in the queues, by their names.
+    :ivar settling: collects what is published to settle a message; None while none is settled.
+    :ivar answer: replies to ``call``; None if nobody does.
+    :ivar queues: the bodies that wait in the queues, by the queues' names.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Outbox:
         self.queues: dict[str, list[Any]] = {}
 
     def take(self, message: Published) -> None:
-        """Keep what was published."""
+        """Keep a published message."""
         if self.settling is not None:
             self.settling.append(message)
         elif self.refuses:
@@ -135,9 +135,9 @@ class Outbox:
             self.published.append(message)
 
     def adopt(self, loop: Loop) -> Connection:
-        """Have a loop that has not run yet publish here.
+        """Make a loop that has not run yet publish here.
 
-        :returns: the connection that leads here.
+        :returns: the connection that publishes here.
         """
         connection = _Unconnected(self)
         loop.client = _Client(self, connection)
@@ -145,7 +145,7 @@ class Outbox:
 
 
 class _Client(Client):
-    """One that asks the test."""
+    """A client that sends its requests to the test."""
 
     def __init__(self, outbox: Outbox, connection: Connection) -> None:
         super().__init__(connection, nullcontext, lambda: connection)
@@ -204,13 +204,13 @@ class Mailbox:
         self._queues: list[str]
 
     def adopt(self, loop: ConsumerLoop, connection: Connection) -> None:
-        """Put a loop that has not run yet on a connection that leads here."""
+        """Give a loop that has not run yet a connection that leads here."""
         self._loop = loop
         self._queues = loop.queues
         loop.connect_by(connection, connection)
 
     def watched(self, on_message: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """The handler; what it raises is noted, and what it publishes is the controller's."""
+        """Wrap the handler: note its exception; what it publishes is the controller's."""
 
         def handle(body: Any, message: Any) -> Any:
             settling, self._outbox.settling = self._outbox.settling, None
@@ -233,9 +233,9 @@ class Mailbox:
         redelivered: bool,
         properties: dict[str, Any],
     ) -> tuple[str, Any]:
-        """A message for :meth:`deliver`; see :meth:`clihelper.testing.Harness.deliver`.
+        """Return a message for :meth:`deliver`; see :meth:`clihelper.testing.Harness.deliver`.
 
-        :returns: the queue that it is from, and the message as kombu would have it.
+        :returns: the queue that it is from, and the message as kombu would deliver it.
         """
         queue = self._consumed(queue)
         raw, kind = encode(body)
@@ -254,7 +254,7 @@ class Mailbox:
         return queue, delivery
 
     def deliver(self, queue: str, delivery: Any) -> Delivered:
-        """Hand a message to the loop, which has it handled and settled."""
+        """Hand a message to the loop, which handles and settles it."""
         settling: list[Published] = []
         self._error, self._outbox.settling = None, settling
         try:
@@ -270,11 +270,11 @@ class Mailbox:
             return queue
         names = ', '.join(map(repr, self._queues)) or 'none'
         what = 'which queue is it from?' if queue is None else f'no queue {queue!r} is consumed;'
-        raise ValueError(f'{what} AMQP.queues has {names}')
+        raise ValueError(f'{what} AMQP.queues contains {names}')
 
 
 class _Unconnected(Connection):
-    """A connection that is always open, to no broker."""
+    """A connection that is always open, but not to a broker."""
 
     def __init__(self, outbox: Outbox) -> None:
         super().__init__([], 0.0, 'test')
@@ -313,7 +313,7 @@ class _Unconnected(Connection):
 
 
 class _Transport:
-    """What publishes into the test instead of to a broker."""
+    """A transport that publishes into the test instead of to a broker."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -330,7 +330,7 @@ class _Transport:
         properties: dict[str, Any] | bytes,
         mandatory: bool = True,
     ) -> bytes:
-        assert isinstance(properties, dict)  # only what AMQP delivers has packed ones
+        assert isinstance(properties, dict)  # only messages that AMQP delivers have packed ones
         given = {name: value for name, value in properties.items() if value is not None}
         message = Published(body, {'headers': {}, **given})
         message.exchange = exchange
@@ -343,7 +343,7 @@ class _Transport:
 
 
 class _Channel:
-    """What is used of channels. What settles a message arrives, and has no effect."""
+    """The part of a channel that is used. Settling a message has no effect."""
 
     no_ack_consumers = None
 
@@ -374,7 +374,7 @@ def _delivery(
     delivery_info: dict[str, Any] | None = None,
     **properties: Any,
 ) -> Any:
-    """A message as kombu hands it to a consumer."""
+    """Return a message as kombu hands it to a consumer."""
     return kombu.message.Message(
         body=raw,
         content_type=content_type,

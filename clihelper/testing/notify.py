@@ -11,20 +11,20 @@ from typing import Self
 from clihelper.testing.waiting import TIMEOUT, WaitError
 
 LARGEST = 65536
-"""bytes of a datagram; a real manager ignores those of more than 4096"""
+"""The most bytes of a datagram; a real manager ignores those of more than 4096."""
 
 
 class NotifySocket:
-    """A notify socket to read from. It is bound at once; a ``with`` closes it.
+    """A socket that receives what a program reports to a service manager, see sd_notify(3).
 
-    Nothing is read but by :meth:`receive` and :meth:`wait_for`, so a socket that is left alone
-    fills up, as that of a manager that hangs.
+    It is bound at once; leaving a ``with`` closes it. Only :meth:`receive` and :meth:`wait_for`
+    read it, so a socket that is left alone fills up, like that of a manager that hangs.
 
-    :param path: where to bind it; by default it is an abstract one (unix(7)), which every user
+    :param path: where to bind it; by default it is an abstract socket (unix(7)), which every user
         of the machine may send to.
-    :param watchdog: seconds of the watchdog that :attr:`environ` asks for; None for none.
-    :ivar address: what ``NOTIFY_SOCKET`` is to be.
-    :ivar received: every datagram that was read, its ``NAME=value`` lines as a dictionary.
+    :param watchdog: seconds of the watchdog that :attr:`environ` requests; None for no watchdog.
+    :ivar address: the value for ``NOTIFY_SOCKET``.
+    :ivar received: every datagram that was read, with its ``NAME=value`` lines as a dictionary.
     """
 
     def __init__(
@@ -50,28 +50,28 @@ class NotifySocket:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables to hand to a program: ``NOTIFY_SOCKET``, and ``WATCHDOG_USEC``."""
+        """The variables to pass to a program: ``NOTIFY_SOCKET``, and ``WATCHDOG_USEC``."""
         environ = {'NOTIFY_SOCKET': self.address}
         if self._watchdog is not None:
             environ['WATCHDOG_USEC'] = str(round(self._watchdog * 1_000_000))
         return environ
 
     def receive(self, timeout: float = TIMEOUT) -> dict[str, str]:
-        """The next datagram.
+        """Return the next datagram.
 
         :param timeout: seconds to wait for one.
-        :raises WaitError: none came.
+        :raises WaitError: no datagram came in time.
         """
         if not select.select([self._socket], [], [], max(timeout, 0.0))[0]:
             raise WaitError(f'no notification within {timeout:g} s{self._so_far()}')
         return self.take()
 
     def wait_for(self, name: str, timeout: float = TIMEOUT) -> dict[str, str]:
-        """The next datagram that has *name*; those before it are skipped.
+        """Return the next datagram that contains *name*; those before it are skipped.
 
-        :param name: as ``READY``, ``STATUS`` or ``WATCHDOG``.
+        :param name: ``READY``, ``STATUS`` or ``WATCHDOG``, for example.
         :param timeout: seconds to wait for it.
-        :raises WaitError: it did not come.
+        :raises WaitError: it did not come in time.
         """
         end = time.monotonic() + timeout
         while select.select([self._socket], [], [], max(end - time.monotonic(), 0.0))[0]:
@@ -81,9 +81,9 @@ class NotifySocket:
         raise WaitError(f'no {name} within {timeout:g} s{self._so_far()}')
 
     def take(self) -> dict[str, str]:
-        """The next datagram, which is there already.
+        """Return the next datagram, which must have arrived already.
 
-        :raises BlockingIOError: it is not.
+        :raises BlockingIOError: there is none.
         """
         text = self._socket.recv(LARGEST).decode(errors='replace')
         pairs = (line.partition('=') for line in text.splitlines())
@@ -92,11 +92,11 @@ class NotifySocket:
         return notification
 
     def fileno(self) -> int:
-        """The descriptor, which is readable while a datagram waits."""
+        """Return the descriptor, which is readable while a datagram waits."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close it, and remove its file."""
+        """Close the socket, and remove its file."""
         if self._socket.fileno() >= 0:
             self._socket.close()
             if self._path is not None:

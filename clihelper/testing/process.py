@@ -1,4 +1,4 @@
-"""A program as a process of its own: started, waited for, signalled, and always ended."""
+"""Run a program as a separate process: start it, wait for it, signal it, and always end it."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from clihelper.testing.waiting import TIMEOUT, WaitError
 T = TypeVar('T')
 
 MANAGED = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID')
-"""What a service manager that runs the tests has told them, and not the program under test"""
+"""Variables that a service manager has set for the tests, not for the program under test."""
 
 CHUNK = 65536
-"""bytes that are read from a pipe at a time"""
+"""The most bytes that are read from a pipe at a time."""
 
 
 class Program:
     """A program in the foreground, from entering the ``with`` to leaving it.
 
-    It is the leader of a session of its own, so a Ctrl-C that ends the tests is not for it. A
-    thread reads what it writes, so it never waits for the test. What is left of the program and
-    of its process group when the ``with`` is left is killed.
+    It leads a session of its own, so a Ctrl-C that ends the tests does not reach it. A thread
+    reads its output, so it never has to wait for the test. Leaving the ``with`` kills the program
+    and its process group, if they are still running.
 
-    Each ``wait_...`` goes on behind what ended the one before, as a reader does.
+    Each ``wait_...`` continues after the line or notification that ended the previous one.
 
     :param argv: the program and its arguments.
-    :param env: variables in addition to those of the test; None as a value removes one.
+    :param env: variables in addition to those of the test; a value of None removes a variable.
     :param cwd: the directory to start it in; by default, that of the test.
-    :param user: the name or the number of the user who runs it, with the groups that it has in
-        the database; takes root. By default, whoever runs the test.
-    :param notify: whether the program gets a ``NOTIFY_SOCKET``, which :meth:`wait_ready` listens
-        to, and because of which it does not detach.
-    :param watchdog: seconds of the watchdog to ask it for; None for none.
-    :param popen: further arguments of :class:`subprocess.Popen`, as ``pass_fds`` or ``stdin``,
-        which is ``/dev/null`` by default.
-    :ivar int pid: the number of the process.
-    :ivar stdin: where to write its standard input to, if ``stdin`` is :data:`subprocess.PIPE`;
-        else None.
+    :param user: the name or the number of the user to run it as, with that user's groups from the
+        group database; this requires root. By default, the user who runs the test.
+    :param notify: whether the program gets a ``NOTIFY_SOCKET``, which :meth:`wait_ready` reads,
+        and because of which it does not detach.
+    :param watchdog: seconds of the watchdog to request from it; None for no watchdog.
+    :param popen: further arguments of :class:`subprocess.Popen`, such as ``pass_fds`` or
+        ``stdin``, which is ``/dev/null`` by default.
+    :ivar int pid: the process ID.
+    :ivar stdin: the file to write its standard input to, if ``stdin`` is
+        :data:`subprocess.PIPE`; otherwise None.
     """
 
     pid: int
@@ -101,7 +101,7 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The group is there to be killed until its leader is reaped, and nobody did that yet.
+        # The group can be killed until its leader is reaped, which has not happened yet.
         os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self._closing = True
@@ -115,11 +115,11 @@ class Program:
         os.close(self._wake)
         self._close_descriptors()
 
-    # What it has done.
+    # What the program has done so far.
 
     @property
     def lines(self) -> list[str]:
-        """The lines that it has written so far, to either stream, in the order of reading."""
+        """The lines that the program has written so far, to either stream, in reading order."""
         with self._changed:
             return self._lines.copy()
 
@@ -137,24 +137,24 @@ class Program:
 
     @property
     def notifications(self) -> list[dict[str, str]]:
-        """What it has told its service manager so far; see :class:`NotifySocket`."""
+        """What it has reported to its service manager so far; see :class:`NotifySocket`."""
         with self._changed:
             return [] if self._notify is None else self._notify.received.copy()
 
-    # Waiting for it.
+    # Waiting for the program.
 
     def wait_ready(self, timeout: float = TIMEOUT) -> None:
-        """Wait until it says that it is ready, after a reload perhaps.
+        """Wait until the program reports that it is ready, at its start or after a reload.
 
         :param timeout: seconds.
-        :raises WaitError: it does not, or it has ended.
+        :raises WaitError: it does not do so in time, or has ended.
         """
         self.wait_notified('READY', timeout)
 
     def wait_notified(self, name: str, timeout: float = TIMEOUT) -> dict[str, str]:
-        """Wait for a notification that has *name*, as ``STATUS``, and return it.
+        """Wait for a notification that contains *name*, such as ``STATUS``, and return it.
 
-        :raises WaitError: it does not come in time, or the program has ended without.
+        :raises WaitError: it does not come in time, or the program has ended without it.
         :raises ValueError: the program has no notify socket.
         """
         notify = self._notify
@@ -178,7 +178,7 @@ class Program:
         :param pattern: a regular expression.
         :param timeout: seconds.
         :returns: the match; the line is its ``string``.
-        :raises WaitError: it does not come in time, or the program has ended without.
+        :raises WaitError: it does not come in time, or the program has ended without it.
         """
         expression = re.compile(pattern)
 
@@ -193,26 +193,26 @@ class Program:
         return self._wait_until(find, f'no line with {expression.pattern!r}', timeout)
 
     def wait(self, timeout: float = TIMEOUT) -> int:
-        """Wait until it ends; all that it wrote is among its lines then.
+        """Wait until the program ends. All its output is in :attr:`lines` then.
 
         :param timeout: seconds.
         :returns: its exit status, or ``-n`` if signal n killed it.
-        :raises WaitError: it does not end.
+        :raises WaitError: it does not end in time.
         """
         self._wait_until(lambda: self._exited, 'it did not end', timeout)
         return self._status()
 
-    # What the test does to it.
+    # What the test does to the program.
 
     def signal(self, signum: int | str) -> None:
         """Send a signal.
 
-        :param signum: its number or its name, as ``'TERM'``.
+        :param signum: its number or its name, such as ``'TERM'``.
         """
         os.kill(self.pid, signal_number(signum))
 
     def stop(self, signum: int | str = 'TERM', timeout: float = TIMEOUT) -> int:
-        """Send a signal, and wait until it has ended; see :meth:`wait`."""
+        """Send a signal, and wait until the program has ended; see :meth:`wait`."""
         self.signal(signum)
         return self.wait(timeout)
 
@@ -230,35 +230,35 @@ class Program:
         self._selector.register(self._exit, selectors.EVENT_READ, self._note_exit)
         self._selector.register(self._wake, selectors.EVENT_READ, lambda: True)
         if self._notify is not None:
-            self._selector.register(self._notify, selectors.EVENT_READ, self._hear)
+            self._selector.register(self._notify, selectors.EVENT_READ, self._take_notification)
 
     def _collect(self) -> None:
-        """Read whatever comes. A callback that returns False has seen the end of its source."""
+        """Read whatever comes. A callback returns False at the end of its source."""
         while not self._closing:
             ready = self._selector.select()
             with self._changed:
                 for key, _ in ready:
-                    if not _goes_on(key.data):
+                    if not _has_more(key.data):
                         self._selector.unregister(key.fileobj)
                 # What was written to stderr before a line on stdout is there when that is.
                 _goes_on(self._streams['stderr'].read)
                 self._changed.notify_all()
 
-    def _hear(self) -> bool:
+    def _take_notification(self) -> bool:
         assert self._notify is not None
         self._notify.take()
         return True
 
     def _note_exit(self) -> bool:
-        # What it wrote and sent before it ended is read first, so that it is not missed.
+        # First read what it wrote and sent before it ended, so that nothing is missed.
         for stream in self._streams.values():
             stream.drain()
         if self._notify is not None:
-            _until_blocked(self._hear)
+            _until_blocked(self._take_notification)
         self._exited = True
         return False
 
-    # Waiting, in words.
+    # Waiting, and describing a failure.
 
     def _wait_until(self, find: Callable[[], T | None], failure: str, timeout: float) -> T:
         found: T | None = None
@@ -283,7 +283,7 @@ class Program:
         return '\n    '.join(lines)
 
     def _status(self) -> int:
-        # It stays a zombie, so that its number and its group cannot be anybody else's.
+        # It stays a zombie, so that its process ID and its group cannot be reused.
         result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         assert result is not None
         status: int = result.si_status
@@ -298,16 +298,16 @@ class Program:
 class Daemon:
     """A program that detaches, from entering the ``with`` to leaving it.
 
-    Entering runs the command to its end, which must be a success, and finds the daemon by its
-    pidfile. Leaving kills it if it runs still.
+    Entering runs the command to its end, which must succeed, and finds the daemon by its
+    pidfile. Leaving kills the daemon if it is still running.
 
     :param argv: the command and its arguments.
-    :param pidfile: the path of the daemon's pidfile, as its configuration has it.
+    :param pidfile: the path of the daemon's pidfile, as in its configuration.
     :param timeout: seconds that the command may take.
     :param options: ``env``, ``cwd``, ``user`` and further arguments of :class:`Program`.
-    :ivar int pid: the number of the daemon.
-    :ivar list lines: what the command has written.
-    :raises WaitError: on entering: the command failed, or left no daemon behind.
+    :ivar int pid: the process ID of the daemon.
+    :ivar list lines: the output of the command.
+    :raises WaitError: on entering, if the command failed or left no daemon behind.
     """
 
     pid: int
@@ -328,7 +328,7 @@ class Daemon:
 
     def __enter__(self) -> Self:
         if probe(self._pidfile)[0] == 'running':
-            raise WaitError(f'pidfile {self._pidfile}: a daemon runs already')
+            raise WaitError(f'pidfile {self._pidfile}: a daemon is already running')
         try:
             with self._command as command:
                 status = command.wait(self._timeout)
@@ -347,50 +347,50 @@ class Daemon:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the daemon is still running."""
         return not self._ends(0)
 
     def signal(self, signum: int | str) -> None:
         """Send a signal; see :meth:`Program.signal`.
 
-        :raises ProcessLookupError: it has ended.
+        :raises ProcessLookupError: the daemon has ended.
         """
         if not self.is_running:
-            # As long as init(1) has not reaped it, the kernel would not mind.
+            # Until init(1) reaps it, the kernel would accept the signal.
             raise ProcessLookupError(f'the daemon, pid {self.pid}, has ended')
         signal.pidfd_send_signal(self._descriptor, signal_number(signum))
 
     def wait(self, timeout: float = TIMEOUT) -> None:
-        """Wait until it ends. Its status is known to nobody but init(1).
+        """Wait until the daemon ends. Only init(1) knows its exit status.
 
-        :raises WaitError: it does not end.
+        :raises WaitError: it does not end in time.
         """
         if not self._ends(timeout):
             raise WaitError(f'the daemon, pid {self.pid}, did not end within {timeout:g} s')
 
     def stop(self, signum: int | str = 'TERM', timeout: float = TIMEOUT) -> None:
-        """Send a signal, and wait until it has ended."""
+        """Send a signal, and wait until the daemon has ended."""
         self.signal(signum)
         self.wait(timeout)
 
     def _find(self) -> None:
-        """Get hold of the process that has the pidfile locked."""
+        """Open a pidfd of the process that has locked the pidfile."""
         state, pid = probe(self._pidfile)
         if state != 'running' or pid is None:
             raise WaitError(
-                f'pidfile {self._pidfile}: it is of no daemon that runs ({state})\n'
+                f'pidfile {self._pidfile}: it does not belong to a running daemon ({state})\n'
                 + '\n'.join(self.lines)
             )
         self.pid = pid
         self._descriptor = os.pidfd_open(pid)
         if probe(self._pidfile) != ('running', pid):
-            # It ended meanwhile, and its number may have become another's.
+            # It ended in between, and its process ID may have been reused.
             os.close(self._descriptor)
             self._descriptor = -1
-            raise WaitError(f'the daemon, pid {pid}, has ended at once')
+            raise WaitError(f'the daemon, pid {pid}, ended at once')
 
     def _kill_half_started(self) -> None:
-        """The command failed, or was too slow; that does not mean that there is no daemon."""
+        """Kill a daemon that exists although the command failed, or was too slow."""
         try:
             if self._descriptor < 0:
                 self._find()
@@ -411,10 +411,10 @@ class Daemon:
 
 
 class _Stream:
-    """The lines that come out of a pipe.
+    """The lines that are read from a pipe.
 
-    :param pipe: the pipe; reading it does not block from here on.
-    :param all_lines: where each line is put besides :attr:`lines`.
+    :param pipe: the pipe; it becomes non-blocking.
+    :param all_lines: a list that gets each line in addition to :attr:`lines`.
     """
 
     def __init__(self, pipe: Any, all_lines: list[str]) -> None:
@@ -425,7 +425,10 @@ class _Stream:
         os.set_blocking(pipe.fileno(), False)
 
     def read(self) -> bool:
-        """Read what is there; False at the end. Raises BlockingIOError if nothing is there."""
+        """Read what is available, and return False at the end.
+
+        :raises BlockingIOError: nothing is available.
+        """
         chunk = os.read(self._pipe.fileno(), CHUNK)
         *whole, self._rest = (self._rest + chunk).split(b'\n')
         if not chunk and self._rest:
@@ -437,17 +440,17 @@ class _Stream:
         return bool(chunk)
 
     def drain(self) -> None:
-        """Read all that is there."""
+        """Read everything that is available."""
         _until_blocked(self.read)
 
     def close(self) -> None:
         self._pipe.close()
 
 
-def _goes_on(read: Callable[[], bool]) -> bool:
+def _has_more(read: Callable[[], bool]) -> bool:
     try:
         return read()
-    except BlockingIOError:  # it was read to the end meanwhile, because the program has ended
+    except BlockingIOError:  # _note_exit() has read it to the end, because the program has ended
         return True
 
 
@@ -470,7 +473,7 @@ def _environment(
 
 
 def _identity(user: str | int | None) -> dict[str, Any]:
-    """What Popen is to be told so that a process is a user's and nobody else's."""
+    """Return the arguments that make Popen run a process as a user, with that user's groups."""
     if user is None:
         return {}
     account = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
@@ -479,9 +482,9 @@ def _identity(user: str | int | None) -> dict[str, Any]:
 
 
 def signal_number(signum: int | str) -> signal.Signals:
-    """The signal of that number or name, ``'TERM'`` or ``'SIGTERM'``.
+    """Return the signal of a number or name, ``'TERM'`` or ``'SIGTERM'``.
 
-    :raises ValueError: there is none.
+    :raises ValueError: there is no such signal.
     """
     if isinstance(signum, int):
         return signal.Signals(signum)

@@ -1,13 +1,13 @@
-"""How long a test waits, and what it says when it has waited in vain."""
+"""The time that a test waits by default, and the error when a wait fails."""
 
 from __future__ import annotations
 
 TIMEOUT = 10.0
-"""seconds; how long everything here waits by default: far longer than it takes"""
+"""The default of every timeout here, in seconds: far longer than anything takes."""
 
 
 class WaitError(AssertionError):
-    """What was waited for has not come in time, or cannot come any more.
+    """The awaited event did not happen in time, or can no longer happen.
 
-    The text says what it was, and has the output of the program so far.
+    The text says which it was, and contains the output of the program so far.
     """
