@@ -34,8 +34,9 @@ LIBRARIES = (
     'python3-amqp', 'python3-daemon', 'python3-kombu', 'python3-logutils', 'python3-pytest',
     'python3-pytest-xdist', 'python3-setuptools', 'python3-tornado', 'python3-yaml')
 
-#: Python beside the release's python3, where the release has it.
-PYTHONS = {'sid': ('python3.15', 'python3.15-venv')}
+#: What a release has to have besides: setuptools of Debian 12 makes no wheels of its own, and
+#: sid has another Python.
+BESIDES = {'bookworm': ('python3-wheel',), 'sid': ('python3.15', 'python3.15-venv')}
 
 #: A virtual environment of the release's own packages: nothing is fetched. What they require of
 #: each other is apt's to know; the metadata for pip has more of it.
@@ -56,7 +57,7 @@ def make_root(release: str) -> Path:
     It is there whole or not at all, and made by one process at a time.
     """
     root = ROOTS / release
-    wanted = ' '.join([*PREREQUISITES, *LIBRARIES, *PYTHONS.get(release, ())])
+    wanted = ' '.join([*PREREQUISITES, *LIBRARIES, *BESIDES.get(release, ())])
     with locked(ROOTS / f'{release}.lock'):
         stamp = root / 'etc/installed'
         if stamp.exists() and stamp.read_text() == wanted:

@@ -135,8 +135,8 @@ class Broker:
             Before.
         """))
 
-    def ctl(self, *arguments: str, timeout: float = 60) -> str:
-        """Run ``rabbitmqctl --quiet`` on the node; it takes about a second.
+    def ctl(self, *arguments: str, timeout: float = 180) -> str:
+        """Run ``rabbitmqctl --quiet`` on the node; it takes a second, on a busy machine more.
 
         :returns: what it printed.
         :raises RuntimeError: it failed.

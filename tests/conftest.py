@@ -35,6 +35,8 @@ WARNINGS = [
     'ignore:There is no current event loop:DeprecationWarning',
     # What py-amqp before 5.4 calls to decode a timestamp, from Python 3.12 on.
     'ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning:amqp.serialization',
+    # What kombu of Debian 12 calls to find its transports, in Python 3.11.
+    'ignore:SelectableGroups dict interface:DeprecationWarning:kombu.utils.compat',
 ]
 
 
