@@ -241,7 +241,7 @@ class Program:
                     if not _has_more(key.data):
                         self._selector.unregister(key.fileobj)
                 # What was written to stderr before a line on stdout is there when that is.
-                _goes_on(self._streams['stderr'].read)
+                _has_more(self._streams['stderr'].read)
                 self._changed.notify_all()
 
     def _take_notification(self) -> bool:
