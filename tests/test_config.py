@@ -298,6 +298,15 @@ def test_an_ordinary_users_defaults_are_not_roots():
      "2:17: Daemon.stop_timeout: expected a number, got 'soon'"),
     ("Application: {wake_interval: '1'}",
      "1:30: Application.wake_interval: expected a number, got '1' (leave out the quotes)"),
+    ('Application: {wake_interval: 1e3}\n',
+     "1:30: Application.wake_interval: expected a number, got '1e3' (YAML 1.1 reads that as a"
+     ' string: write 1.0e+3)'),
+    ('Application: {wake_interval: 010}\n',
+     '1:30: Application.wake_interval: expected a number without a leading zero or a colon'
+     ' (YAML 1.1 reads this as 8), got 010'),
+    ('Application: {wake_interval: 1:30}\n',
+     '1:30: Application.wake_interval: expected a number without a leading zero or a colon'
+     ' (YAML 1.1 reads this as 90), got 1:30'),
     ('Application: {wake_interval: 0}',
      '1:30: Application.wake_interval: expected a number above 0 and at most 31536000, got 0'),
     ('Application: {wake_interval: yes}',

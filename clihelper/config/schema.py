@@ -105,6 +105,9 @@ class Number(Scalar):
             raise WrongType(self.noun)
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidValue('a finite number')
+        if re.fullmatch('[-+]?0[0-7_]+', text) or ':' in text:
+            raise InvalidValue(f'{self.noun} without a leading zero or a colon'
+                               f' (YAML 1.1 reads this as {value})')
         if not self._within(value):
             raise InvalidValue(self.words)
         return value

@@ -151,13 +151,30 @@ def _shown(node: Node) -> str:
 def _hint(kind: schema.Scalar | schema.Either, node: Scalar) -> str:
     """Return advice to add or to leave out quotes, if that would make the value valid."""
     with_quotes = isinstance(node.value, str)
-    if node.value is None or (with_quotes and node.bare):
+    if with_quotes and node.bare:
+        return _hint_for_exponent(kind, node.text)
+    if node.value is None:
         return ''
     try:
         kind.read(resolve(node.text) if with_quotes else node.text, node.text)
     except ValueError:
         return ''
     return ' (leave out the quotes)' if with_quotes else ' (put it in quotes)'
+
+
+def _hint_for_exponent(kind: schema.Scalar | schema.Either, text: str) -> str:
+    """Return advice for ``1e3``: in YAML 1.1 a number with an exponent has a dot and a sign."""
+    import re
+
+    found = re.fullmatch(r'([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?)([0-9]+)', text)
+    if found is None:
+        return ''
+    wanted = f'{found[1]}{found[2] or ".0"}e{found[3] or "+"}{found[4]}'
+    try:
+        kind.read(resolve(wanted), wanted)
+    except ValueError:
+        return ''
+    return f' (YAML 1.1 reads that as a string: write {wanted})'
 
 
 # Checks across several keys
