@@ -171,7 +171,7 @@ def test_settling_a_message_ends_with_a_stop(configure, channel, proxy, queue_na
         send(channel, queue_name, 'fail')
         time.sleep(0.5)  # it is there, and waits behind the other
         proxy.swallow()
-        program.wait_line('failed .run 1 of')
+        program.wait_line('failed in run 1 of')
         ends(program, 'TERM', 0, 1.5)
     proxy.cut()
     wait_for(channel, queue_name, 'fail')

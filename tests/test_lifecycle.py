@@ -341,7 +341,7 @@ def test_a_relative_configuration_is_found_again_by_a_daemon(tmp_path: Path) -> 
         life.wait_report('SLEEPING')
         (tmp_path / 'app.yml').write_text('Deamon: {}')
         life.signal('USR1')
-        life.wait_logged('ERROR clihelper app.yml:1:1: ')
+        life.wait_logged('ERROR clihelper.config app.yml:1:1: ')
         life.signal('TERM')
         assert life.wait_daemon() == 0
 
