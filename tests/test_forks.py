@@ -152,7 +152,7 @@ def test_a_lock_that_another_thread_holds_holds_up_no_child(connection, channel,
         publish(connection, channel, queue_name)
 
     try:
-        assert in_child(child).startswith('RuntimeError: the connection to the broker is that of')
+        assert in_child(child).startswith('RuntimeError: the connection to the broker belongs to')
     finally:
         ended.set()
         thread.join()
