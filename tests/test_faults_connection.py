@@ -206,7 +206,7 @@ def test_looking_up_the_name_of_the_broker_is_bounded_and_ended_by_a_signal(
     config = configure('amqp://broker.example.com//')
     with Program([*words, sys.executable, PROGRAM, '-c', config, '-f']) as program:
         server.recv(512)
-        program.wait_line('no broker: .*no answer to what address that is; next attempt', 20)
+        program.wait_line('no broker: .*no answer to the look-up of its address; next attempt', 20)
         server.recv(512)
         time.sleep(0.3)
         ends(program, 'TERM', 75, 1)

@@ -104,8 +104,8 @@ def test_each_use_of_it_is_an_error_in_a_child(connection, channel, queue_name, 
 
     said = in_child(child)
     pid = os.getpid()
-    assert said.startswith('RuntimeError: the connection to the broker is that of process ')
-    assert f'process {pid}, not of this child of it' in said
+    assert said.startswith('RuntimeError: the connection to the broker belongs to process ')
+    assert f'process {pid}, not to its child' in said
     assert said.endswith('a child process needs a connection of its own')
     goes_on(connection, channel, queue_name)
     delivery.ack()
@@ -136,7 +136,7 @@ def test_a_lock_that_another_thread_holds_holds_up_no_child(connection, channel,
     held, ended = threading.Event(), threading.Event()
 
     def hold():
-        with connection._link._write_lock, acknowledger._lock:
+        with connection.transport._write_lock, acknowledger._lock:
             held.set()
             ended.wait()
 
@@ -152,7 +152,7 @@ def test_a_lock_that_another_thread_holds_holds_up_no_child(connection, channel,
         publish(connection, channel, queue_name)
 
     try:
-        assert in_child(child).startswith('RuntimeError: the connection to the broker is that of')
+        assert in_child(child).startswith('RuntimeError: the connection to the broker belongs to')
     finally:
         ended.set()
         thread.join()
@@ -162,7 +162,7 @@ def test_a_lock_that_another_thread_holds_holds_up_no_child(connection, channel,
 
 def test_a_grandchild_names_the_process_that_made_it(connection):
     said = in_child(lambda: in_child(connection.channel))
-    assert f'that of process {os.getpid()}, not of this child' in said
+    assert f'belongs to process {os.getpid()}, not to its child' in said
 
 
 def test_one_that_is_made_in_the_child_is_its_own(broker, connection, channel, queue_name):
@@ -171,7 +171,7 @@ def test_one_that_is_made_in_the_child_is_its_own(broker, connection, channel, q
         own.open()
         its_channel = own.channel()
         publish(own, its_channel, queue_name)
-        body = own.get(its_channel, queue_name).body
+        body = own.transport.get(its_channel, queue_name).body
         own.close()
         return body
 

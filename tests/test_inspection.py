@@ -130,8 +130,8 @@ def test_what_can_lose_messages_is_a_warning_with_its_place(check):
     assert status == 0
     assert said == [
         'app.yml:8:9: warning: AMQP.queues.NAME: x-delivery-limit is 5: messages are published'
-        ' anew after 2 returns, and the queue drops one that stops and lost connections return 6'
-        ' times before its turn; set 20 or more',
+        ' anew after 2 returns, and the queue drops one that is returned 6 times, by stops and'
+        ' lost connections, before its turn; set 20 or more',
         'app.yml:9:9: warning: AMQP.queues.NAME: x-max-length is 3: the oldest messages are'
         ' dropped when the queue is full; x-overflow: reject-publish, or x-dead-letter-exchange,'
         ' would keep them',

@@ -68,5 +68,5 @@ def test_a_library_that_is_missing_is_said_in_one_line(program, tmp_path):
     with program('  url: redis://user:secret@nowhere/0\n') as program:
         assert program.wait(30) == 69
         (line,) = [line for line in program.stderr if line.startswith('beside: ')]
-    assert line.startswith('beside: AMQP.url: redis:// needs a library that is not here: ')
+    assert line.startswith('beside: AMQP.url: redis:// needs a library that is not installed: ')
     assert 'secret' not in '\n'.join(program.lines)

@@ -202,7 +202,7 @@ def test_where_nothing_is_verified_it_is_said(configure, secure, queue_name):
 
 def test_a_port_without_tls_is_an_error(configure, secure):
     url = secure.url.replace(str(secure.port), str(secure.node.port))
-    assert 'no TLS there' in fails(configure(url=url))
+    assert 'it does not speak TLS 1.2 or later' in fails(configure(url=url))
 
 
 @pytest.mark.parametrize('signum', ['TERM', 'INT'])
@@ -243,11 +243,11 @@ def odd(secure):
     [
         ('ca', 'gone.pem', 78, 'cannot be read: No such file or directory'),
         ('ca', '.', 78, 'cannot be read: Is a directory'),
-        ('ca', 'empty.pem', 78, 'has no certificate in PEM'),
+        ('ca', 'empty.pem', 78, 'does not contain a certificate in PEM'),
         ('ca', 'garbage.pem', 78, 'x509'),
-        ('certificate', 'client.key', 78, 'has no certificate in PEM'),
+        ('certificate', 'client.key', 78, 'does not contain a certificate in PEM'),
         ('certificate', 'garbage.pem', 78, 'cannot be used, or its key cannot'),
-        ('key', 'client.pem', 78, 'has no private key in PEM'),
+        ('key', 'client.pem', 78, 'does not contain a private key in PEM'),
         ('key', 'broker.key', 78, 'is not the key of the certificate'),
         ('key', 'encrypted.key', 78, 'the private key is encrypted'),
     ],

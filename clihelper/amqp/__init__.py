@@ -1,1 +1,1 @@
-"""AMQP over kombu: connecting, declaring, settling, publishing."""
+"""AMQP: connecting, declaring, consuming, settling, publishing."""

@@ -1,4 +1,4 @@
-"""Acknowledgements put together."""
+"""Acknowledgements, sent in batches."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ if TYPE_CHECKING:
 
         def __call__(self, up_to: int, alone: Sequence[int]) -> None:
             """
-            :param up_to: a delivery tag; all that are not settled up to it are acknowledged with
-                it (``multiple``). 0: there is none.
-            :param alone: further delivery tags, each acknowledged by itself.
+            :param up_to: a delivery tag; all unsettled messages up to it are acknowledged with it
+                (``multiple``). 0: there is none.
+            :param alone: further delivery tags, each acknowledged individually.
             """
 
 
 LONGEST_WAIT = 0.05
-"""seconds since the last sending, after which the end of a handler sends"""
+"""seconds since the last batch, after which the end of a handler sends the next one"""
 
 
 class Acknowledger:
     """Acknowledges many messages with one frame.
 
-    Messages are handled in the order of their delivery tags, so one acknowledgement stands for
-    all before it that are not settled yet. It is sent when half the prefetch is pending, or when
-    a handler ends 50 ms or more after the last one: so a fast handler pays almost nothing, and a
-    slow one acknowledges each message as it ends. Who waits, or has nothing more to do, calls
-    :meth:`flush`.
+    Messages are handled in the order of their delivery tags, so one acknowledgement covers all
+    earlier messages that are not settled yet. It is sent when half the prefetch is pending, or
+    when a handler ends 50 ms or more after the last batch. So a fast handler pays almost nothing,
+    and a slow one acknowledges each message as it ends. A caller that is going to wait, or has
+    nothing more to do, calls :meth:`flush`.
 
-    A message may be kept unsettled while later ones are acknowledged. No acknowledgement passes
-    over it then: those above it go in a frame each. RabbitMQ closes a channel on which a tag is
-    acknowledged that is settled already ("unknown delivery tag"), so the tag of a frame is always
-    one that is not.
+    A message may be kept unsettled while later ones are acknowledged. Then no acknowledgement
+    covers it: each message above it is acknowledged by a frame of its own. RabbitMQ closes a
+    channel on which a settled tag is acknowledged again ("unknown delivery tag"), so the tag of a
+    frame is always an unsettled one.
 
-    One thread calls the other methods; any calls :meth:`flush`.
+    :meth:`flush` may be called in any thread, the other methods in one only.
 
     :param send: sends acknowledgements.
-    :param prefetch: messages that the broker sends ahead.
+    :param prefetch: the number of messages that the broker sends ahead.
     """
 
-    # As long as nothing is kept the lock is for sending only: noting a tag is one assignment,
-    # which no other thread can divide.
+    # As long as nothing is kept, the lock is used only for sending: noting a tag is a single
+    # assignment, which is atomic.
 
     def __init__(self, send: Send, prefetch: int) -> None:
         self._send = send
         self._most = max(prefetch // 2, 1)
         self._lock = threading.Lock()
-        self._tag = 0  # what may go with all below it
-        self._last = 0  # the tag up to which all has been acknowledged
+        self._tag = 0  # may be acknowledged together with all tags below it
+        self._last = 0  # all tags up to this one have been acknowledged
         self._sent = time.monotonic()
         self._kept: set[int] = set()
-        self._alone: list[int] = []  # what must not take others with it
-        self._highest = 0  # of all that have been kept, or added meanwhile
-        self._bound = 0  # tags up to this one are not added in the plain way
+        self._alone: list[int] = []  # must not be acknowledged together with others
+        self._highest = 0  # the highest tag that was kept, or added while another was kept
+        self._bound = 0  # tags up to this one are not added in the simple way
 
     def add(self, delivery_tag: int) -> bool:
-        """Acknowledge this message, soon.
+        """Acknowledge this message soon.
 
         :returns: whether it is time to :meth:`flush`.
         """
@@ -77,7 +77,7 @@ class Acknowledger:
     def keep(self, delivery_tag: int) -> None:
         """Leave this message unsettled while later ones are acknowledged.
 
-        :param delivery_tag: it is above all that have been added.
+        :param delivery_tag: must be above all tags that have been added.
         """
         with self._lock:
             self._kept.add(delivery_tag)
@@ -96,18 +96,18 @@ class Acknowledger:
 
     @property
     def lowest_unsettled(self) -> int:
-        """The delivery tag below which all are acknowledged, or will be soon."""
+        """The delivery tag below which all messages are acknowledged, or will be soon."""
         return min(self._kept, default=self._tag + 1)
 
     def release(self, delivery_tag: int) -> None:
-        """The message is kept no longer: it has been settled by itself."""
+        """Stop keeping the message: it has been settled individually."""
         with self._lock:
             self._release(delivery_tag)
 
     def add_kept(self, delivery_tag: int) -> bool:
-        """Acknowledge a message that was kept, soon, and by itself.
+        """Acknowledge a message that was kept, soon and individually.
 
-        Messages before it may not have been handled yet, and are not to be acknowledged with it.
+        Earlier messages may not have been handled yet, and must not be acknowledged with it.
 
         :returns: whether it is time to :meth:`flush`.
         """
@@ -117,7 +117,7 @@ class Acknowledger:
             return self._is_time()
 
     def forget(self) -> None:
-        """Nothing is kept, and nothing pending: all that was not settled has been given back."""
+        """Forget what is kept or pending: all unsettled messages have been returned."""
         with self._lock:
             self._last = self._tag
             self._alone = []
@@ -125,7 +125,7 @@ class Acknowledger:
             self._bound = self._highest
 
     def disown(self) -> None:
-        """In a child of the process: nothing is pending, and nobody holds the lock."""
+        """Start afresh in a child process: nothing is pending, and the lock is free."""
         self._lock = threading.Lock()
         self.forget()
 
@@ -135,7 +135,7 @@ class Acknowledger:
             self._bound = self._highest
 
     def _add_beside_kept(self, delivery_tag: int) -> bool:
-        """Add one while others are kept, or one that is below some that were."""
+        """Add a tag while others are kept, or one that is below a tag that was kept."""
         with self._lock:
             self._highest = max(self._highest, delivery_tag)
             if self._tag < delivery_tag < min(self._kept, default=0):

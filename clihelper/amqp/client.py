@@ -1,10 +1,10 @@
 """What a controller does with the broker besides consuming.
 
-It has a connection of its own, made when it is first needed: a broker that runs out of memory or
-disk stops reading from connections that publish, and a consumer's acknowledgements must not be
-behind that (https://www.rabbitmq.com/docs/alarms). A consumer looks after it while it is idle.
-Elsewhere there are no heartbeats on it, so that an idle program does not wake for them: whether
-the broker has closed it is seen before each use.
+The client has a connection of its own, opened when it is first needed: a broker that runs out of
+memory or disk stops reading from connections that publish, and that must not hold up a consumer's
+acknowledgements (https://www.rabbitmq.com/docs/alarms). A consumer reads the connection while it
+is idle. Other controllers use no heartbeats on it, so that an idle program does not wake up for
+them; they check before each use whether the broker has closed it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ LOGGER = logging.getLogger('clihelper.amqp')
 
 
 class Client:
-    """Publishes, calls, gets and counts. It may be used in any thread, by one at a time.
+    """Publishes, calls, gets and counts. Any thread may use it, one at a time.
 
-    :param connection: with heartbeats only if somebody calls :meth:`look` while it is idle.
-    :param held: a context in which signals wait in the pipe.
-    :param connect: makes a further connection, for calls.
+    :param connection: has heartbeats only if something calls :meth:`poll` while it is idle.
+    :param held: returns a context in which signals wait in the pipe.
+    :param connect: creates a further connection, for calls.
     """
 
     @classmethod
@@ -49,7 +49,7 @@ class Client:
         """The client of a controller, for one round.
 
         :param host: its life cycle; see :class:`clihelper.loops.Host`.
-        :param looked_after: whether somebody calls :meth:`look` while it is idle.
+        :param polled: whether something calls :meth:`poll` while the client is idle.
         """
         connection = publishing_connection(host, polled=polled)
         return cls(connection, host.signals.held, partial(publishing_connection, host))
@@ -69,13 +69,13 @@ class Client:
         self._channel: Any = None
 
     def fileno(self) -> int | None:
-        """The descriptor that is readable when there is a reason to :meth:`look`; None: none."""
+        """The descriptor that is readable when :meth:`poll` should be called, or None."""
         return self._connection.fileno() if self._connection.is_open else None
 
     def poll(self) -> None:
-        """Take in what the broker says unasked: that it is blocked, or goes.
+        """Read what the broker sends unasked: that it is blocked, or is shutting down.
 
-        While another thread uses the connection, that one does.
+        While another thread uses the connection, that thread reads it.
         """
         if not self._lock.acquire(blocking=False):
             return
@@ -89,7 +89,7 @@ class Client:
             self._lock.release()
 
     def close(self, *, politely: bool = True) -> None:
-        """Close the connections: what has been got and is not settled goes back to its queue."""
+        """Close the connections: messages that were got and not settled return to their queues."""
         if politely:
             self._connection.close()
         else:
@@ -110,16 +110,16 @@ class Client:
             self.give_back(publisher)
 
     def pipeline(self) -> Pipeline:
-        """Many messages, confirmed together; see ``Controller.pipeline``."""
+        """A pipeline of messages that are confirmed together; see ``Controller.pipeline``."""
         return Pipeline(self)
 
     def lend(self) -> Publisher:
-        """A publisher with nothing on its way, on an open connection."""
+        """Lend a publisher with nothing in flight, on an open connection."""
         self._open()
         return self._idle.pop() if self._idle else Publisher(self._connection)
 
     def give_back(self, publisher: Publisher) -> None:
-        """The publisher has nothing on its way any more."""
+        """Take back a publisher that has nothing in flight any more."""
         self._idle.append(publisher)
 
     # Asking.
@@ -134,7 +134,7 @@ class Client:
     ) -> Any:
         """Publish a message and wait for the reply; see ``Controller.call``.
 
-        Each call that is under way has a connection of its own: nobody else waits with it.
+        Each call in progress has a connection of its own: no other call waits for it.
         """
         caller = self._callers.pop() if self._callers else Caller(self._connect())
         try:
@@ -144,13 +144,13 @@ class Client:
             self._callers.append(caller)
 
     def queue_depth(self, queue: str) -> int:
-        """The messages that are ready in *queue*; see ``Controller.queue_depth``."""
+        """The number of messages ready in *queue*; see ``Controller.queue_depth``."""
         with self.using(), self._asking(queue) as channel:
-            # With declare-ok it says how many wait, to be had without a consumer.
+            # declare-ok says how many messages are ready, without a consumer.
             return int(channel.queue_declare(queue, passive=True).message_count)
 
     def get(self, queue: str) -> Message | None:
-        """One message of *queue*, if there is any; see ``Controller.get``."""
+        """One message from *queue*, or None if it is empty; see ``Controller.get``."""
         with self.using(), self._asking(queue) as channel:
             delivery = self._connection.transport.get(channel, queue)
         return None if delivery is None else Message(delivery, queue, self._settle)
@@ -168,10 +168,10 @@ class Client:
 
     @contextmanager
     def _asking(self, queue: str) -> Iterator[Any]:
-        """A channel for questions that are answered at once.
+        """A context with a channel for requests that are answered at once.
 
-        :raises LookupError: there is no such queue, as there is none with so long a name.
-        :raises ConnectionError: the broker cannot be asked, or refuses.
+        :raises LookupError: there is no such queue, or the name is too long for one.
+        :raises ConnectionError: the broker cannot be reached, or refuses.
         """
         if not is_short_string(queue):
             raise LookupError(f'there is no queue {queue[:LONGEST_NAME]!r}...')
@@ -193,7 +193,7 @@ class Client:
 
     @contextmanager
     def using(self) -> Iterator[None]:
-        """A context in which the caller has the connection for itself."""
+        """A context in which only the caller uses the connection."""
         with self._lock, self._signals_held():
             yield
 
@@ -203,7 +203,7 @@ class Client:
         return nullcontext()
 
     def _open(self) -> None:
-        """Have an open connection, as far as can be seen.
+        """Make sure that the connection is open, as far as can be known.
 
         :raises PublishError: no broker answers.
         """
@@ -214,7 +214,7 @@ class Client:
 
 
 def open_any(connection: Connection) -> None:
-    """Connect, for publishing.
+    """Open a connection for publishing.
 
     :raises PublishError: no broker answers.
     """
@@ -222,37 +222,37 @@ def open_any(connection: Connection) -> None:
         connection.open_any()
     except (Unreachable, Error) as error:
         stopped = isinstance(error.__cause__, BrokerTimeout) and error.__cause__.stopped
-        # A caller that publishes again what is in ``failed`` must not leave out the first message.
+        # A caller that republishes what is in ``failed`` must not leave out the first message.
         raise PublishError(str(error), stopped=stopped, failed=[(0, str(error))]) from error
 
 
 def publishing_connection(host: Any, *, polled: bool = False) -> Connection:
-    """A connection of a controller's for publishing, which is not open yet.
+    """A connection for publishing by a controller; it is not open yet.
 
     :param host: its life cycle; see :class:`clihelper.loops.Host`.
-    :param looked_after: whether somebody reads it while it is idle; else it has no heartbeats.
+    :param polled: whether something reads it while it is idle; otherwise it has no heartbeats.
     """
     connection = Connection.of(host.config.amqp, host.appname, heartbeat=polled)
-    connection.on_blocked = partial(_tell_blocked, host)
+    connection.on_blocked = partial(_report_blocked, host)
     connection.wait_for = BrokerWait(host.signals, lambda: host.is_running).wait
     return connection
 
 
-def _tell_blocked(host: Any, reason: str) -> None:
-    """Say that the broker takes no messages, or that it is not known to be so any more."""
+def _report_blocked(host: Any, reason: str) -> None:
+    """Report that the broker accepts no messages, or that this is no longer known to be so."""
     if reason:
-        LOGGER.warning('blocked: the broker takes no messages, low on memory or disk perhaps')
+        LOGGER.warning('blocked: the broker takes no messages, perhaps low on memory or disk')
     else:
         LOGGER.info('publishing is not blocked any more')
     host.notifier.status('blocked: the broker takes no messages' if reason else 'running')
 
 
 class Pipeline:
-    """Many messages, whose confirmations are awaited together as the ``with`` ends.
+    """Publishes many messages, and waits for their confirmations at the end of the ``with``.
 
-    At most 1,000 messages are on their way without confirmation; then the next one waits.
+    At most 1,000 messages are in flight without confirmation; then the next one waits.
 
-    :param client: whose connection it uses.
+    :param client: its connection is used.
     """
 
     def __init__(self, client: Client) -> None:
@@ -262,7 +262,7 @@ class Pipeline:
     def publish(
         self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
     ) -> None:
-        """Publish one, and do not wait; the arguments are those of ``Controller.publish``.
+        """Publish a message without waiting; the arguments are those of ``Controller.publish``.
 
         :raises clihelper.PublishError: the connection is lost.
         """
@@ -274,9 +274,9 @@ class Pipeline:
                 self._publisher.make_room()
 
     def flush(self) -> None:
-        """Wait until the broker has all that has been published so far.
+        """Wait until the broker has confirmed everything published so far.
 
-        :raises clihelper.PublishError: it has not; ``failed`` has which, and why.
+        :raises clihelper.PublishError: it has not; ``failed`` says which messages, and why.
         """
         if self._publisher is None:
             return
@@ -294,9 +294,9 @@ class Pipeline:
 
 
 class NoReply(StoppableError, TimeoutError):
-    """No reply has come in time.
+    """No reply arrived in time.
 
-    :ivar bool stopped: whether it was not waited for any longer because of a stop.
+    :ivar bool stopped: whether waiting ended because of a stop.
     """
 
     def __init__(self, text: str, stopped: bool) -> None:
@@ -305,9 +305,9 @@ class NoReply(StoppableError, TimeoutError):
 
 
 class Caller:
-    """Sends a request and takes its reply, on a connection for nothing else.
+    """Sends requests and receives their replies, on a connection used for nothing else.
 
-    :param connection: which is not open yet.
+    :param connection: a connection that is not open yet.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -348,11 +348,11 @@ class Caller:
         return self._arrived.pop(name).body
 
     def close(self) -> None:
-        """Leave the broker: nothing is on its way."""
+        """Drop the connection: nothing is in flight."""
         self._connection.drop()
 
     def _open(self) -> None:
-        """Have an open connection; the broker may have closed it since the last call."""
+        """Make sure that the connection is open: the broker may have closed it."""
         try:
             while self._connection.is_open and self._connection.drain():
                 pass
@@ -369,6 +369,6 @@ class Caller:
 
     def _on_reply(self, delivery: Any) -> None:
         message = Message(delivery, self._reply_to, lambda *_: None)
-        # One that comes after its call has given up is nobody's.
+        # A reply that arrives after its call has timed out is discarded.
         if message.correlation_id == self._awaited:
             self._arrived[str(message.correlation_id)] = message

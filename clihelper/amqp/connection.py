@@ -1,7 +1,7 @@
-"""One connection to a broker, which is lost and made again.
+"""One connection to a broker, which may be lost and opened again.
 
-A connection that has failed is dropped, never closed politely: py-amqp would wait for ever for a
-dead peer's answer.
+A connection that has failed is dropped, never closed politely: py-amqp would wait forever for the
+answer of a dead peer.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ CONNECT_TIMEOUT = 5.0
 """seconds for one attempt at one address"""
 
 CLOSE_TIMEOUT = 0.15
-"""seconds that the broker has to confirm the end of a healthy connection, in which it is quick"""
+"""seconds that the broker has to confirm the end of a healthy connection, which it does quickly"""
 
 HEALTHY = 30.0
-"""seconds since the broker was last well, within which it is expected back soon"""
+"""seconds since the broker was last healthy, during which it is expected back soon"""
 
 STABLE = 5.0
-"""seconds of serving after which a broker is well, and no flapping one: the delays begin anew"""
+"""seconds of serving after which a broker is healthy, not flapping, and the delays start again"""
 
 
 class Unreachable(Exception):
-    """No address answers as a broker does; the text has a line of why, without passwords."""
+    """No address answers like a broker; the text says why in one line, without passwords."""
 
 
 BASIC_CANCEL = (60, 30)
-"""what the broker sends when it ends a consumer, with no reason"""
+"""class and method that the broker sends when it cancels a consumer, without a reason"""
 
 CANCELLED = (
     'it has cancelled a consumer: the queue was deleted, or a message was held for longer than'
@@ -55,18 +55,18 @@ CANCELLED = (
 
 
 class Lost(Exception):
-    """The connection, or a channel of it, is of no use any more."""
+    """The connection, or one of its channels, is no longer usable."""
 
     @property
     def stopped(self) -> bool:
-        """Whether it was given up because of a stop."""
+        """Whether waiting for the broker ended because of a stop."""
         return getattr(self.__cause__, 'stopped', False)
 
 
 class Guard:
-    """A context that turns what a lost connection raises into :class:`Lost`.
+    """A context that turns the errors of a lost connection into :class:`Lost`.
 
-    Only calls of the transport stand in it: what a handler raises, an OSError perhaps, is not the
+    It contains only calls to the transport: what a handler raises, perhaps an OSError, is not the
     connection's fault.
     """
 
@@ -86,9 +86,9 @@ class Guard:
 class BrokerBackoff:
     """How long to wait before connecting again.
 
-    For a broker that cannot be reached the cap doubles from 0.1 s to 1 s while it was well a
-    moment ago, to 30 s later, with full jitter. One that can be reached and refuses all the same
-    is not asked so often: the cap doubles to 3 s, and half of it is waited in any case.
+    For a broker that cannot be reached, the cap doubles from 0.1 s up to 1 s while it was healthy
+    a moment ago, and later up to 30 s, with full jitter. A broker that can be reached but refuses
+    is tried less often: the cap doubles up to 3 s, and at least half of it is waited.
 
     :param uniform: the source of the jitter.
     """
@@ -100,15 +100,15 @@ class BrokerBackoff:
         self._refused = Backoff(cap=self.LATER, uniform=uniform)
 
     def reset(self) -> None:
-        """The broker is well."""
+        """Start again with the shortest delays: the broker is healthy."""
         self._unreachable.reset()
         self._refused.reset()
 
     def next(self, since_healthy: float, *, refused: bool = False) -> float:
         """The seconds to wait.
 
-        :param since_healthy: seconds since the broker was last known to be well.
-        :param refused: whether it was there, and refused.
+        :param since_healthy: seconds since the broker was last known to be healthy.
+        :param refused: whether the broker was reached, and refused.
         """
         soon = self.REFUSED if refused else self.SOON
         cap = soon if since_healthy < HEALTHY else self.LATER
@@ -119,23 +119,23 @@ class Connection:
     """A connection to the first of several brokers that answers.
 
     :param urls: tried in turn.
-    :param heartbeat: seconds, where a URL does not say otherwise (``?heartbeat=5``); 0: none.
-        None: none in any case.
-    :param name: of the program, for the broker's operator.
-    :param tls: the section ``AMQP.tls``; by default its defaults.
+    :param heartbeat: seconds, unless a URL says otherwise (``?heartbeat=5``). 0 disables
+        heartbeats; None disables them whatever the URL says.
+    :param name: the program's name, for the broker's operator.
+    :param tls: the section ``AMQP.tls``; defaults to the defaults of its keys.
     :param options: ``AMQP.transport_options``.
     :param max_body: ``AMQP.max_body``; see :class:`clihelper.amqp.rabbitmq.RabbitMQTransport`.
     :ivar wait_for: how the main thread waits for the broker; see
-        :attr:`clihelper.amqp.rabbitmq.RabbitMQTransport.wait_for`. None: without ado.
-    :ivar on_blocked: called with why the broker takes no messages, in its words, and with an
-        empty text when it takes them again.
+        :attr:`clihelper.amqp.rabbitmq.RabbitMQTransport.wait_for`. None: the transport's default.
+    :ivar on_blocked: called with the broker's reason when it accepts no messages, and with an
+        empty string when it accepts them again.
     """
 
     @classmethod
     def of(cls, section: Mapping[str, Any], name: str, *, heartbeat: bool = True) -> Connection:
         """The connection that the ``AMQP`` section describes.
 
-        :param heartbeat: whether there are any; else nobody need look after it while it is idle.
+        :param heartbeat: whether it has heartbeats; without them it need not be read while idle.
         """
         url = section['url']
         urls = [url] if isinstance(url, str) else url
@@ -161,32 +161,32 @@ class Connection:
         self.on_blocked: Callable[[str], None] = lambda reason: None
         self._blocked = ''
         self._urls = urls
-        self._transports = [_transport_class(url) for url in urls]  # imported while all else is
+        self._transports = [_transport_class(url) for url in urls]  # imported at start-up
         self._heartbeat = heartbeat
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._tls = tls or TLS.defaults()
         self._options = options
         self._max_body = max_body
         self._next = self._failed = 0
-        # Of consumers, unique on a broker.
+        # Consumer tags, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
         self._transport: Transport | None = None
         self._changed = time.monotonic()
-        # Of a broker that has not been met nothing is known: it may be starting, as we are.
+        # A broker that has not been reached yet may just be starting, like this program.
         self._healthy = time.monotonic()
         self._backoff = BrokerBackoff()
-        self._refused = False  # whether it was there, and has not served
-        self._served = float('inf')  # since when it does
+        self._refused = False  # whether it was reached, and has not served
+        self._served = float('inf')  # since when it has been serving
         self._pid = os.getpid()
         self._is_foreign = False
         forks.watch(self)
 
     @property
     def is_foreign(self) -> bool:
-        """Whether this process is a child of the one that made it, and cannot use it.
+        """Whether this process is a child of the one that made the connection, and cannot use it.
 
-        Each use of it raises :exc:`RuntimeError` then, and so does settling a message that came
-        over it; :meth:`drop` has no effect.
+        Then each use of it raises :exc:`RuntimeError`, and so does settling a message that was
+        delivered over it; :meth:`drop` has no effect.
         """
         return self._is_foreign
 
@@ -195,7 +195,7 @@ class Connection:
         self._is_foreign, self._transport = True, None
 
     def check_owner(self) -> None:
-        """See that it may be used.
+        """Check that this process may use the connection.
 
         :raises RuntimeError: it belongs to the parent process.
         """
@@ -205,7 +205,7 @@ class Connection:
     def open(self) -> None:
         """Connect to the next address.
 
-        :raises Unreachable: it does not answer.
+        :raises Unreachable: the broker does not answer.
         :raises clihelper.errors.UnavailableError: it refuses the credentials or the vhost, or a
             certificate is not accepted.
         :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
@@ -214,7 +214,7 @@ class Connection:
         self._refused = False
         index = self._next
         url = self._urls[index]
-        # When this one is lost it is not asked again before the others: it may be silent.
+        # If this one is lost, the others are tried before it: it may be silent.
         self._next = (index + 1) % len(self._urls)
         self._failed += 1
         transport = self._transports[index](
@@ -246,14 +246,17 @@ class Connection:
         self._refused = True  # until it is known to serve
 
     def _heartbeat_of(self, url: str) -> int:
-        """The whole seconds that AMQP has; the URL has been validated."""
+        """The heartbeat in whole seconds, as AMQP requires; the URL has been validated."""
         if self._heartbeat is None:
             return 0
         found = re.search(r'[?&]heartbeat=([0-9.]+)', url)
         return math.ceil(float(found[1]) if found else self._heartbeat)
 
     def open_any(self) -> None:
-        """Connect to the first address that answers; raises as :meth:`open` does of the last."""
+        """Connect to the first address that answers.
+
+        Raises what :meth:`open` raises for the last one.
+        """
         for left in reversed(range(len(self._urls))):
             try:
                 self.open()
@@ -264,15 +267,15 @@ class Connection:
 
     @property
     def has_untried(self) -> bool:
-        """Whether an address is left that has not been tried since the last one failed to answer.
+        """Whether an address has not been tried yet in this round of attempts.
 
-        So the time until the next round of attempts is waited for once, not for each address.
+        So there is one delay for each round, not one for each address.
         """
         return self._failed % len(self._urls) != 0
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether there is a connection, as far as can be known."""
         return self._transport is not None
 
     def guard(self) -> Guard:
@@ -281,25 +284,25 @@ class Connection:
 
     @property
     def refusals(self) -> tuple[type[BaseException], ...]:
-        """What a channel raises when the broker refuses something."""
+        """The exceptions that a channel raises when the broker refuses something."""
         return self.transport.refusals
 
     @property
     def expires(self) -> bool:
-        """Whether messages leave a queue when their time is over."""
+        """Whether messages leave a queue when their TTL expires."""
         return self.transport.expires
 
     def serves(self) -> None:
-        """The broker has done all that was asked of it at first: consuming has begun."""
+        """Note that the broker is serving: everything is declared, and consuming has begun."""
         self._refused = False
         self._healthy = self._served = time.monotonic()
 
     def delay(self) -> float:
-        """The seconds to wait, when it has been lost or not been made, before it is opened again.
+        """The seconds to wait before opening it again, after it was lost or could not be opened.
 
-        They grow with each attempt, connected or not, and begin anew when the broker has served
-        for :data:`STABLE` seconds; see :class:`Backoff`. While there is an address that has not
-        been tried in this round, it is tried at once.
+        They grow with each attempt, connected or not, and start again when the broker has served
+        for :data:`STABLE` seconds; see :class:`BrokerBackoff`. An address that has not been tried
+        in this round is tried at once.
         """
         if self.has_untried:
             return 0.0
@@ -312,20 +315,20 @@ class Connection:
 
     @property
     def since_healthy(self) -> float:
-        """Seconds since the broker was last known to be well, and not only to be there."""
+        """Seconds since the broker was last known to be healthy, not merely reachable."""
         return time.monotonic() - self._healthy
 
     def description(self) -> str:
-        """The address, whether there is a connection to it, and since when."""
+        """The address, whether it is connected, and for how long."""
         state = 'connected' if self.is_open else 'not connected'
         return f'{self.shown()}, {state} for {time.monotonic() - self._changed:.1f} s'
 
     def shown(self) -> str:
-        """The address that is or was last tried, without its password."""
+        """The address that is in use or was last tried, without its password."""
         return masked(self._urls[self._next - 1])
 
     def channel(self) -> Any:
-        """A new channel; raises :class:`Lost`."""
+        """Open a new channel; raises :class:`Lost`."""
         with self.guard():
             return self.transport.channel()
 
@@ -334,15 +337,15 @@ class Connection:
         return next(self._names)
 
     def has(self, channel: Any) -> bool:
-        """Whether *channel* is one of the open connection, and open itself."""
+        """Whether *channel* belongs to the open connection, and is open itself."""
         return self._transport is not None and self._transport.has(channel)
 
     def fileno(self) -> int | None:
-        """The socket's descriptor; None where the transport has none to wait on."""
+        """The socket's descriptor; None if the transport has none to wait on."""
         return self.transport.fileno()
 
     def drain(self) -> bool:
-        """Take in what has arrived, without waiting; False if there is nothing more."""
+        """Process what has arrived, without waiting; False if there is nothing more."""
         with self.guard():
             taken = self.transport.take()
         if taken:
@@ -356,7 +359,7 @@ class Connection:
 
     @property
     def transport(self) -> Transport:
-        """What is connected now; errors of its calls become :class:`Lost` in a :meth:`guard`.
+        """The connected transport; in a :meth:`guard` its errors become :class:`Lost`.
 
         :raises Lost: there is no connection.
         """
@@ -366,21 +369,21 @@ class Connection:
         return self._transport
 
     def wait(self, deadline: float) -> None:
-        """Wait until something has arrived; raises :class:`Lost` at the *deadline*."""
+        """Wait until something arrives; raises :class:`Lost` at the *deadline*."""
         with self.guard():
             self.transport.wait_for(self.transport.fileno(), deadline)
 
     def is_refusal(self, lost: Lost) -> bool:
-        """Whether the broker has only closed a channel, because of something it refuses."""
+        """Whether the broker has only closed a channel, because it refuses something."""
         return self._transport is not None and isinstance(lost.__cause__, self._transport.refusals)
 
     def drop_unless_refused(self, lost: Lost) -> None:
-        """Leave it behind, unless the broker has only closed a channel of it."""
+        """Drop the connection, unless the broker has only closed one of its channels."""
         if not self.is_refusal(lost):
             self.drop()
 
     def drop(self) -> None:
-        """Leave the connection behind, without a word to the peer."""
+        """Abandon the connection without telling the peer."""
         transport, self._transport = self._transport, None
         if transport is not None:
             self._changed = time.monotonic()
@@ -388,12 +391,12 @@ class Connection:
             self._on_blocked('')
 
     def close(self) -> bool:
-        """End a healthy connection, so that what was sent before is taken in; or drop it.
+        """Close a healthy connection, so that the broker processes what was sent; or drop it.
 
-        With data unread, closing the socket alone would reset the connection, and the broker
-        might lose the last acknowledgements with it.
+        If there is unread data, closing only the socket would reset the connection, and the
+        broker might lose the last acknowledgements.
 
-        :returns: False if there was a connection, and the broker did not answer.
+        :returns: False if there was a connection and the broker did not answer.
         """
         self.check_owner()
         if self._transport is None:
@@ -419,7 +422,7 @@ def _transport_class(url: str) -> Callable[..., Transport]:
 
 
 def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> Exception:
-    """What to raise for *error*: whether it is of use to try again, with where and why."""
+    """The exception to raise for *error*, with where and why; its class says whether to retry."""
     from clihelper.amqp import tls
 
     distrust = tls.refusal(error, options)
@@ -434,7 +437,7 @@ def _explained(error: BaseException, where: str, options: Mapping[str, Any]) -> 
 
 
 def error_text(error: BaseException) -> str:
-    """What *error* says, for a line of the log: the broker's own words where it has some."""
+    """The text of *error* for a log line: the broker's own words if it sent any."""
     if getattr(error, 'method_sig', None) == BASIC_CANCEL:
         return CANCELLED
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)

@@ -1,17 +1,18 @@
-"""Dead letters: read, published again, or dropped; and looking at them costs them nothing.
+"""Dead letters: read, replayed, or dropped. Reading them does not change them.
 
-Reading is by ``basic.get`` and without acknowledging: a letter that is neither published again nor
-dropped stays in its queue, whatever becomes of whoever reads.
+They are read with ``basic.get`` and not acknowledged: a letter that is neither replayed nor
+dropped stays in its queue, whatever happens to the reading process.
 
-What has been read is given back. A classic queue puts it where it was. A quorum queue does not:
+Letters that have been read are returned. A classic queue puts them where they were. A quorum queue
+does not:
 
-- Without a delivery limit it puts what comes back behind all others; with one it puts it before
-  them, but behind what came back earlier. Either way the order stays if all letters are read and
-  come back in their order. So the rest is read, too, before anything is given back.
-- It counts, and drops what has come back more often than the limit: 20 by default from RabbitMQ
-  4.0 on. Up to 4.2 each return counts, from 4.3 on only the end of a channel that held a letter.
-  The header ``x-delivery-count`` says how far a letter is. Near the limit the letters are renewed:
-  each is published anew to its own queue, and acknowledged once the broker has confirmed that.
+- Without a delivery limit it puts a returned letter behind all others; with one it puts it before
+  them, but behind letters that were returned earlier. Either way the order is preserved if all
+  letters are read and returned in their order. So the rest is read, too, before any is returned.
+- It counts returns, and drops a letter that was returned more often than the limit: 20 by default
+  from RabbitMQ 4.0 on. Up to 4.2 each return counts, from 4.3 on only the end of a channel that
+  held a letter. The header ``x-delivery-count`` contains the count. Near the limit the letters are
+  renewed: each is republished to its own queue, and acknowledged once the broker has confirmed it.
 """
 
 from __future__ import annotations
@@ -49,49 +50,49 @@ if TYPE_CHECKING:
     from typing import Any
 
 DELIVERIES = 'x-delivery-count'
-"""The header in which a quorum queue says how many deliveries of a message count."""
+"""The header with the number of deliveries of a message that a quorum queue has counted."""
 
 RENEWED_AT = 3
-"""Deliveries from which on letters are renewed.
+"""The number of counted deliveries from which letters are renewed.
 
-The limit may come from a policy, and then it cannot be read; some set it to 3.
+The limit may come from a policy, and then it cannot be read; some policies set it to 3.
 """
 
 LONGEST_REST = 10_000
-"""letters that are read for the sake of the order, at most"""
+"""the most letters that are read only to preserve the order"""
 
 QUEUE_TIMEOUT, QUEUE_INTERVAL = 2.0, 0.01
-"""seconds to wait for a queue to make progress, and from one question for it to the next"""
+"""seconds to wait for a queue to make progress, and between two checks for it"""
 
 UNKNOWN_AFTER = 0.2
-"""Seconds after which an answer about a queue may be made up.
+"""Seconds after which an answer about a queue may not be true.
 
-RabbitMQ says 0 and 0 when a quorum queue has not said anything within 0.25 s.
+RabbitMQ reports 0 messages and 0 consumers if a quorum queue has not answered within 0.25 s.
 """
 
 MOST_BODY = 2**31
-"""bytes; RabbitMQ takes 512 MiB, if told so"""
+"""bytes; RabbitMQ accepts up to 512 MiB if configured so"""
 
 ID_DIGITS = 12
 
 NOT_IMPLEMENTED = 540
 
 NOT_REPLAYED = (*NOT_RENEWED, 'expiration')
-"""The properties that are left out by a replay: the letter would be refused, or expire."""
+"""The properties that a replay leaves out: with them the letter would be refused, or expire."""
 
 
 class DeadLetter:
     """One letter.
 
-    :param delivery: what the broker has delivered.
+    :param delivery: the broker's delivery.
     :param held_in: the queue of dead letters.
-    :param position: its place in there, from 1.
-    :param source: the only queue whose letters go there; empty if there are several.
-    :ivar bytes packed: its properties, as they came.
+    :param position: its position in that queue, from 1.
+    :param source: the only queue that dead-letters into that queue; empty if there are several.
+    :ivar bytes packed: its properties, as delivered.
     :ivar dict headers: its headers as far as they can be read; see
         :func:`clihelper.amqp.properties.readable`.
     :ivar dict properties: its other properties, likewise.
-    :ivar str fault: why its properties cannot be read; else empty.
+    :ivar str fault: why its properties cannot be read; otherwise empty.
     """
 
     def __init__(self, delivery: Any, held_in: str, position: int, source: str) -> None:
@@ -112,10 +113,10 @@ class DeadLetter:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits, made of all that it contains.
+        """Twelve hexadecimal digits, derived from everything that the letter contains.
 
-        It stays the same as long as the letter exists, and letters that are equal in everything
-        have the same. Nothing counts that looking at the letter changes.
+        The id stays the same as long as the letter exists; identical letters have the same id.
+        What changes when the letter is read is not part of it.
         """
         self._id = self._id or self._digest()
         return self._id
@@ -143,36 +144,36 @@ class DeadLetter:
 
     @property
     def queue(self) -> str:
-        """The queue that it came from, as far as is known; else empty."""
+        """The queue that the letter came from; empty if it is not known."""
         return as_text(self._origin)
 
     @property
     def target(self) -> str:
-        """The queue to publish it to: :attr:`queue`, where that can be the name of one."""
+        """The queue to replay it to: :attr:`queue`, or empty if that cannot be a queue's name."""
         return self._origin if isinstance(self._origin, str) else ''
 
     @property
     def reason(self) -> str:
-        """Why it is here, in a word: clihelper's, or the broker's (``expired``, ``maxlen``)."""
+        """Why it was dead-lettered: clihelper's word or the broker's (``expired``, ``maxlen``)."""
         return as_text(self.headers.get(REASON) or self._death('reason'))
 
     @property
     def attempts(self) -> int | None:
-        """How often it was run, if that is known."""
+        """How often it was run, or None if that is not known."""
         value = self.headers.get(ATTEMPTS)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     @property
     def exception(self) -> str:
-        """The name of the class of the exception that its handler raised, or an empty text."""
+        """The class name of the exception that its handler raised, or an empty string."""
         return self.header(EXCEPTION)
 
     def header(self, name: str) -> str:
-        """The value of a header as text; empty where it is not there."""
+        """The value of a header as text; empty if the header is absent."""
         return as_text(self.headers.get(name, ''))
 
     def row(self) -> dict[str, Any]:
-        """What there is to say about it, without its body, by name."""
+        """The facts about the letter by name, without its body."""
         return {
             'position': self.position,
             'id': self.id,
@@ -189,7 +190,7 @@ class DeadLetter:
         }
 
     def _death(self, name: str) -> str:
-        """What the broker itself noted, where it was the one that dead-lettered it."""
+        """A value from ``x-death``, which the broker writes if it dead-letters itself."""
         deaths = self.headers.get('x-death')
         first = deaths[-1] if isinstance(deaths, list) and deaths else {}
         value = first.get(name) if isinstance(first, dict) else None
@@ -197,27 +198,27 @@ class DeadLetter:
 
 
 def as_text(value: object) -> str:
-    """A value of a header, for people to read; bytes that are not UTF-8 are escaped."""
+    """The value of a header as readable text; bytes that are not UTF-8 are escaped."""
     return value.decode(errors='backslashreplace') if isinstance(value, bytes) else str(value)
 
 
 def _is_left_out(name: bytes) -> bool:
-    """Whether a header may be another, or missing, from one look to the next."""
+    """Whether a header may change or disappear between one read and the next."""
     return name in CARBON_COPIES or is_broker_header(name)
 
 
-def _is_of_its_past(name: bytes) -> bool:
-    """Whether a header tells what became of the letter, which ends with its replay."""
+def _is_history(name: bytes) -> bool:
+    """Whether a header describes the letter's history, which ends with its replay."""
     return name.startswith(OWN) or _is_left_out(name)
 
 
 def _is_counted_anew(name: bytes) -> bool:
-    """Whether a header is left out by a renewal; how the letter came here stays in it."""
+    """Whether a renewal leaves out a header; it keeps those that say how the letter came here."""
     return _is_left_out(name) and not name.startswith((b'x-death', b'x-first-', b'x-last-'))
 
 
 def _deliveries(delivery: Any) -> int:
-    """How many deliveries of it count, where its queue counts."""
+    """The number of its deliveries that were counted; 0 if its queue does not count."""
     try:
         value = header(delivery.packed, DELIVERIES)
     except InvalidProperties:
@@ -226,11 +227,11 @@ def _deliveries(delivery: Any) -> int:
 
 
 class _Reader:
-    """Reads one queue, holds what is not settled, and gives it back in order.
+    """Reads one queue, holds the unsettled letters, and returns them in order.
 
     Its methods raise :class:`~clihelper.amqp.connection.Lost`.
 
-    :param warn: called with a line for the operator.
+    :param warn: called with each warning for the operator, one line.
     """
 
     def __init__(
@@ -251,17 +252,17 @@ class _Reader:
         self._is_renewed = False
 
     def first(self) -> Any:
-        """The first letter; None: there is none. If it is near the limit, all are renewed."""
+        """The first letter, or None. If it is near the limit, all letters are renewed first."""
         delivery = self.get()
         if not self._is_near_limit:
             return delivery
-        # Now, and not only when all are given back: this process may be killed before.
+        # Now, not only when all letters are returned: this process may be killed before that.
         self._renew(delivery)
         self._return_held()
         return self.get()
 
     def get(self) -> Any:
-        """The next letter; None: there is no other."""
+        """The next letter, or None if there is no other."""
         with self._connection.guard():
             delivery = self._connection.transport.get(self._channel, self._queue)
         if delivery is not None:
@@ -271,22 +272,22 @@ class _Reader:
 
     @property
     def ready(self) -> int:
-        """How many there were behind the letter that was read last."""
+        """The number of letters that were behind the one read last."""
         return int(self._channel.ready)
 
     def acknowledge(self, delivery_tag: int) -> None:
-        """A letter is done with."""
+        """Acknowledge a letter: it leaves the queue."""
         with self._connection.guard():
             self._channel.basic_ack(delivery_tag)
         self._held.pop(delivery_tag)
 
     def flush(self) -> None:
-        """Return when the queue has taken in what was acknowledged."""
+        """Wait until the queue has processed the acknowledgements."""
         if not self._wait(0):
             self._warn(f'{self._queue} is slow: some letters that left it may come back')
 
     def give_back(self) -> None:
-        """Give back what is held, in the order of the queue, and renew what is near the limit."""
+        """Return the held letters in the order of the queue; renew all if near the limit."""
         if self._held and self._loses_places():
             while len(self._held) < LONGEST_REST and self.get() is not None:
                 pass
@@ -296,7 +297,7 @@ class _Reader:
             self._return_held()
 
     def _return_held(self) -> None:
-        """Give back what is held, and wait until it is there for whoever looks next."""
+        """Return the held letters, and wait until they are ready in the queue again."""
         if not self._held:
             return
         there = self.ready + len(self._held)
@@ -306,13 +307,13 @@ class _Reader:
         self._wait(there)
 
     def _wait(self, number: int) -> bool:
-        """Wait until the queue has done what it was told, and so many letters are there.
+        """Wait until the queue has processed all commands, and *number* letters are ready.
 
-        The broker's answers say no more than that it was told. A quorum queue takes 32 commands at
-        a time on a channel, and when the channel is closed, the rest is forgotten: acknowledged
-        letters come back.
+        The broker's answers mean only that the commands were passed on. A quorum queue processes
+        32 commands at a time on a channel, and if the channel is closed, the others are
+        discarded: acknowledged letters come back.
 
-        :returns: False: there was no progress for so long that it is not waited for.
+        :returns: False if there was no progress for :data:`QUEUE_TIMEOUT`.
         """
         progress, last = time.monotonic(), None
         while time.monotonic() - progress < QUEUE_TIMEOUT:
@@ -326,15 +327,15 @@ class _Reader:
         return False
 
     def _loses_places(self) -> bool:
-        """Whether a letter that is given back may not get its place again: not in a classic queue.
+        """Whether a returned letter may lose its place in the queue; a classic queue keeps it.
 
-        A quorum queue counts each letter that was got and is not settled as a consumer.
+        A quorum queue counts each unsettled letter that was got as a consumer.
         """
         consumers = self._depth()[1]
         return consumers is None or consumers > self._consumers
 
     def _depth(self) -> tuple[int, int | None]:
-        """The letters that nobody holds, and the consumers; None: it is not known."""
+        """The number of ready letters, and that of consumers, or None if it is not known."""
         began = time.monotonic()
         with self._connection.guard():
             answer = self._channel.queue_declare(self._queue, passive=True)
@@ -342,11 +343,11 @@ class _Reader:
         return answer.message_count, answer.consumer_count if is_known else None
 
     def _renew(self, delivery: Any) -> None:
-        """Publish every letter anew, so that all are counted from 0, in the order that they have.
+        """Republish every letter, in the same order, so that the counts of all start from 0.
 
-        Letters that arrive meanwhile are put behind them in the same way.
+        Letters that arrive while this runs are republished behind them.
 
-        :param delivery: the first one, which is held; None: there is none.
+        :param delivery: the first letter, which is held; None if there is none.
         """
         self._is_renewed = True
         renewed, most = 0, 2 * (self.ready + 1)
@@ -356,7 +357,7 @@ class _Reader:
             delivery = self.get() if left > 0 else None
 
     def _renew_one(self, delivery: Any) -> bool:
-        """Publish one letter anew; False: the broker does not take it, and it is held."""
+        """Republish one letter; False if the broker refuses it: then it stays held."""
         try:
             _publish(self._publisher, delivery, self._queue, NOT_RENEWED, _is_counted_anew)
         except PublishError as error:
@@ -380,10 +381,10 @@ def _publish(
     without: Collection[str],
     without_headers: Callable[[bytes], bool],
 ) -> None:
-    """Publish a letter to a queue, but for some of its properties and headers.
+    """Publish a letter to a queue, without some of its properties and headers.
 
     :param letter: a delivery or a :class:`DeadLetter`.
-    :raises PublishError: the broker has not taken it.
+    :raises PublishError: the broker has not confirmed it.
     """
     try:
         packed = copied(letter.packed, without=without, without_headers=without_headers)
@@ -394,15 +395,15 @@ def _publish(
 
 
 class DeadLetterReader:
-    """The dead letters on one broker; a context manager that gives back what is not settled.
+    """The dead letters on one broker; a context manager that returns unsettled ones on exit.
 
     :param section: the ``AMQP`` section.
-    :param warn: called with a line for the operator, of what may lose a letter.
-    :raises clihelper.errors.UnavailableError: of each method: the broker is lost, or refuses.
+    :param warn: called with a line for the operator about anything that may lose a letter.
+    :raises clihelper.errors.UnavailableError: by each method: the broker is lost, or refuses.
     """
 
     def __init__(self, section: Mapping[str, Any], warn: Callable[[str], None]) -> None:
-        # What is published again is whole, however large.
+        # Bodies of any size are read completely: they may be published again.
         section = {**section, 'max_body': MOST_BODY}
         self._connection = Connection.of(section, 'clihelper dead-letters')
         self._publisher = Publisher(self._connection)
@@ -424,7 +425,7 @@ class DeadLetterReader:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         try:
-            # After Ctrl-C, too: a queue may count what a connection that ends has not given back.
+            # After Ctrl-C, too: a queue may count letters that a closed connection still held.
             if not isinstance(error, UnavailableError):
                 self._give_back()
         except Exception:
@@ -441,7 +442,7 @@ class DeadLetterReader:
                 raise self._lost(lost) from lost
 
     def count(self, queue: str) -> int | None:
-        """The letters in a queue that nobody holds; None: there is no such queue."""
+        """The number of ready letters in a queue, or None if there is no such queue."""
         try:
             with self._connection.guard():
                 channel = self._connection.channel()
@@ -454,9 +455,9 @@ class DeadLetterReader:
             raise self._lost(lost) from lost
 
     def read(self, queue: str, source: str) -> Iterator[DeadLetter]:
-        """The letters that are in a queue now, first to last; those that come later are not.
+        """Yield the letters that are in a queue now, first to last, but none that come later.
 
-        :param source: the queue whose letters go there, if it is the only one.
+        :param source: the queue that dead-letters into it, if it is the only one.
         """
         if self.count(queue) is None:
             return
@@ -480,20 +481,20 @@ class DeadLetterReader:
             raise self._lost(lost) from lost
 
     def replay(self, letter: DeadLetter) -> None:
-        """Publish a letter to the queue that it came from, and then take it from the dead ones.
+        """Publish a letter to the queue that it came from, then remove it from the dead letters.
 
-        One that came from a stream goes to the queue beside it.
+        A letter that came from a stream goes to the stream's retry queue.
 
-        :raises PublishError: it was not taken; it stays.
+        :raises PublishError: the broker has not confirmed it; the letter stays.
         """
         target = self._streams.get(letter.target, letter.target)
-        _publish(self._publisher, letter, target, NOT_REPLAYED, _is_of_its_past)
+        _publish(self._publisher, letter, target, NOT_REPLAYED, _is_history)
         self.drop(letter.held_in, letter.delivery_tag)
 
     def drop(self, held_in: str, delivery_tag: int) -> None:
-        """Take a letter from its queue, for good.
+        """Remove a letter from its queue permanently.
 
-        :param held_in: the queue of dead letters in which it is.
+        :param held_in: the queue of dead letters that contains it.
         """
         try:
             self._readers[held_in].acknowledge(delivery_tag)
@@ -501,7 +502,7 @@ class DeadLetterReader:
             raise self._lost(lost) from lost
 
     def flush(self) -> None:
-        """Return when the broker has taken in all that was dropped."""
+        """Wait until the broker has processed everything that was dropped."""
         try:
             for reader in self._readers.values():
                 reader.flush()

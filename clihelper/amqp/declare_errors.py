@@ -1,6 +1,6 @@
-"""What a broker refuses, in a line for the operator of the program.
+"""Explains in one line, for the program's operator, what a broker refuses.
 
-RabbitMQ's texts are the source; one that is not understood is repeated as it is.
+The explanations are derived from RabbitMQ's texts; an unknown text is repeated as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 404, 405, 406
 
 FOR_GOOD = (503, 530, 540)
-"""Replies that end the connection although it was sound: trying again would have no effect."""
+"""Replies that end a sound connection because of a request; trying again would not help."""
 
 INTERNAL_ERROR = 541
 
@@ -34,32 +34,32 @@ _INVALID = re.compile(r"invalid (?:arg|property) '(.+?)' for \w+ '.*?' in vhost 
 _OF_TYPE = re.compile(r' of queue type rabbit_(\w+)_queue')
 
 _DENIED = re.compile(r'Feature `(\w+)` is deprecated')
-"""What RabbitMQ says with 541, from 3.12 on, when its configuration does not permit something."""
+"""RabbitMQ's text with 541, from 3.12 on, if its configuration does not permit something."""
 
 _DEPRECATED = {
     'transient_nonexcl_queues': 'a queue that is neither durable nor exclusive',
     'queue_master_locator': 'x-queue-master-locator',
 }
-"""What such features are for a declaration: https://www.rabbitmq.com/docs/deprecated-features"""
+"""What these features mean in a declaration: https://www.rabbitmq.com/docs/deprecated-features"""
 
 _UNAVAILABLE = re.compile(
     'is down or inaccessible|is stopped by supervisor|has crashed|failed to perform operation'
 )
-"""What RabbitMQ says with 404 of a queue that exists, and cannot be used for now"""
+"""RabbitMQ's text with 404 if a queue exists, but cannot be used at the moment"""
 
 _WORDS = {
     'invalid_overflow': 'no such way to overflow',
-    'routing_key_but_no_dlx_defined': 'it takes x-dead-letter-exchange, too',
+    'routing_key_but_no_dlx_defined': 'it also requires x-dead-letter-exchange',
 }
 
 
 class DeclarationRefused(UnavailableError):
     """The broker refuses a declaration.
 
-    :ivar int code: its reply code, as 406; 0 for none.
+    :ivar int code: the reply code, such as 406; 0 if there is none.
     :ivar bool missing: whether what was asked for does not exist.
-    :ivar bool transient: whether it may be taken later: the queue exists, but its node is down.
-    :ivar difference: in what it differs from what exists, if that is the reason.
+    :ivar bool transient: whether it may succeed later: the queue exists, but its node is down.
+    :ivar difference: how it differs from what exists, if that is the reason.
     """
 
     def __init__(self, where: str, error: BaseException) -> None:
@@ -72,12 +72,12 @@ class DeclarationRefused(UnavailableError):
 
 
 class Difference:
-    """In what a declaration differs from what exists.
+    """How a declaration differs from what exists.
 
-    :ivar argument: one argument or property; there may be more.
-    :ivar known: whether the reply says what exists: RabbitMQ cuts a long one.
-    :ivar existing: as it is there: text as RabbitMQ prints it; None: it is not set.
-    :ivar kind: the type of AMQP that this is of; None: that of what was declared.
+    :ivar argument: the name of one argument or property; others may differ, too.
+    :ivar known: whether the reply contains the existing value: RabbitMQ truncates long replies.
+    :ivar existing: the existing value as RabbitMQ prints it; None: it is not set.
+    :ivar kind: the AMQP type of that value; None: the type of the declared value.
     """
 
     __slots__ = ('argument', 'existing', 'kind', 'known')
@@ -92,7 +92,7 @@ class Difference:
 
     @classmethod
     def in_text(cls, text: str) -> Difference | None:
-        """The difference that a reply tells of."""
+        """The difference that a reply describes, or None."""
         found = _DIFFERENCE.search(text)
         if found:
             return cls(found[1], True, found[6], found[7])
@@ -100,15 +100,15 @@ class Difference:
         return cls(found[1], False) if found else None
 
     def value(self, declared: object) -> object:
-        """What exists, as it is to be declared.
+        """The existing value, as it would have to be declared.
 
         :param declared: the value that was declared; None: none was.
-        :raises ValueError: it is of a type that cannot be told from its text.
+        :raises ValueError: its type cannot be determined from its text.
         """
         if self.existing is None:
             return None
-        # Without its type it is of that of what was declared; where nothing was, of a text that
-        # the broker has taken for the default.
+        # If the reply does not name a type, the value has the type of the declared one; if none
+        # was declared, it is a string.
         if self.kind in _WHOLE_NUMBERS or (self.kind is None and type(declared) is int):
             return int(self.existing)
         if self.kind == 'bool' or (self.kind is None and isinstance(declared, bool)):
@@ -119,7 +119,7 @@ class Difference:
 
 
 def is_for_good(error: BaseException) -> bool:
-    """Whether a connection has ended for what was asked, and would again."""
+    """Whether the connection ended because of a request, and would end again if it is repeated."""
     code = getattr(error, 'reply_code', None)
     return code in FOR_GOOD or (
         code == INTERNAL_ERROR and _DENIED.search(reply_text(error)) is not None
@@ -127,13 +127,13 @@ def is_for_good(error: BaseException) -> bool:
 
 
 def reply_text(error: Any) -> str:
-    """What the broker says, without the name of the code."""
+    """The broker's text, without the name of the reply code."""
     text = getattr(error, 'reply_text', None) or f'{error}' or type(error).__name__
     return re.sub('^[A-Z_]+ - ', '', escaped(text))
 
 
 def explain(text: str) -> str:
-    """A reply in words for the one who wrote the declaration.
+    """Explain a reply to whoever wrote the declaration.
 
     >>> explain("inequivalent arg 'durable' for queue 'orders' in vhost '/': "
     ...         "received 'false' but current is 'true'")
@@ -145,9 +145,9 @@ def explain(text: str) -> str:
     if found:
         argument, kind, name, here, here_type, there, there_type = found.groups()
         if argument == 'x-queue-type':
-            there = there or 'classic'  # which has had such an argument since RabbitMQ 4.0
+            there = there or 'classic'  # classic queues have this argument since RabbitMQ 4.0
         if here == there:
-            # Nothing but the type differs.
+            # Only the type differs.
             here = f"'{here}', of type {here_type or 'another'},"
             there = f"'{there}', of type {there_type or 'another'},"
         return (
@@ -167,8 +167,8 @@ def explain(text: str) -> str:
         what = _DEPRECATED.get(found[1], 'it')
         return f'the broker does not permit {what}: its deprecated feature {found[1]}'
     if text.startswith('cannot obtain exclusive access'):
-        # It goes on about what may be the reason.
-        reason = 'it belongs to another connection, or is not exclusive there as it is here'
+        # RabbitMQ's text continues with possible reasons.
+        reason = 'it belongs to another connection, or exists without being exclusive'
         return f'{text.partition(".")[0]}: {reason}'
     return text
 

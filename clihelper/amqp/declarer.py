@@ -1,4 +1,4 @@
-"""Asks a broker for exchanges and queues, one after the other, and explains what it refuses."""
+"""Declares exchanges and queues on a broker, one by one, and explains what it refuses."""
 
 from __future__ import annotations
 
@@ -21,27 +21,26 @@ TYPES = ('quorum', 'classic', 'stream')
 PROPERTIES = ('durable', 'exclusive', 'auto_delete')
 
 LEADER = 'x-queue-leader-locator'
-"""the argument of a quorum queue that is compared last"""
+"""the argument of a quorum queue that RabbitMQ compares last"""
 
 INVALID = 'none'
-"""neither a type of queue, nor a way to choose a leader"""
+"""neither a queue type nor a strategy for choosing a leader"""
 
 MOST_DIFFERENCES = 20
-"""differences between a declaration and a queue that are looked at"""
+"""the most differences between a declaration and a queue that are tried"""
 
 Refusals = tuple[type[BaseException], ...]
 
 
 class Declarer:
-    """Declares exchanges and queues, or verifies that they are there.
+    """Declares exchanges and queues, or verifies that they exist.
 
-    RabbitMQ closes the channel on which it refuses something. The next question is asked on
-    another.
+    RabbitMQ closes the channel on which it refuses something. The next request uses a new one.
 
     :param channel: an open channel.
-    :param refusals: what a channel raises when the broker refuses.
+    :param refusals: the exceptions that a channel raises when the broker refuses.
     :param again: whether all this was done on an earlier connection, which the broker may still
-        take for alive, and for the owner of exclusive queues.
+        consider alive, and the owner of exclusive queues.
     """
 
     def __init__(self, channel: Any, refusals: Refusals, *, again: bool = False) -> None:
@@ -53,7 +52,7 @@ class Declarer:
 
     @property
     def channel(self) -> Any:
-        """An open channel: that of the beginning, as long as nothing was refused on it."""
+        """An open channel: the original one until something is refused on it."""
         if self._is_closed:
             self._open = self._connection.channel()
             self._is_closed = False
@@ -61,7 +60,7 @@ class Declarer:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """RabbitMQ's version, as ``(4, 0)``; empty for another broker."""
+        """RabbitMQ's version, such as ``(4, 0)``; empty for another broker."""
         properties = getattr(self._connection, 'server_properties', None) or {}
         if properties.get('product') != 'RabbitMQ':
             return ()
@@ -69,11 +68,11 @@ class Declarer:
         return tuple(map(int, parts)) if all(map(str.isdecimal, parts)) else ()
 
     def exchange(self, position: str, name: str, options: Options, declare: bool) -> None:
-        """Declare an exchange, or verify that it is there.
+        """Declare an exchange, or verify that it exists.
 
-        :param place: where it is from, for errors.
+        :param position: where it is configured, for errors.
         :param options: as in ``AMQP.exchanges``.
-        :raises Refused: it is not there, or not as declared.
+        :raises DeclarationRefused: it does not exist, or not as declared.
         """
         self._ask(
             position,
@@ -87,11 +86,11 @@ class Declarer:
         )
 
     def queue(self, position: str, name: str, options: Options, declare: bool = True) -> Any:
-        """Declare a queue, or verify that it is there.
+        """Declare a queue, or verify that it exists.
 
         :param options: as in ``AMQP.queues``.
-        :returns: its name, the messages in it, and its consumers.
-        :raises Refused: it is not there, or not as declared.
+        :returns: its name, the number of messages in it, and the number of its consumers.
+        :raises DeclarationRefused: it does not exist, or not as declared.
         """
         return self._ask(
             position,
@@ -107,11 +106,11 @@ class Declarer:
     def adopt(
         self, position: str, name: str, options: Options, differing: Collection[str]
     ) -> tuple[Any, Options]:
-        """Declare a queue; one that exists may differ in some arguments.
+        """Declare a queue; an existing one may differ in some arguments.
 
-        :param differing: their names.
-        :returns: as :meth:`queue`, and the options with those arguments as they are there.
-        :raises Refused: it differs in something else.
+        :param differing: the names of these arguments.
+        :returns: the result of :meth:`queue`, and the options with the existing arguments.
+        :raises DeclarationRefused: it differs in something else.
         """
         for _ in range(MOST_DIFFERENCES):
             try:
@@ -128,7 +127,7 @@ class Declarer:
     def _of_some_type(
         self, position: str, name: str, options: Options, refused: DeclarationRefused
     ) -> tuple[Any, Options]:
-        """Declare a queue that is of another type; of which one, the reply has no room to say."""
+        """Declare a queue that has another type; the reply is too short to contain which one."""
         for kind in TYPES:
             typed = _with_argument(options, TYPE, kind)
             try:
@@ -151,11 +150,11 @@ class Declarer:
         )
 
     def has_queue(self, position: str, name: str) -> bool:
-        """Whether there is a queue of that name; raises :class:`DeclarationRefused`."""
+        """Whether a queue of that name exists; raises :class:`DeclarationRefused`."""
         return self._has(position, 'queue_declare', queue=name, passive=True)
 
     def has_exchange(self, position: str, name: str) -> bool:
-        """Whether there is an exchange of that name; raises :class:`DeclarationRefused`."""
+        """Whether an exchange of that name exists; raises :class:`DeclarationRefused`."""
         return self._has(
             position, 'exchange_declare', exchange=name, type='direct', passive=True
         )  # fmt: skip
@@ -170,17 +169,17 @@ class Declarer:
         return True
 
     def type_of(self, position: str, name: str, options: Options) -> str | None:
-        """The type of a queue that exists; None: it cannot be found out.
+        """The type of an existing queue, or None if it cannot be found out.
 
-        :param options: the queue's, as far as they are known.
+        :param options: the queue's options, as far as they are known.
         """
         found = self._learn(position, name, options, TYPE)
         return None if found is None else type_of(found)
 
     def arguments_of(self, position: str, name: str, options: Options) -> Options | None:
-        """The arguments of a queue that exists; None: they cannot be found out.
+        """The arguments of an existing queue, or None if they cannot be found out.
 
-        :param options: the queue's, as far as they are known.
+        :param options: the queue's options, as far as they are known.
         """
         found = self._learn(position, name, options, TYPE)
         if found is not None and type_of(found) == 'quorum':
@@ -189,18 +188,18 @@ class Declarer:
         return None if found is None else found['arguments']
 
     def _learn(self, position: str, name: str, options: Options, until: str) -> Options | None:
-        """The options of a queue that exists, up to the argument *until*.
+        """The options of an existing queue, up to the argument *until*.
 
-        RabbitMQ has no method for that. But it says in what a declaration differs from a queue,
-        one argument at a time. The declarations that ask for it can never create a queue: one
-        argument has a value that is not valid.
+        RabbitMQ has no method for that. But it reports how a declaration differs from a queue, one
+        argument at a time. The declarations used here can never create a queue: one argument has
+        an invalid value.
         """
         options = _with_argument(options, until, INVALID)
         try:
             for _ in range(MOST_DIFFERENCES):
                 try:
                     self.queue(position, name, options)
-                    return None  # a broker that does not compare
+                    return None  # the broker does not compare arguments
                 except DeclarationRefused as refused:
                     options = _adapted(options, refused)
                     if refused.difference is not None and refused.difference.argument == until:
@@ -217,7 +216,7 @@ class Declarer:
             if not isinstance(error, self._refusals) and not is_for_good(error):
                 raise
             if not _is_of_declaring(error):
-                raise  # another channel was closed while the answer was awaited
+                raise  # another channel was closed while waiting for the answer
             self._is_closed = True
             refused = DeclarationRefused(position, error)
             if refused.transient or (self._again and refused.code == RESOURCE_LOCKED):
@@ -226,19 +225,19 @@ class Declarer:
 
 
 def _is_of_declaring(error: Any) -> bool:
-    """Whether the broker names a method of the classes exchange or queue, or none."""
+    """Whether the broker names a method of the classes exchange or queue, or no method."""
     method = getattr(error, 'method_sig', None)
     return not method or method[0] in (0, EXCHANGE, QUEUE)
 
 
 def type_of(options: Options) -> str | None:
-    """The type that a queue's arguments name."""
+    """The type named in a queue's arguments, or None."""
     kind: str | None = options['arguments'].get(TYPE)
     return kind
 
 
 def _with_argument(options: Options, name: str, value: Any) -> Options:
-    """The options with another argument; None: without it."""
+    """The options with one argument replaced, or removed if the value is None."""
     arguments = {**options['arguments'], name: value}
     if value is None:
         del arguments[name]
@@ -246,9 +245,9 @@ def _with_argument(options: Options, name: str, value: Any) -> Options:
 
 
 def _adapted(options: Options, refused: DeclarationRefused) -> Options:
-    """The options with what a refusal says of the queue that exists.
+    """The options, changed by what a refusal says about the existing queue.
 
-    :raises Refused: it does not say it.
+    :raises DeclarationRefused: the refusal does not say it.
     """
     difference = refused.difference
     if difference is None or not difference.known:
@@ -261,5 +260,5 @@ def _adapted(options: Options, refused: DeclarationRefused) -> Options:
     except ValueError:
         raise refused from None
     if name == TYPE and value is None:
-        value = 'classic'  # before RabbitMQ 4.0 it has no such argument
+        value = 'classic'  # before RabbitMQ 4.0 classic queues do not have this argument
     return _with_argument(options, name, value)

@@ -1,7 +1,7 @@
 """Exchanges and queues that a program declares with kombu's own classes.
 
-They become what the ``AMQP`` section has for one of its own. kombu is not imported here but for
-a program that has already done so.
+They are converted to the options that the ``AMQP`` section uses. kombu is imported here only for
+programs that have already imported it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class Entities:
-    """The exchanges and the queues of the section and of the program together.
+    """The exchanges and queues of the section and of the program together.
 
     :param section: the ``AMQP`` section.
     :param queues: :class:`kombu.Queue` objects.
     :param exchanges: :class:`kombu.Exchange` objects.
-    :param owner: the class that has them, for errors.
+    :param owner: the name of the class that declares them, for errors.
     :ivar exchanges: options by name, as in the section.
-    :ivar queues: options by label, as in the section. A queue of kombu's that the broker names
-        has its ``alias`` for a label.
-    :ivar places: where each queue is from, for errors, by label.
+    :ivar queues: options by label, as in the section. The label of a kombu queue that the broker
+        names is its ``alias``.
+    :ivar positions: where each queue is configured, by label, for errors.
     :raises clihelper.errors.ConfigurationError: they contradict each other.
     """
 
@@ -58,14 +58,14 @@ class Entities:
             self._add_queue(queue)
 
     def position_of(self, exchange: str) -> str:
-        """Where an exchange is from, for errors."""
+        """Where an exchange is configured, for errors."""
         return self._exchange_positions[exchange]
 
     def _add_exchange(self, exchange: Any) -> None:
         position = f'{self._owner}.exchanges: {exchange.name}'
         if exchange.name in self.exchanges:
             other = self.position_of(exchange.name)
-            raise ConfigurationError(f'{position}: is there twice: {other}')
+            raise ConfigurationError(f'{position}: is already declared: {other}')
         self.exchanges[exchange.name] = options = _exchange_options(exchange)
         self._exchange_positions[exchange.name] = position
         _check_names(position, [exchange.name], options)
@@ -82,7 +82,7 @@ class Entities:
         names = {options['name']: each for each, options in self.queues.items()}
         if label in self.queues or (queue.name and queue.name in names):
             there = self.positions[label if label in self.queues else names[queue.name]]
-            raise ConfigurationError(f'{position}: is there twice: {there}')
+            raise ConfigurationError(f'{position}: is already declared: {there}')
         for exchange in _exchanges_of(queue):
             self._add_exchange_of(exchange, position)
         self.queues[label] = options = _queue_options(queue)
@@ -98,7 +98,7 @@ class Entities:
             raise ConfigurationError(f'{position}: {fault}')
 
     def _add_exchange_of(self, exchange: Any, position: str) -> None:
-        """An exchange that a queue is bound to is declared with it, but for the broker's own."""
+        """Declare an exchange together with a queue bound to it, unless it is the broker's own."""
         name = exchange.name
         if not name or name.startswith('amq.') or exchange.no_declare or exchange.passive:
             return
@@ -116,9 +116,9 @@ class Entities:
 
 
 def _check_names(position: str, names: Iterable[str], options: Options) -> None:
-    """See that names and routing keys are short strings of AMQP.
+    """Check that names and routing keys are short strings of AMQP.
 
-    :raises ConfigurationError: one is none.
+    :raises ConfigurationError: one is not.
     """
     arguments = [options['arguments'].get(each) for each in NAMING_ARGUMENTS]
     for name in (*names, *(each for each in arguments if isinstance(each, str))):

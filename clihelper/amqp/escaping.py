@@ -1,15 +1,15 @@
-"""What a peer says, made fit for a line of a log, a status line or an exception."""
+"""Escapes what a peer says for use in a log line, a status line or an exception."""
 
 from __future__ import annotations
 
 LONGEST = 500
-"""characters of a peer's text that are repeated, at most"""
+"""the most characters of a peer's text that are repeated"""
 
 
 def escaped(text: str | bytes) -> str:
-    """A text that somebody else has written, in one line: what is not printable is escaped.
+    """A foreign text as one line: what is not printable is escaped.
 
-    It has at most :data:`LONGEST` characters. Bytes are taken for UTF-8, as AMQP has it.
+    The result has at most :data:`LONGEST` characters. Bytes are decoded as UTF-8, as in AMQP.
 
     >>> escaped(b'gone\\r\\nCRITICAL \\x1b[1m caf\\xe9')
     'gone\\\\r\\\\nCRITICAL \\\\x1b[1m caf\\\\xe9'

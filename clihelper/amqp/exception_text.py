@@ -1,7 +1,8 @@
-"""What a handler has raised, whatever that is.
+"""Safe access to what a handler has raised, whatever it is.
 
 An exception is the program's own code: its text, the name of its class, an attribute or even
-``isinstance`` may raise, or give something huge. Here nothing raises, and all is bounded.
+``isinstance`` may raise, or return something huge. The functions here never raise, and their
+results are bounded.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     T = TypeVar('T')
 
 LONGEST_NAME = 255
-"""characters of the name of a class that are repeated"""
+"""the most characters of a class name that are repeated"""
 
 LONGEST_TRACEBACK = 64 * 1024
-"""bytes of a traceback, with the exception's text and its causes, that are logged"""
+"""the most bytes of a traceback, with the exception's text and its causes, that are logged"""
 
 LONGEST_STACK = 20
-"""calls that are logged of an exception that cannot be shown itself"""
+"""the most calls that are logged for an exception that cannot be shown itself"""
 
 SHOWN = 1024
-"""characters of the text that are logged then"""
+"""the most characters of its text that are logged in this case"""
 
 
 class NotShown(Exception):
@@ -46,15 +47,15 @@ def preload() -> None:
 
 
 def is_a(error: BaseException, kinds: type | tuple[type, ...]) -> bool:
-    """Whether its class is one of these, or derived from one.
+    """Whether the class of *error* is one of *kinds*, or derived from one.
 
-    ``isinstance`` would ask the exception, too, which may pose as another or raise.
+    ``isinstance`` would also ask the exception itself, which may pretend to be another or raise.
     """
     return issubclass(type(error), kinds)
 
 
 def attempt(read: Callable[[], T], otherwise: T) -> T:
-    """What *read* returns; what it raises is taken for *otherwise*."""
+    """What *read* returns, or *otherwise* if it raises."""
     try:
         return read()
     except (StopNow, Interrupted):
@@ -65,7 +66,7 @@ def attempt(read: Callable[[], T], otherwise: T) -> T:
 
 def name(error: BaseException) -> str:
     """The name of its class."""
-    # Past a metaclass, which may say something else.
+    # Bypass the metaclass, which may return something else.
     return attempt(lambda: type.__getattribute__(type(error), '__qualname__'), '<no name>')[
         :LONGEST_NAME
     ]
@@ -82,7 +83,7 @@ def text(error: BaseException) -> str:
 
 
 def loggable(error: BaseException) -> BaseException:
-    """What to log: the exception, or what stands for it with its traceback."""
+    """The exception to log: the given one, or a substitute with its traceback."""
     import traceback
 
     shown = text(error)
@@ -104,7 +105,7 @@ def loggable(error: BaseException) -> BaseException:
 def _stack(error: BaseException) -> TracebackType | None:
     """The innermost of its calls."""
     calls = []
-    call = vars(BaseException)['__traceback__'].__get__(error)  # past the exception's own methods
+    call = vars(BaseException)['__traceback__'].__get__(error)  # bypass the exception's methods
     while call is not None:
         calls.append(call)
         call = call.tb_next

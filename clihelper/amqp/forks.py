@@ -1,8 +1,8 @@
-"""Connections and fork(2): a child has its parent's descriptors, and must leave them alone.
+"""Connections and fork(2): a child has its parent's descriptors, and must not use them.
 
-What a child wrote would come in between what its parent writes, and an orderly end of its own
-would end the parent's connection. So in the child, before anything else runs there, what is
-watched here leaves the connection. That costs nothing until a fork.
+What the child wrote would be mixed with what its parent writes, and closing the connection in the
+child would close the parent's. So before anything else runs in the child, every object watched
+here gives up its connection. That costs nothing until a fork.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Owned(Protocol):
-        """What belongs to the process that made it."""
+        """An object that belongs to the process that created it."""
 
         def disown(self) -> None:
-            """Called in a child process: leave what is the parent's, and hold no lock.
+            """Give up what belongs to the parent, and replace locks. Called in a child process.
 
-            A lock that another thread of the parent held at the fork is never released here.
+            A lock that another thread of the parent held at the fork is never released in the
+            child.
             """
 
 
@@ -28,14 +29,14 @@ _watched: weakref.WeakSet[Owned] = weakref.WeakSet()
 
 
 def watch(owned: Owned) -> None:
-    """Have :meth:`Owned.disown` called in each child that this process is going to fork."""
+    """Have :meth:`Owned.disown` called in each child that this process forks from now on."""
     _watched.add(owned)
 
 
 def fault(pid: int) -> str:
-    """What is wrong with using a connection that the process *pid* has made."""
+    """The text of the error for using a connection that process *pid* has opened."""
     return (
-        f'the connection to the broker is that of process {pid}, not of this child of it,'
+        f'the connection to the broker belongs to process {pid}, not to its child'
         f' {os.getpid()}: a child process needs a connection of its own'
     )
 

@@ -1,12 +1,12 @@
-"""What a consumer publishes on account of a message: its copy, its dead letter, its reply.
+"""Publishes what a consumer's message leads to: a copy, a dead letter, or a reply.
 
-The broker confirms each before the message itself is settled. That takes a moment as a rule, for
-which the consumer waits; a broker that is slow, or takes nothing for now, is not waited for: then
-what became of the copy is known later, and other messages are handled meanwhile.
+The broker confirms each of them before the message itself is settled. Usually that takes a moment,
+and the consumer waits. If the broker is slow, or accepts nothing at the moment, the consumer does
+not wait: it handles other messages until the outcome is known.
 
-The connection is one of its own, used by the main thread alone: a broker that runs out of memory
-or disk stops reading from connections that publish, and neither the consumer's acknowledgements
-nor what the program itself publishes may stand behind that
+The forwarder has a connection of its own, used only by the main thread: a broker that runs out of
+memory or disk stops reading from connections that publish, and that must hold up neither the
+consumer's acknowledgements nor what the program itself publishes
 (https://www.rabbitmq.com/docs/alarms).
 """
 
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     OnSettled = Callable[['PublishError | None'], None]
 
 USUAL = 1.0
-"""seconds for which a confirmation is waited for before other messages are handled"""
+"""seconds to wait for a confirmation before other messages are handled"""
 
 LAST = 0.15
-"""seconds for which confirmations are waited for at a stop"""
+"""seconds to wait for confirmations at a stop"""
 
 
 class Forwarder(Publisher):
-    """Publishes to queues by name, and says of each message what became of it.
+    """Publishes to queues by name, and reports the outcome of each message.
 
-    :param connection: for nothing else.
+    :param connection: a connection used for nothing else.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -54,7 +54,7 @@ class Forwarder(Publisher):
         self._outcomes: deque[tuple[OnSettled, PublishError | None]] = deque()
         self._alone = False
         self._blocked = ''
-        self._tell_blocked = connection.on_blocked
+        self._report_blocked = connection.on_blocked
         connection.on_blocked = self._on_blocked
 
     def submit(
@@ -64,12 +64,12 @@ class Forwarder(Publisher):
         properties: dict[str, Any] | bytes,
         on_settled: OnSettled,
     ) -> None:
-        """Publish one message, and wait for its confirmation for a moment.
+        """Publish one message, and wait a moment for its confirmation.
 
-        :param properties: all of them, by name or packed.
-        :param on_settled: called once, soon or later: with None when the broker has the message,
-            else with why not.
-        :raises TypeError, ValueError: something cannot be encoded; nothing is published then.
+        :param properties: all properties, by name or packed.
+        :param on_settled: called once, now or later: with None if the broker has confirmed the
+            message, otherwise with the reason why it has not.
+        :raises TypeError, ValueError: something cannot be encoded; then nothing is published.
         """
         if self._unconfirmed and (self._alone or self.is_full):
             on_settled(PublishError('another message is not confirmed yet'))
@@ -78,14 +78,14 @@ class Forwarder(Publisher):
         self._publish(body, queue, properties, on_settled)
         if waits:
             self._wait()
-        self._tell()
+        self._report()
 
     def submit_all(
         self, messages: Sequence[tuple[bytes, str, dict[str, Any] | bytes, OnSettled]]
     ) -> None:
-        """Publish several, as :meth:`submit` does, and wait for all of them together.
+        """Publish several messages, as :meth:`submit` does, and wait for all of them together.
 
-        What cannot be encoded is refused, and the others are published.
+        Messages that cannot be encoded are refused; the others are published.
         """
         for message in messages:
             try:
@@ -93,7 +93,7 @@ class Forwarder(Publisher):
             except (TypeError, ValueError) as error:
                 self._outcomes.append((message[-1], PublishError(str(error), refused=True)))
         self._wait()
-        self._tell()
+        self._report()
 
     def _publish(
         self,
@@ -121,7 +121,7 @@ class Forwarder(Publisher):
             self._end(lost)
 
     def _open(self) -> None:
-        """Have an open connection; raises as :meth:`Connection.open_any` does."""
+        """Make sure that the connection is open; raises as :meth:`Connection.open_any` does."""
         self._drain()
         if not self._connection.is_open:
             self._connection.open_any()
@@ -129,13 +129,13 @@ class Forwarder(Publisher):
     # What the broker says.
 
     def fileno(self) -> int | None:
-        """The descriptor that is readable when there is a reason to :meth:`look`; None: none."""
+        """The descriptor that is readable when :meth:`poll` should be called, or None."""
         return self._connection.fileno() if self._connection.is_open else None
 
     def poll(self) -> None:
-        """Take in what the broker has said, without waiting."""
+        """Process what the broker has sent, without waiting."""
         self._drain()
-        self._tell()
+        self._report()
 
     def _drain(self) -> None:
         try:
@@ -145,7 +145,7 @@ class Forwarder(Publisher):
             self._end(lost)
 
     def _wait(self, seconds: float = USUAL) -> None:
-        """Until all is settled, or the broker takes nothing, or so long."""
+        """Wait until all is settled, the broker accepts nothing, or the time is over."""
         deadline = time.monotonic() + seconds
         try:
             while self._callbacks and not self._blocked:
@@ -170,13 +170,13 @@ class Forwarder(Publisher):
         return PublishError(str(lost))
 
     def _end(self, lost: Lost) -> None:
-        """The channel is closed, or the connection lost: settle what was not confirmed."""
+        """Report unconfirmed messages after the channel was closed or the connection lost."""
         self._connection.drop_unless_refused(lost)
         self._channel = None
         self._forget()
         refused = is_refusal(lost)
         if refused:
-            # One of several: each is published again by itself, to know which, until it is found.
+            # One of several was refused: each is published again by itself, to find out which.
             self._alone = len(self._callbacks) > 1
             refused = not self._alone
         self._end_all(PublishError(str(lost), unknown=not refused, refused=refused))
@@ -185,23 +185,23 @@ class Forwarder(Publisher):
         self._outcomes.extend((each, error) for each in self._callbacks.values())
         self._callbacks.clear()
 
-    def _tell(self) -> None:
-        """Call who waits for an outcome; not in the midst of reading, as the call may raise."""
+    def _report(self) -> None:
+        """Call the callbacks of settled messages; not while reading, since they may raise."""
         while self._outcomes:
             on_settled, error = self._outcomes.popleft()
             on_settled(error)
 
     def _on_blocked(self, reason: str) -> None:
         self._blocked = reason
-        self._tell_blocked(reason)
+        self._report_blocked(reason)
 
     def finish(self) -> None:
-        """Wait for what is on its way, if it is confirmed soon: nothing more is submitted.
+        """Wait a moment for confirmations in flight: nothing more will be submitted.
 
-        What is not confirmed by then is not settled, and so its original goes back.
+        A copy that is not confirmed by then is not reported; its original returns to its queue.
         """
         self._wait(LAST)
-        self._tell()
+        self._report()
 
     def close(self, *, politely: bool = True) -> None:
         """Close the connection."""

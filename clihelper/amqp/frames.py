@@ -1,12 +1,12 @@
-"""Frames of AMQP 0-9-1: messages that come in them, and messages that are published in them.
+"""Frames of AMQP 0-9-1: parses messages that arrive, and encodes messages to publish.
 
-A message comes in several frames: its method, its header, and its body in any number of frames. A
-delivery whose frames are all there is taken apart in one step: by a :class:`DeliveryTemplate`,
-where it is like the one before. Any other message is put together by :class:`Contents`, frame by
-frame. One that is published is put into frames by :func:`encode`.
+A message consists of several frames: its method, its header, and its body in any number of
+frames. A delivery whose frames have all arrived is parsed in one step, by a
+:class:`DeliveryTemplate` if it is like the one before. Any other message is assembled frame by
+frame by :class:`Contents`. :func:`encode` makes the frames of a message to publish.
 
-Nothing of a delivery is decoded before somebody asks for it: what a publisher has written is no
-fault of the connection. What contradicts the layout of frames is.
+No part of a delivery is decoded before it is needed: what a publisher has written is not a fault
+of the connection. A violation of the frame layout is one.
 
 The layout is that of AMQP 0-9-1, sections 2.3.5, 4.2.3 and 4.2.6.
 """
@@ -36,32 +36,32 @@ HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
 
 BASIC, ACK, REJECT = 60, 80, 90
 RETURN, DELIVER, GET_OK = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c', b'\x00\x3c\x00\x47'
-"""Class and method of what comes with a message."""
+"""Class and method of the methods that carry a message."""
 
 CONNECTION_CLOSE, CHANNEL_CLOSE = b'\x00\x0a\x00\x32', b'\x00\x14\x00\x28'
 BLOCKED = b'\x00\x0a\x00\x3c'
-"""Methods whose texts are a peer's own words."""
+"""Methods that contain free text from the peer."""
 
 LARGEST_FRAME = 1024 * 1024
-"""Bytes of a frame, at most, whatever the broker proposes, and of a header in any case.
+"""The most bytes of a frame, whatever the broker proposes, and of a header in any case.
 
-RabbitMQ proposes 131,072. It does not hold itself to that for headers, which it does not divide:
-it adds ``x-death`` to those that publishers write.
+RabbitMQ proposes 131,072. It does not keep to that for headers, which it does not split: it adds
+``x-death`` to the headers that publishers write.
 """
 
 SHORTEST_DELIVERY = 12
 SHORTEST_HEADER = 22
 HAS_TYPE, HAS_ENCODING = 0x80, 0x40  # in the first byte of the properties, which are flags
-MORE_FLAGS = 0x01  # in the second: another two bytes of them follow
-TYPE = 2  # where the content type is, behind the flags
+MORE_FLAGS = 0x01  # in the second byte: another two bytes of flags follow
+TYPE = 2  # the offset of the content type, after the flags
 HEADER_START = 12  # bytes of a header before the properties: class, weight, size of the body
-LONGEST_BODY = 2**63 - 1  # bytes; nobody has more, and the field is not made for it in each broker
-CONTENT_CLASS = BASIC << 16  # the class, and the weight, which is 0
+LONGEST_BODY = 2**63 - 1  # bytes; no body is larger, and some brokers use a signed field
+CONTENT_CLASS = BASIC << 16  # the class and the weight, which is 0
 
 _frame = Struct('>BHI').unpack_from  # type, channel, size
 _header = Struct('>IQ').unpack_from  # class and weight, size of the body
-_header_frame = Struct('>BHIIQ').unpack_from  # the frame's beginning, and the same
-_deliver_frame = Struct('>BHI4sB').unpack_from  # the frame's, method, length of the consumer tag
+_header_frame = Struct('>BHIIQ').unpack_from  # start of the frame, then the same as _header
+_deliver_frame = Struct('>BHI4sB').unpack_from  # start, method, length of the consumer tag
 _tag = Struct('>Q').unpack_from
 _code = Struct('>H').unpack_from
 _method = Struct('>HH').unpack_from  # class and method
@@ -69,33 +69,34 @@ _settle = Struct('>BHIHHQ?B').pack  # a whole frame: 1, channel, 13, 60, method,
 
 
 def settlement(channel: int, method: int, delivery_tag: int, flag: bool) -> bytes:
-    """The frame that acknowledges or rejects.
+    """The frame that acknowledges or rejects a message.
 
     :param method: :data:`ACK` or :data:`REJECT`.
-    :param flag: whether all messages up to this one are meant, or whether it is put back.
+    :param flag: to acknowledge: whether to include all messages up to this one; to reject:
+        whether to requeue it.
     """
     return _settle(METHOD, channel, 13, BASIC, method, delivery_tag, flag, FRAME_END)
 
 
 def close_reason(payload: bytes) -> tuple[int, str, int, int]:
-    """What a peer gives as the reason for closing: code, text, and class and method in question.
+    """A peer's reason for closing: code, text, and the class and method that caused it.
 
-    RabbitMQ cuts a long text off in the midst of a character.
+    RabbitMQ truncates a long text, possibly in the middle of a character.
     """
     text = payload[7 : 7 + payload[6]]
     return _code(payload, 4)[0], escaped(text), *_method(payload, 7 + len(text))
 
 
 def block_reason(payload: bytes) -> str:
-    """Why a broker takes no messages, as it says."""
+    """The broker's reason for accepting no messages."""
     return escaped(payload[5 : 5 + payload[4]])
 
 
 def frame_at(data: bytes, position: int, most: int) -> tuple[int, int, bytes] | None:
-    """The frame that begins there: type, channel and payload; None if it is not complete.
+    """The frame at *position*: type, channel and payload; None if it is not complete.
 
-    :param most: bytes that a frame may have, as agreed; a header may have :data:`LARGEST_FRAME`.
-    :raises UnexpectedFrame: it cannot be one.
+    :param most: the agreed limit in bytes; a header may have :data:`LARGEST_FRAME`.
+    :raises UnexpectedFrame: the bytes cannot be a frame.
     """
     if len(data) - position < OVERHEAD:
         return None
@@ -111,14 +112,14 @@ def frame_at(data: bytes, position: int, most: int) -> tuple[int, int, bytes] | 
 
 
 class Delivery:
-    """A message that has come, with the attributes of kombu's that a consumer uses.
+    """A message that has arrived, with those attributes of kombu's class that a consumer uses.
 
     :ivar bytes body: the body.
-    :ivar int delivery_tag: its number on its channel; 0 for one that was returned.
+    :ivar int delivery_tag: its number on its channel; 0 for a message that was returned.
     :ivar bool redelivered: whether it may have been delivered before.
-    :ivar bytes origin: a byte for ``redelivered``, the exchange and the routing key, the latter
-        two with their lengths before them, as they came.
-    :ivar bytes packed: the properties as they came; see :mod:`clihelper.amqp.properties`.
+    :ivar bytes origin: a byte for ``redelivered``, then the exchange and the routing key, each
+        preceded by its length, as received.
+    :ivar bytes packed: the properties as received; see :mod:`clihelper.amqp.properties`.
     """
 
     __slots__ = (
@@ -156,7 +157,7 @@ class Delivery:
         """The application's headers; raises as :attr:`properties` does."""
         return self.properties.get('application_headers')
 
-    # The first two properties are needed of many a message that is asked for no other.
+    # Many handlers need only these two properties.
 
     @property
     def content_type(self) -> str | None:
@@ -191,17 +192,17 @@ class Delivery:
 
     @property
     def exchange(self) -> bytes:
-        """The exchange that it was published to, as it came."""
+        """The exchange that it was published to, as received."""
         return self.origin[2 : 2 + self.origin[1]]
 
     @property
     def routing_key(self) -> bytes:
-        """The routing key that it was published with, as it came."""
+        """The routing key that it was published with, as received."""
         return self.origin[3 + self.origin[1] :]
 
     @property
     def delivery_info(self) -> dict[str, Any]:
-        """Where it comes from.
+        """Where it came from.
 
         :raises InvalidProperties: the exchange or the routing key is not UTF-8.
         """
@@ -226,12 +227,12 @@ class Delivery:
         self._channel.settle(REJECT, self.delivery_tag, False)
 
     def requeue(self) -> None:
-        """Put it back in its queue."""
+        """Return it to its queue."""
         self._channel.settle(REJECT, self.delivery_tag, True)
 
 
 class Oversized(Delivery):
-    """A message whose body was too large to be kept: it is empty here."""
+    """A message whose body was too large to be kept; :attr:`body` is empty."""
 
     __slots__ = ('_announced',)
 
@@ -247,7 +248,7 @@ class Oversized(Delivery):
 
 @lru_cache(maxsize=256)
 def _text(data: bytes) -> str:
-    """A short string that many messages have in common, with its length before it."""
+    """Decode a short string, preceded by its length; many messages have the same one."""
     if data[0] >= len(data):
         raise InvalidProperties('content type or encoding: cut short')
     try:
@@ -257,15 +258,15 @@ def _text(data: bytes) -> str:
 
 
 class DeliveryTemplate:
-    """Takes apart, in one step each, deliveries of the shape of another.
+    """Parses deliveries of the same shape as a given one, in one step each.
 
-    They are of the same consumer, exchange and routing key, and have properties of the same
-    length. What is the same in all of them is compared and not looked into.
+    They have the same consumer, exchange and routing key, and properties of the same length. The
+    parts that are the same in all of them are compared, but not parsed.
 
-    :param data: has the other one.
-    :param places: where in it the method's frame, the delivery tag, the header's frame and the
-        body's begin.
-    :param consumer: gets the deliveries.
+    :param data: contains the given delivery.
+    :param places: the offsets in it of the method's frame, the delivery tag, the header's frame
+        and the body's frame.
+    :param consumer: called with each delivery.
     """
 
     __slots__ = (
@@ -280,7 +281,7 @@ class DeliveryTemplate:
         consumer: Callable[[Delivery], None],
     ) -> None:
         start, tag, header, body = places
-        length = header + 11  # of the body, behind the class and the weight
+        length = header + 11  # of the body, after the class and the weight
         struct = Struct(f'>{tag - start}sQ{length - tag - 8}sQ{body - length - 9}s4sI')
         self._channel = channel
         self._consumer = consumer
@@ -290,7 +291,7 @@ class DeliveryTemplate:
         self._origin = data[tag + 8 : header - 1]
 
     def take(self, data: bytes, position: int) -> int:
-        """Hand over the complete deliveries that follow each other; where the last one ends."""
+        """Hand over consecutive complete deliveries; returns where the last one ends."""
         channel, consumer, unpack, size = self._channel, self._consumer, self._unpack, self._size
         head, middle, tail, origin = self._head, self._middle, self._tail, self._origin
         end = len(data)
@@ -308,19 +309,19 @@ class DeliveryTemplate:
 
 
 class Deliveries:
-    """Hands over deliveries whose frames are all there, in one step each.
+    """Hands over deliveries whose frames have all arrived, in one step each.
 
-    :ivar consumers: by the number of a channel and a consumer tag: the channel, and who gets the
-        deliveries. Set it by :meth:`direct`.
+    :ivar consumers: maps the number of a channel and a consumer tag to the channel and the
+        function that gets the deliveries. Set it with :meth:`direct`.
     """
 
     def __init__(self) -> None:
         self.consumers: dict[tuple[int, bytes], Consumer] = {}
-        self._shape: tuple[int, int, bytes] | None = None  # of the delivery before
+        self._shape: tuple[int, int, bytes] | None = None  # of the previous delivery
         self._template: DeliveryTemplate | None = None
 
     def direct(self, consumers: Mapping[tuple[int, bytes], Consumer]) -> None:
-        """Hand over to these, too, or instead, from now on."""
+        """Add consumers, or replace those with the same keys."""
         self.consumers.update(consumers)
         self._shape = self._template = None
 
@@ -329,16 +330,16 @@ class Deliveries:
         return {key: found for key, found in self.consumers.items() if key[0] == channel}
 
     def forget(self, channel: int) -> None:
-        """The channel is closed."""
+        """Remove the consumers of a channel that is closed."""
         for key in self.of(channel):
             del self.consumers[key]
         self._shape = self._template = None
 
     def take(self, data: bytes, position: int) -> int:
-        """Hand over the complete deliveries that follow each other.
+        """Hand over consecutive complete deliveries.
 
         :param position: where in *data* a frame begins.
-        :returns: where the first frame begins that is none of such a delivery.
+        :returns: where the first frame begins that does not belong to such a delivery.
         """
         after = -1
         while position != after:
@@ -349,9 +350,9 @@ class Deliveries:
         return position
 
     def _take_one(self, data: bytes, position: int) -> int:
-        """Hand over one, if a complete one begins there; returns where it ends.
+        """Hand over a delivery if a complete one begins at *position*; returns where it ends.
 
-        What is not as it should be is left to :class:`Contents`, which says so.
+        Anything malformed is left to :class:`Contents`, which reports it.
         """
         end = len(data)
         if end - position <= SHORTEST_DELIVERY:
@@ -379,7 +380,7 @@ class Deliveries:
             return position
         channel, on_delivery = consumer
         shape = header - position, body - header, origin
-        # Two in a row that are alike are a rule.
+        # Two of the same shape in a row: expect more of them.
         if shape != self._shape:
             self._shape, self._template = shape, None
         else:
@@ -393,7 +394,7 @@ class Deliveries:
 
 
 class Content:
-    """A message whose frames are still coming.
+    """A message whose frames have not all arrived.
 
     :ivar bytes method: the payload of its method's frame.
     :ivar bytes packed: its properties.
@@ -405,7 +406,7 @@ class Content:
     def __init__(self, method: bytes) -> None:
         self.method = method
         self.packed = b''
-        self.announced = -1  # until the header has come
+        self.announced = -1  # until the header arrives
         self._missing = 0
         self._is_kept = True
         self._body = bytearray()
@@ -413,8 +414,8 @@ class Content:
     def add(self, kind: int, payload: bytes, most: int) -> bool:
         """Add a frame; returns whether it was the last.
 
-        :param most: bytes of a body that is kept.
-        :raises UnexpectedFrame: it is none of this message's.
+        :param most: the size in bytes of the largest body that is kept.
+        :raises UnexpectedFrame: the frame does not belong to this message.
         """
         if kind == HEADER and self.announced < 0:
             self._add_header(payload, most)
@@ -424,30 +425,30 @@ class Content:
                 self._body += payload
         else:
             raise UnexpectedFrame(
-                f'a frame of type {kind} and {len(payload)} bytes in the midst of a message'
+                f'a frame of type {kind} and {len(payload)} bytes in the middle of a message'
             )
         return not self._missing
 
     def _add_header(self, payload: bytes, most: int) -> None:
         its_class, size = _header(payload)
         if its_class != CONTENT_CLASS or size > LONGEST_BODY or len(payload) < HEADER_START + 2:
-            raise UnexpectedFrame('a content header that is none of a message')
+            raise UnexpectedFrame('a content header that does not belong to a message')
         self.packed = payload[HEADER_START:]
         self.announced = self._missing = size
         self._is_kept = size <= most
 
     @property
     def consumer_tag(self) -> bytes:
-        """Whom it is delivered to, where its method is :data:`DELIVER`."""
+        """The consumer that it is delivered to, if its method is :data:`DELIVER`."""
         return self.method[5 : 5 + self.method[4]]
 
     @property
     def reply(self) -> tuple[int, bytes]:
-        """Why it has come back, where its method is :data:`RETURN`: a code and a text."""
+        """Why it was returned, if its method is :data:`RETURN`: a code and a text."""
         return _code(self.method, 4)[0], self.method[7 : 7 + self.method[6]]
 
     def delivery(self, channel: Any) -> Delivery:
-        """The message, complete.
+        """The complete message.
 
         :raises UnexpectedFrame: its method does not say where it comes from.
         """
@@ -466,10 +467,10 @@ class Content:
 
 
 class Contents:
-    """The messages whose frames are still coming, at most one on each channel.
+    """The messages whose frames have not all arrived, at most one on each channel.
 
-    :param most: bytes of a body that is kept. Of a larger one nothing is kept, so that memory is
-        bounded whatever is announced, and whatever comes.
+    :param most: the size in bytes of the largest body that is kept. Larger bodies are discarded,
+        so that memory is bounded whatever is announced, and whatever arrives.
     """
 
     def __init__(self, most: int) -> None:
@@ -483,11 +484,11 @@ class Contents:
         return channel in self._open
 
     def begin(self, channel: int, method: bytes) -> None:
-        """A method has come, behind which a header follows."""
+        """Begin a message: its method has arrived, and a header follows."""
         self._open[channel] = Content(method)
 
     def add(self, kind: int, channel: int, payload: bytes) -> Content | None:
-        """Add a frame; the message if it was its last.
+        """Add a frame; returns the message if it was the last one.
 
         :raises UnexpectedFrame: no frame of this type is expected.
         """
@@ -499,12 +500,12 @@ class Contents:
         return self._open.pop(channel)
 
     def forget(self, channel: int) -> None:
-        """The channel is closed."""
+        """Discard the incomplete message of a channel that is closed."""
         self._open.pop(channel, None)
 
 
 def is_origin(data: bytes) -> bool:
-    """Whether it is a byte and two short strings, and nothing else."""
+    """Whether *data* consists of a byte and two short strings."""
     exchange = 2 + data[1] if len(data) > 1 else len(data)
     return exchange < len(data) and exchange + 1 + data[exchange] == len(data)
 
@@ -528,9 +529,9 @@ _cached: dict[tuple[str, int], bytes] = {}
 
 
 class HeadersTooLarge(ValueError):
-    """The properties and headers of a message do not fit in a frame, and AMQP has one for them.
+    """The properties and headers of a message do not fit in a frame, and AMQP allows only one.
 
-    :ivar int excess: how many bytes they are too large.
+    :ivar int excess: by how many bytes they are too large.
     """
 
     def __init__(self, excess: int, frame_max: int) -> None:
@@ -555,9 +556,9 @@ def encode(
 
     :param channel: its number.
     :param properties: by name, or packed (see :mod:`clihelper.amqp.properties`).
-    :param frame_max: bytes of a frame, at most; 0: no limit.
-    :param mandatory: whether the broker is to return it if no queue gets it. A direct reply is
-        never mandatory: RabbitMQ would return it as unroutable, and deliver it all the same.
+    :param frame_max: the most bytes of a frame; 0: no limit.
+    :param mandatory: whether the broker should return it if it cannot be routed. A direct reply is
+        never mandatory: RabbitMQ would return it as unroutable, and still deliver it.
     :raises HeadersTooLarge: the properties do not fit in a frame.
     :raises TypeError, ValueError: something cannot be encoded.
     """
@@ -574,7 +575,7 @@ def encode(
         _frame_start(HEADER, channel, len(header)), header, END,
     ]  # fmt: skip
     size = frame_max - OVERHEAD if frame_max else len(body)
-    whole = body if len(body) <= size else memoryview(body)  # parts of it are no copies
+    whole = body if len(body) <= size else memoryview(body)  # slices of it are not copies
     for start in range(0, len(body), size or 1):
         part = whole[start : start + size]
         parts += (_frame_start(BODY, channel, len(part)), part, END)
@@ -583,7 +584,7 @@ def encode(
 
 @lru_cache(maxsize=256)
 def _short_string(text: str) -> bytes:
-    """A short string; few exchanges and routing keys are used again and again."""
+    """Encode a short string; the same few exchanges and routing keys are used again and again."""
     encoded = text.encode()
     if len(encoded) > LONGEST_NAME:
         raise ValueError(f'longer than {LONGEST_NAME} bytes: {text[:40]!r}...')
@@ -591,7 +592,7 @@ def _short_string(text: str) -> bytes:
 
 
 def _serialized(properties: dict[str, Any]) -> bytes:
-    """The properties of a message; those that are None are left out."""
+    """Encode the properties of a message; those that are None are omitted."""
     if len(properties) > 2:
         return _serialize(properties)
     key = (properties.get('content_type'), properties.get('delivery_mode'))
@@ -606,7 +607,7 @@ def _serialized(properties: dict[str, Any]) -> bytes:
 def _serialize(properties: dict[str, Any]) -> bytes:
     unknown = properties.keys() - PROPERTIES
     if unknown:
-        raise TypeError(f'no property of a message: {", ".join(sorted(unknown))}')
+        raise TypeError(f'not a property of a message: {", ".join(sorted(unknown))}')
     given = {name: value for name, value in properties.items() if value is not None}
     for name, convert in (('expiration', _milliseconds), ('timestamp', _timestamp)):
         if name in given:
@@ -620,7 +621,7 @@ def _serialize(properties: dict[str, Any]) -> bytes:
 
 
 def _milliseconds(value: Any) -> str:
-    """AMQP has this number as a text."""
+    """AMQP represents this number as a string."""
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""Heartbeats, sent and missed, by a small thread: also while the main thread is in a handler."""
+"""Sends heartbeats and notices missed ones in a thread, also while a handler runs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 TCP_INFO_SIZE = 56
 LAST_DATA_RECEIVED = 52
-"""where ``tcpi_last_data_recv``, milliseconds, is in the ``tcp_info`` of tcp(7)"""
+"""the offset of ``tcpi_last_data_recv`` (milliseconds) in the ``tcp_info`` of tcp(7)"""
 
 LAST_BEAT = 0.1
-"""seconds that the thread has for its end"""
+"""seconds that the thread has to end"""
 
 MUCH = 32 * 1024
-"""bytes that nobody has read, from which on the peer may be kept from sending more"""
+"""unread bytes from which the peer may be unable to send more"""
 
 
 class HeartbeatThread:
-    """A thread that sends signs of life, and notices when the peer gives none.
+    """A thread that sends heartbeats, and notices if the peer sends nothing.
 
-    When anything last arrived the kernel knows, no matter whether somebody reads it; so a
-    handler that keeps the main thread for long is no reason to take the peer for dead.
+    The kernel knows when data last arrived, whether or not it has been read. So a handler that
+    occupies the main thread for long does not make the peer look dead.
 
     :param sock: the connected socket.
-    :param heartbeat: seconds, as agreed with the peer; it is dead when silent for two of them.
-    :param beat: sends a sign of life, without waiting.
-    :param silent: called once when the peer is dead, with the seconds; the thread ends.
+    :param heartbeat: seconds, as agreed with the peer, which is dead after two silent intervals.
+    :param beat: sends a heartbeat, without waiting.
+    :param silent: called once when the peer is dead, with the seconds of silence; the thread ends.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class HeartbeatThread:
         self._thread.start()
 
     def end(self) -> None:
-        """End the thread, which takes no time unless it is just writing."""
+        """End the thread; this takes no time unless it is writing."""
         self._ended.set()
-        # One that woke up while the interpreter ends would load a library for its own end, and
-        # abort the process where there is no descriptor left for that.
+        # A thread that wakes up while the interpreter exits would load a library in order to end,
+        # and abort the process if no descriptor is left for that.
         self._thread.join(LAST_BEAT)
 
     def _run(self) -> None:
@@ -74,22 +74,22 @@ class HeartbeatThread:
                     due = now + self._heartbeat / 2
                     self._beat()
             except (OSError, ValueError, AttributeError):
-                return  # it is closed, or about to be: the main thread has noticed
+                return  # the socket is closed, or about to be: the main thread knows
 
     def _heard(self) -> float:
-        """When the peer was last heard of, by the monotonic clock."""
+        """When the peer last sent something, by the monotonic clock."""
         now = time.monotonic()
         if unread(self._sock) >= MUCH:
-            self._excused = now  # it may have more to say, and no room for it
+            self._excused = now  # it may have more to send, but no buffer space for it
         return max(self._excused, now - silence(self._sock))
 
 
 def silence(sock: socket.socket) -> float:
-    """The seconds since anything has arrived on a TCP connection."""
+    """The seconds since data last arrived on a TCP connection."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
     return struct.unpack_from('=I', info, LAST_DATA_RECEIVED)[0] / 1000  # type: ignore[no-any-return]
 
 
 def unread(sock: socket.socket) -> int:
-    """The bytes that have arrived and were not read."""
+    """The number of bytes that have arrived and have not been read."""
     return int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)), 'little')

@@ -1,7 +1,7 @@
-"""What ``--check --broker`` looks at: each broker, and what there can lose messages.
+"""The checks of ``--check --broker``: each broker, and what on it can lose messages.
 
-Nothing is created. What exists is declared again, as at the start, since a broker says only then
-in what it differs; what does not exist is not.
+Nothing is created. What exists is declared again, as at start-up, since only then does a broker
+say how it differs; what does not exist is not declared.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """What was found: lines for the terminal, each with its place in the configuration.
+    """The findings: lines for the terminal, each with its place in the configuration.
 
-    :ivar notes: what is going to be done.
+    :ivar notes: what the program will do.
     :ivar warnings: what can lose messages.
-    :ivar faults: why the program would not run.
+    :ivar faults: what prevents the program from running.
     """
 
     def __init__(self, config: Config) -> None:
@@ -49,28 +49,28 @@ class Report:
         self.faults: list[str] = []
 
     def note(self, keys: Keys, text: str) -> None:
-        """Something is going to be done."""
+        """Add something that the program will do."""
         self._add(self.notes, keys, text)
 
     def warn(self, keys: Keys, text: str) -> None:
-        """Something can lose messages."""
+        """Add something that can lose messages."""
         self._add(self.warnings, keys, f'warning: {text}')
 
     def fault(self, keys: Keys, text: str) -> None:
-        """Something keeps the program from running."""
+        """Add something that prevents the program from running."""
         self._add(self.faults, keys, text)
 
     def _add(self, lines: list[str], keys: Keys, text: str) -> None:
         line = f'{self._config.locate(*keys)}: {text}'
-        if line not in lines:  # several brokers may have the same to say
+        if line not in lines:  # several brokers may produce the same line
             lines.append(line)
 
 
 def inspect(config: Config, own: OwnTopology | None, appname: str) -> Report:
-    """Look at each broker of ``AMQP.url``.
+    """Inspect each broker of ``AMQP.url``.
 
-    :param own: what the program declares besides, and the name of its class; None: it declares
-        nothing, and nothing of the section.
+    :param own: what the program itself declares, and the name of its class; None: it declares
+        nothing, not even what the section lists.
     :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
     """
     report = Report(config)
@@ -96,10 +96,10 @@ def inspect(config: Config, own: OwnTopology | None, appname: str) -> Report:
 
 
 class Inspection:
-    """Looks at one broker.
+    """Inspects one broker.
 
-    :param connection: to it, open.
-    :param report: gets what is found.
+    :param connection: an open connection to it.
+    :param report: gets the findings.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class Inspection:
         self._report = report
 
     def run(self) -> None:
-        """Look at all that the program needs.
+        """Inspect everything that the program needs.
 
-        :raises Lost: the connection is.
+        :raises Lost: the connection is lost.
         """
         topology = self._topology
         with self._connection.guard():
@@ -131,7 +131,7 @@ class Inspection:
                 self._try(('AMQP', 'retry'), self._retry_queues, label)
 
     def _try(self, keys: Keys, look: Callable[..., None], *what: Any) -> None:
-        """Look at one thing; that the broker refuses it is a fault."""
+        """Inspect one thing; it is a fault if the broker refuses it."""
         try:
             look(*what)
         except DeclarationRefused as refused:
@@ -140,7 +140,7 @@ class Inspection:
                 raise Lost('the broker has closed the connection') from refused
 
     def _keys_of(self, kind: str, label: str) -> Keys:
-        """Where a queue or an exchange is in the section; empty: the program declares it."""
+        """The keys of a queue or an exchange in the section; empty if the program declares it."""
         return ('AMQP', kind, label) if label in self._section[kind] else ()
 
     def _exchange(self, keys: Keys, name: str, options: Options) -> None:
@@ -174,9 +174,9 @@ class Inspection:
             self._look_at_timeout(position, type_of(options))
 
     def _as_it_is(self, keys: Keys, position: str, label: str, options: Options) -> Options:
-        """The options of a queue as the broker has it, or will have it.
+        """The options of a queue as it exists on the broker, or will exist.
 
-        :raises Refused: it is missing, or not as declared.
+        :raises DeclarationRefused: it is missing, or not as declared.
         """
         declarer, name = self._declarer, options['name']
         if not self._topology.declares_queue(label):
@@ -195,14 +195,14 @@ class Inspection:
         return found
 
     def _check_binding(self, position: str, exchange: str) -> None:
-        """See that there is an exchange to bind to; raises :class:`DeclarationRefused`."""
+        """Check that the exchange to bind to exists; raises :class:`DeclarationRefused`."""
         if exchange not in self._entities.exchanges:
-            # As it is the broker's own, it is to be of some type, and durable.
+            # It is only verified: the type is arbitrary.
             options = {'type': 'direct', 'durable': True, 'auto_delete': False, 'arguments': {}}
             self._declarer.exchange(position, exchange, options, False)
 
     def _look_for_dead_letter_exchange(self, keys: Keys, position: str, options: Options) -> None:
-        """Warn where what a queue dead-letters would go nowhere; the broker would not mind."""
+        """Warn if what a queue dead-letters would be dropped; the broker would not report that."""
         arguments = options['arguments']
         exchange, key = arguments.get(DLX), arguments.get(DLX_KEY)
         if exchange is None:
@@ -244,7 +244,7 @@ class Inspection:
             )
 
     def _retry_queues(self, label: str) -> None:
-        """With ``declare: false``, see that they are there, and lose nothing."""
+        """With ``declare: false``, check that the retry queues exist, and lose nothing."""
         topology, declarer = self._topology, self._declarer
         if topology.is_own(label):
             return
@@ -260,7 +260,7 @@ class Inspection:
                 )
 
     def _look_at_timeout(self, position: str, kind: str | None) -> None:
-        """Warn where the broker may take a message back that a handler still has."""
+        """Warn if the broker may requeue a message that a handler is still processing."""
         timeout, version = self._section['handler_timeout'], self._declarer.version
         if timeout is None or timeout < LEAST_CONSUMER_TIMEOUT or not version:
             return
@@ -274,5 +274,5 @@ class Inspection:
 
 
 def _keys(position: str) -> Keys:
-    """The keys of ``AMQP.dead_letter`` and ``AMQP.retry``."""
+    """The keys of a position such as ``AMQP.dead_letter`` or ``AMQP.retry``."""
     return tuple(position.split('.'))

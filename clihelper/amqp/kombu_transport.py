@@ -1,4 +1,4 @@
-"""Connections by kombu's other transports: memory, redis, filesystem and so on."""
+"""Connections over kombu's other transports: memory, redis, filesystem and so on."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class KombuTransport:
-    """What :class:`~clihelper.amqp.rabbitmq.RabbitMQTransport` is for AMQP, for everything else.
+    """The counterpart of :class:`~clihelper.amqp.rabbitmq.RabbitMQTransport` for other schemes.
 
-    These transports are polled: they have no descriptor to wait on, and no heartbeats.
+    These transports are polled: they have neither a descriptor to wait on nor heartbeats.
 
     :param options: ``AMQP.transport_options``.
     """
 
-    wait_for: WaitFor  # none of them waits, or tells that it is blocked
+    wait_for: WaitFor  # these transports never wait, and never report that they are blocked
     on_blocked: Callable[[str], None]
 
     expires = False
-    """Whether messages leave a queue when their time is over."""
+    """Whether messages leave a queue when their TTL expires."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class KombuTransport:
         options: Mapping[str, Any] | None = None,
         max_body: int = 0,
     ) -> None:
-        # Without a host kombu warns of having taken localhost.
+        # Without a host, kombu warns that it uses localhost.
         complete = url if url.partition('://')[2] else f'{url}localhost'
         try:
             # Which of the two looks for the library depends on the version of kombu.
@@ -48,10 +48,10 @@ class KombuTransport:
             )
             transport = self._connection.transport
         except (ImportError, AttributeError) as error:
-            # kombu defines classes over those of the library, or over nothing.
+            # kombu defines its classes even if the library's classes are missing.
             scheme = url.partition(':')[0]
             raise UnavailableError(
-                f'AMQP.url: {scheme}:// needs a library that is not here: {error}'
+                f'AMQP.url: {scheme}:// needs a library that is not installed: {error}'
             ) from error
         self.errors: tuple[type[BaseException], ...] = (
             OperationalError,
@@ -61,15 +61,15 @@ class KombuTransport:
         self.refusals: tuple[type[BaseException], ...] = transport.channel_errors
 
     def connect(self) -> None:
-        """Connect, once."""
+        """Try to connect once."""
         self._connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
 
     def channel(self) -> Any:
-        """A new channel."""
+        """Open a new channel."""
         return self._connection.channel()
 
     def fileno(self) -> None:
-        """There is nothing to wait on."""
+        """Return None: there is nothing to wait on."""
 
     def consume(
         self,
@@ -79,31 +79,31 @@ class KombuTransport:
         on_delivery: Callable[[Any], None],
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Consume *queue*; each delivery is handed over by :meth:`take`."""
+        """Consume *queue*; :meth:`take` hands over each delivery."""
         channel.basic_consume(queue, no_ack=False, callback=on_delivery, consumer_tag=tag)
 
     def consume_replies(
         self, channel: Any, name: str, on_delivery: Callable[[Any], None]
     ) -> str:
-        """Consume a queue of one's own for replies; returns what to say as ``reply_to``."""
+        """Consume an exclusive queue for replies; returns the value for ``reply_to``."""
         queue = f'replies.{name}'
         channel.queue_declare(queue, exclusive=True, auto_delete=True)
         channel.basic_consume(queue, no_ack=True, callback=on_delivery, consumer_tag=name)
         return queue
 
     def recover(self, channel: Any) -> None:
-        """Have all that is not settled delivered again."""
+        """Have all unsettled messages redelivered."""
         channel.basic_recover(requeue=True)
 
     def get(self, channel: Any, queue: str) -> Any:
-        """One message of *queue*; None: it is empty."""
+        """One message from *queue*, or None if it is empty."""
         return channel.basic_get(queue)
 
     def acknowledger(self, channel: Any, prefetch: int) -> None:
-        """Each message is acknowledged by itself."""
+        """Return None: each message is acknowledged individually."""
 
     def take(self) -> bool:
-        """Take in one message, without waiting; False if there is none."""
+        """Process one message, without waiting; False if there is none."""
         try:
             self._connection.drain_events(timeout=0)
         except TimeoutError:
@@ -111,11 +111,11 @@ class KombuTransport:
         return True
 
     def has(self, channel: Any) -> bool:
-        """Whether *channel* is one of this connection, and open."""
+        """Whether *channel* belongs to this connection, and is open."""
         return channel in (self._connection.transport.channels if self._connection else ())
 
     def confirm(self, channel: Any, *callbacks: Any) -> bool:
-        """These transports have no confirmations."""
+        """Return False: these transports have no confirmations."""
         return False
 
     def encode_or_publish(
@@ -127,11 +127,11 @@ class KombuTransport:
         properties: dict[str, Any] | bytes,
         mandatory: bool = True,
     ) -> bytes:
-        """Publish; nothing is left to be written.
+        """Publish at once; nothing is left to be written.
 
-        :param mandatory: without effect: these transports know no such thing.
+        :param mandatory: ignored: these transports do not support it.
         """
-        assert isinstance(properties, dict)  # only AMQP has packed ones
+        assert isinstance(properties, dict)  # only AMQP uses packed properties
         message = channel.prepare_message(
             body,
             priority=properties.pop('priority', None),
@@ -144,12 +144,12 @@ class KombuTransport:
         return b''
 
     def write(self, data: bytes) -> None:
-        """There is nothing to write."""
+        """Do nothing: there is never anything to write."""
 
     def end(self, timeout: float) -> None:
-        """Close."""
+        """Close the connection."""
         self._connection.release()
 
     def collect(self) -> None:
-        """Leave it."""
+        """Abandon the connection."""
         self._connection.collect()

@@ -1,4 +1,4 @@
-"""A message as a handler sees it, and its body decoded."""
+"""A message as a handler sees it, and the decoding of its body."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('clihelper.amqp')
 
 ALL = ('json', 'text', 'binary')
-"""The kinds of bodies, all that ``AMQP.accept`` may list."""
+"""The kinds of bodies that ``AMQP.accept`` may list."""
 
 COPIED = ('priority', 'correlation_id', 'reply_to', 'message_id', 'timestamp', 'type', 'app_id')
 """The basic properties that a copy of a message keeps, besides those of its body."""
 
 NOT_COPIED = ('delivery_mode', 'expiration', 'user_id', 'cluster_id')
-"""The others. The copy would expire, be refused, or not be kept by the broker."""
+"""The others. With them the copy would expire, be refused, or not be persistent."""
 
 NOT_RENEWED = ('user_id', 'cluster_id')
-"""What even a message that is published anew as it is cannot keep: it would be refused."""
+"""The properties that even an unchanged, republished message loses: it would be refused."""
 
 PERSISTENT = 2
 """The ``delivery_mode`` of a message that a durable queue keeps over a restart."""
 
 OWN = b'x-clihelper-'
-"""what clihelper's headers begin with"""
+"""the prefix of clihelper's headers"""
 
 PROPERTIES = 'x-clihelper-properties'
-"""the header with the properties of a message that cannot even be told from each other"""
+"""the header with the properties of a message that cannot even be separated from each other"""
 
 NO_CHARSETS = frozenset(('idna', 'punycode', 'raw-unicode-escape', 'unicode-escape'))
-"""encodings of Python that are no character sets: to decode some megabytes from ``punycode``
-takes hours (https://docs.python.org/3/library/codecs.html#python-specific-encodings)"""
+"""Python encodings that are not character sets: decoding some megabytes from ``punycode`` takes
+hours (https://docs.python.org/3/library/codecs.html#python-specific-encodings)"""
 
 LONGEST_NAME = 255
-"""characters that the name of an exchange, or a routing key, can have; what is longer is none"""
+"""the most characters of an exchange's name or a routing key; longer values are ignored"""
 
 CARBON_COPIES = (b'CC', b'BCC')
-"""headers that have RabbitMQ route a message to further queues, which the first copy has done"""
+"""headers that make RabbitMQ route a message to further queues, which already have it"""
 
 
 class Message:
-    """One delivery. Its handler may settle it; otherwise what the handler does settles it.
+    """One delivery. The handler may settle it itself; otherwise the handler's result settles it.
 
-    :ivar str queue: the queue that it came from: the key that it stands under in ``AMQP.queues``.
-    :ivar bytes raw: the body as it came.
+    :ivar str queue: the queue that it came from, by its key in ``AMQP.queues``.
+    :ivar bytes raw: the body as received.
     :ivar bool redelivered: whether it may have been delivered before.
-    :ivar delivery: kombu's message, or what is like it.
-    :ivar outcome: what the handler itself made of it, or None.
+    :ivar delivery: kombu's message, or an equivalent object.
+    :ivar outcome: how the handler itself has settled it, or None.
 
     ``str(message)`` names it in the log: its queue, ``message_id`` and ``correlation_id``.
     """
@@ -86,42 +86,42 @@ class Message:
         self.delivery = delivery
         try:
             self.redelivered: bool = delivery.redelivered
-        except AttributeError:  # kombu has it among other things
+        except AttributeError:  # kombu has it in delivery_info
             self.redelivered = bool(delivery.delivery_info.get('redelivered'))
         self._settle = settle
         self._runs = 0
-        self.kept = False  # whether it stays unsettled while others are acknowledged
+        self.kept = False  # whether it stays unsettled while later ones are acknowledged
 
     @property
     def body(self) -> Any:
-        """The body, decoded: an object for JSON, ``str`` for ``text/*``, else ``bytes``.
+        """The decoded body: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
 
         :raises clihelper.amqp.settlement.Undecodable: it is not what its content type says.
-        :raises clihelper.amqp.settlement.Unaccepted: the content type is another.
+        :raises clihelper.amqp.settlement.Unaccepted: the content type is not a known one.
         """
         return decode(self, ALL, sys.maxsize)
 
     @property
     def attempts(self) -> int:
-        """How often it has been run, this time included: 1 for the first."""
+        """The number of times it has been run, including the current run: 1 for the first."""
         before = runs_before(self._header(ATTEMPTS), self._header(REASON))
         return self._runs + before + 1
 
     @property
     def returns(self) -> int:
-        """How often it has been returned to its queue, where that is a quorum queue: others do
-        not count."""
+        """How often it has been returned to its queue; 0 unless that is a quorum queue, which
+        counts this."""
         count = self._header('x-delivery-count')
         return count if isinstance(count, int) else 0
 
     @property
     def stream_offset(self) -> int | None:
-        """Where it is in a stream; None: it is of another queue."""
+        """Its offset in a stream, or None if its queue is not a stream."""
         offset = self._header('x-stream-offset')
         return offset if isinstance(offset, int) else None
 
     def _header(self, name: str) -> Any:
-        """One header, whatever the others are; None where it is not there or not to be found."""
+        """One header, whatever the others are; None if it is absent or cannot be read."""
         packed = getattr(self.delivery, 'packed', None)
         if packed is None:
             return self.headers.get(name)
@@ -131,11 +131,11 @@ class Message:
             return None
 
     def has_run(self, runs: int) -> None:
-        """It has been run so many times more often than its headers know."""
+        """Add *runs* to the number of runs that its headers say."""
         self._runs += runs
 
     def run_again(self) -> None:
-        """It has been run and failed, and is still here to be run once more."""
+        """Prepare it for another run in this process, after a run that failed."""
         self._runs += 1
         self.outcome = None
 
@@ -156,7 +156,7 @@ class Message:
 
     @property
     def content_encoding(self) -> str | None:
-        """The body's character set, as publishers use this property."""
+        """The character set of the body: that is how publishers use this property."""
         return self.delivery.content_encoding  # type: ignore[no-any-return]
 
     @property
@@ -176,7 +176,7 @@ class Message:
         return _decoded(self._published_to(ROUTING_KEY, 'routing_key'), 'routing key')
 
     def _published_to(self, header: str, name: str) -> str | bytes:
-        """One of the two; as bytes where it cannot be decoded."""
+        """The exchange or the routing key; ``bytes`` if it cannot be decoded."""
         value = self._header(header)
         if isinstance(value, (str, bytes)) and len(value) <= LONGEST_NAME:
             return value
@@ -187,7 +187,7 @@ class Message:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The same two as the headers of a copy, which is published to a queue by name."""
+        """Both as headers for a copy, since a copy is published to a queue by name."""
         return {
             EXCHANGE: self._published_to(EXCHANGE, 'exchange'),
             ROUTING_KEY: self._published_to(ROUTING_KEY, 'routing_key'),
@@ -195,21 +195,21 @@ class Message:
 
     @property
     def reply_to(self) -> str | None:
-        """The queue in which an answer is awaited."""
+        """The queue in which the sender expects a reply."""
         return self.properties.get('reply_to')
 
     @property
     def correlation_id(self) -> str | None:
-        """What an answer repeats."""
+        """An identifier that a reply repeats."""
         return self.properties.get('correlation_id')
 
     @property
     def is_cut(self) -> bool:
-        """Whether its body was so large that it is not here."""
+        """Whether its body was too large to be kept."""
         return len(self.raw) < getattr(self.delivery, 'announced', 0)
 
     def check(self) -> None:
-        """See that all its properties can be read.
+        """Check that all its properties can be read.
 
         :raises clihelper.amqp.properties.InvalidProperties: one of them cannot be decoded.
         """
@@ -218,18 +218,19 @@ class Message:
     def copy(self, headers: dict[str, Any], *, own_headers: bool = True) -> Any:
         """The properties with which to publish it again, with more *headers*.
 
-        Left out are those that would make the copy expire, be refused (``user_id``), or be
-        routed to the further queues that ``CC`` names; and the broker's own headers, by which it
-        would take the copy for one that it has dead-lettered, or returned, too often.
+        Properties and headers are omitted that would make the copy expire, be refused
+        (``user_id``), or be routed to the further queues that ``CC`` names. The broker's own
+        headers are omitted, too: because of them it could conclude that it has dead-lettered or
+        returned the copy too often.
 
         :param own_headers: whether its other headers are kept.
-        :returns: packed where it was delivered so; then nothing is decoded, and all that is kept
-            is kept byte for byte.
+        :returns: packed properties if it was delivered with packed ones: then nothing is decoded,
+            and everything that is kept stays the same byte for byte.
         """
         return self._again(NOT_COPIED, _is_not_copied if own_headers else _is_any, headers)
 
     def renewal(self) -> Any:
-        """The properties with which to publish it anew, as if it had never been delivered."""
+        """The properties with which to republish it, as if it had never been delivered."""
         kept = {name: value for name, value in self.origin.items() if self._header(name) is None}
         return self._again(NOT_RENEWED, _is_not_renewed, kept)
 
@@ -256,7 +257,7 @@ class Message:
         }
 
     def __str__(self) -> str:
-        """Its queue, and what identifies it: for the log. At DEBUG also the delivery tag."""
+        """Its queue and identifiers, for the log; at DEBUG also the delivery tag."""
         known = []
         for name in ('message_id', 'correlation_id'):
             try:
@@ -274,11 +275,11 @@ class Message:
         self._settle(self, Outcome.ACK)
 
     def reject(self) -> None:
-        """Reject it now, as AMQP has it: its queue's dead-letter exchange gets it, if any."""
+        """Reject it now, as in AMQP: its queue's dead-letter exchange gets it, if any."""
         self._settle(self, Outcome.DEAD_LETTER)
 
     def requeue(self) -> None:
-        """Put it back in its queue now."""
+        """Return it to its queue now."""
         self._settle(self, Outcome.REQUEUE)
 
 
@@ -289,7 +290,7 @@ def _decoded(name: str | bytes, what: str) -> str:
 
 
 def settle_at_once(delivery: Any, outcome: Outcome) -> None:
-    """Settle a delivery by itself, as AMQP has it."""
+    """Settle a delivery individually, with AMQP's own methods."""
     if outcome is Outcome.ACK:
         delivery.ack()
     elif outcome is Outcome.REQUEUE:
@@ -299,11 +300,12 @@ def settle_at_once(delivery: Any, outcome: Outcome) -> None:
 
 
 def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
-    """The body as an object for JSON, ``str`` for ``text/*``, else ``bytes``.
+    """Decode the body: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
 
-    :param accept: which of ``json``, ``text`` and ``binary`` are taken.
-    :param max_body: bytes.
-    :raises Oversize, Unaccepted, Undecodable: it is to be dead-lettered. None of them quotes it.
+    :param accept: which of ``json``, ``text`` and ``binary`` are accepted.
+    :param max_body: the limit in bytes.
+    :raises Oversize, Unaccepted, Undecodable: the message should be dead-lettered. The texts of
+        the exceptions do not quote the body.
     """
     size = len(message.raw)
     if size > max_body or (not size and message.is_cut):
@@ -315,7 +317,7 @@ def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
     except InvalidProperties as error:
         raise Undecodable(str(error)) from None
     if kind not in accept:
-        raise Unaccepted(f'content type {content_type or "none"!r}; AMQP.accept has it not')
+        raise Unaccepted(f'content type {content_type or "none"!r} is not in AMQP.accept')
     if kind == 'binary':
         return message.raw
     if charset and not _is_charset(charset):
@@ -342,7 +344,7 @@ def _packed_again(
             defaults={'delivery_mode': PERSISTENT},
         )
     except InvalidProperties:
-        # They cannot even be told from each other.
+        # They cannot even be separated from each other.
         whole = {**headers, PROPERTIES: bytearray(packed)}
         return packing.encode({'delivery_mode': PERSISTENT, packing.HEADERS: whole})
 
@@ -360,13 +362,13 @@ def _is_not_renewed(name: bytes) -> bool:
 
 
 def _as_bytes(body: Any) -> bytes:
-    """The body as other transports than AMQP have it."""
+    """The body as ``bytes``; transports other than AMQP may deliver other types."""
     return body.encode() if isinstance(body, str) else bytes(body or b'')
 
 
 @lru_cache(maxsize=256)
 def _kind(content_type: str | None) -> tuple[str, str, str | None]:
-    """The bare type; which of what ``AMQP.accept`` lists it is, or is not; its charset."""
+    """The bare type; its kind as in ``AMQP.accept``, or the bare type again; its charset."""
     bare, _, parameters = (content_type or '').partition(';')
     bare = bare.strip().lower()
     charset = _charset(parameters)
@@ -390,11 +392,11 @@ def _charset(parameters: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _is_charset(name: str) -> bool:
-    """Whether it is the name of a character set, and of nothing else that Python decodes from."""
+    """Whether it is the name of a character set, not of another codec of Python."""
     import codecs
 
     try:
-        # Names that are not ASCII are deprecated from Python 3.15 on; no charset has one.
+        # Non-ASCII names are deprecated from Python 3.15 on; no charset has one.
         return name.isascii() and codecs.lookup(name).name not in NO_CHARSETS
     except (LookupError, ValueError):
         return False
@@ -407,7 +409,7 @@ def _from_json(text: str) -> Any:
 
 
 def _bounded(error: Exception) -> str:
-    """What is wrong and where, but nothing of the body."""
+    """What is wrong and where, without quoting the body."""
     if isinstance(error, UnicodeDecodeError):
         return f'invalid {error.encoding} at byte {error.start}'
     position = getattr(error, 'pos', None)

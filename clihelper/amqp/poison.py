@@ -1,4 +1,7 @@
-"""Which message is in hand, for who survives this process; and how often one has killed one."""
+"""Notes which message is being handled, and how many processes a message has killed.
+
+The notes are in shared memory: they survive this process.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ if TYPE_CHECKING:
 class PoisonGuard:
     """Notes each message in shared memory before it is run.
 
-    :param hand: where.
+    :param slot: this process's slot in the shared memory.
     :param section: ``AMQP``.
-    :ivar note: called with the checksum of a message's body, begun with that of its queue
-        (:attr:`seeds`), before it is run: all that a first delivery costs.
-    :ivar bool timed: whether it is noted, too, since when it runs.
-    :ivar int suspect: the checksum of the message in hand, if a process has died under it.
+    :ivar note: called before a message is run, with the checksum of its body, which starts from
+        that of its queue (:attr:`seeds`). A first delivery costs no more than this call.
+    :ivar bool timed: whether the start time of a run is noted, too.
+    :ivar int suspect: the checksum of the current message if a process has died while running it.
     """
 
     def __init__(self, slot: Slot, section: Mapping[str, Any]) -> None:
@@ -37,9 +40,9 @@ class PoisonGuard:
         self._attempts: int = section['retry']['attempts']
 
     def look_up(self, message: Message) -> Crashed | None:
-        """Find out about a message that was delivered before; *message* is told its runs.
+        """Look up a message that was delivered before, and update its number of runs.
 
-        :returns: why it is not to be run any more.
+        :returns: why it must not be run any more, or None.
         """
         mark = crc32(message.raw, self.seeds[message.queue])
         deaths, reason = self.slot.scoreboard.deaths(mark)
@@ -52,16 +55,16 @@ class PoisonGuard:
         return (TimedOut if reason == TIMEOUT else Crashed)(message.attempts - 1)
 
     def is_fatal(self, message: Message) -> bool:
-        """Whether it has killed so many processes that it is not run any more."""
+        """Whether it has killed so many processes that it will not be run any more."""
         mark = crc32(message.raw, self.seeds[message.queue])
         return message.attempts + self.slot.scoreboard.deaths(mark)[0] > self._attempts
 
     def settled(self) -> None:
-        """It is acknowledged, or on its way to be run again, with its runs in its headers."""
+        """Forget the deaths: the message is acknowledged, or its copy's headers count its runs."""
         self.slot.scoreboard.forget(self.suspect)
 
     def end_message(self) -> None:
-        """Nothing is in hand."""
+        """Note that no message is being handled."""
         self.slot.end_message()
 
     def _note_time(self, mark: int) -> None:

@@ -1,16 +1,16 @@
-"""One message: decoded, handled, settled.
+"""Processes one message at a time: decode, handle, settle.
 
 ::
 
     delivered --> handled --> outcome --> acknowledged | requeued
                                  |
                                  '--> a copy is published: for the next run, as a dead letter
-                                          | confirmed             | not taken for now   | refused
+                                          | confirmed             | not confirmed yet   | refused
                                           v                       v                     v
                                      acknowledged         published again later   kept here
 
-Whatever is read, decoded, copied, encoded or refused on account of one message is a failure of
-that message alone: :meth:`Processor.handle` is the one place that sees to it.
+Whatever goes wrong when a message is read, decoded, copied, encoded or refused is a failure of
+that message only; :meth:`Processor.handle` is the one place that ensures this.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from clihelper.process.scoreboard import Slot
 
     class Host(Protocol):
-        """Whose messages these are, as far as it is called here."""
+        """The life cycle, as far as this module uses it."""
 
         config: Config
 
@@ -63,10 +63,10 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger('clihelper.amqp')
 
-ACK = Outcome.ACK  # needed twice a message; a member is found slowly by way of its class
+ACK = Outcome.ACK  # needed twice for each message; looking a member up in its class is slow
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-"""seconds until a copy that the broker has not taken is published again; doubled each time"""
+"""seconds until a copy that the broker has not confirmed is published again; doubled each time"""
 
 _forks = 0
 
@@ -82,11 +82,11 @@ os.register_at_fork(after_in_child=_count_fork)
 class Processor:
     """Handles messages and settles them.
 
-    :param host: whose handler it is.
-    :param connection: over which messages come.
-    :param topology: where copies go.
-    :param forwarder: publishes them.
-    :ivar in_hand: the message that is being handled.
+    :param host: the life cycle, which calls the handler.
+    :param connection: the connection that delivers messages.
+    :param topology: says to which queues copies are published.
+    :param forwarder: publishes the copies.
+    :ivar current: the message that is being handled, or None.
     """
 
     def __init__(
@@ -105,23 +105,27 @@ class Processor:
         self._postponed = LocalRetries()
         self._acknowledger: Acknowledger | None = None
         self._round = 0
-        # What handlers, or threads of theirs, have settled and handle() has not seen yet.
-        self._told: dict[Message, Outcome] = {}
-        self._to_return: set[Message] = set()  # of those: which handle() publishes anew
+        # What handlers, or their threads, have settled and handle() has not processed yet.
+        self._settled_by_handler: dict[Message, Outcome] = {}
+        self._to_return: set[Message] = set()  # those of them that handle() publishes anew
         self._lock = threading.Lock()
         self._forks = _forks
-        self.in_hand: Message | None = None
+        self.current: Message | None = None
 
-    # One connection after the other.
+    # One connection after another.
 
     def begin(self, acknowledger: Acknowledger | None) -> None:
-        """Messages come over a new channel, which is acknowledged by that."""
+        """Begin with a new channel.
+
+        :param acknowledger: acknowledges the messages of that channel; None: each message is
+            acknowledged individually.
+        """
         self._acknowledger = acknowledger
 
     def reset(self) -> None:
-        """The connection is lost: what came over it can be settled no more."""
+        """Forget the messages of a lost connection: they can no longer be settled."""
         self._round += 1
-        self._told.clear()
+        self._settled_by_handler.clear()
         self._to_return.clear()
         self._postponed.clear()
         self._retry_queues.reset()
@@ -129,11 +133,11 @@ class Processor:
         self.end_message()
 
     def description(self, prefetched: int) -> str:
-        """What is being handled, and how many messages are not settled. Any thread may ask.
+        """The current message and the numbers of unsettled messages. Any thread may call this.
 
-        :param prefetched: messages that have come and are not being handled yet.
+        :param prefetched: the number of messages that have arrived and are not being handled yet.
         """
-        message = self.in_hand
+        message = self.current
         held = pending = 0
         if self._acknowledger is not None:
             held, pending = self._acknowledger.held, self._acknowledger.pending
@@ -150,16 +154,16 @@ class Processor:
     # One message.
 
     def handle(self, message: Message) -> None:
-        """Run the handler, then settle. What goes wrong is a fault of this message alone.
+        """Run the handler, then settle the message. Failures affect this message only.
 
-        :raises Lost: the connection is.
+        :raises Lost: the connection is lost.
         """
         record = self._record
         if message.redelivered and record is not None and self._is_fatal(message, record):
             return
         error: BaseException | None = None
         reply = None
-        self.in_hand = message
+        self.current = message
         try:
             if record is not None:
                 record.note(crc32(message.raw, record.seeds[message.queue]))
@@ -174,16 +178,16 @@ class Processor:
         except BaseException as failure:
             error = failure
         finally:
-            self.in_hand = None
+            self.current = None
         if _forks != self._forks:
             self._end_if_forked(error)
         if record is not None and record.timed:
-            record.end_message()  # what becomes of it now is the broker's time, not the handler's
+            record.end_message()  # settling takes the broker's time, not the handler's
         outcome = message.outcome
         if outcome is None:
             message.outcome = ACK
-        if self._told:
-            outcome = self._pop_told(message) or outcome
+        if self._settled_by_handler:
+            outcome = self._pop_settled(message) or outcome
         if outcome is None and error is None and reply is None:
             self._acknowledge(message)
         else:
@@ -197,22 +201,22 @@ class Processor:
     def _conclude(
         self,
         message: Message,
-        told: Outcome | None,
+        outcome: Outcome | None,
         error: BaseException | None,
         reply: _Reply | None,
     ) -> None:
-        """Settle one that has failed, or that has a reply.
+        """Settle a message that has failed, or that has a reply.
 
-        :param told: what the handler itself has made of it.
+        :param outcome: the outcome if the handler itself has settled it.
         """
-        if told is None:
+        if outcome is None:
             self._settle(message, error, reply)
             return
         if error is not None:
             LOGGER.error(
                 'on_message failed after a message from %s was %s',
                 message,
-                told.value,
+                outcome.value,
                 exc_info=exception_text.loggable(error),
             )
         if message in self._to_return:
@@ -220,21 +224,21 @@ class Processor:
             self._attempt(message, self._return_anew, message)
 
     def _end_if_forked(self, error: BaseException | None) -> None:
-        """End a process that the handler has forked: the message is its parent's."""
+        """End a process that the handler has forked: the message belongs to its parent."""
         if _forks != self._forks:
             _end_child(error)
 
     def _settle(
         self, message: Message, error: BaseException | None, reply: _Reply | None
     ) -> None:
-        """Settle one that has failed, or that has a reply."""
+        """Settle a message that has failed, or that has a reply."""
         if error is not None:
             self._attempt(message, self._fail, message, error)
         elif reply is not None:
             self._attempt(message, self._send_reply, message, reply)
 
     def _attempt(self, message: Message, settle: Callable[..., None], *arguments: Any) -> None:
-        """Settle a message in some way. What that raises is a fault of this message, too."""
+        """Call *settle*. What it raises is a failure of this message, too."""
         try:
             settle(*arguments)
         except (Lost, StopNow, Interrupted):
@@ -263,7 +267,7 @@ class Processor:
             self._dead_letter(message, error)
 
     def _requeue(self, message: Message) -> None:
-        """Return the message to its queue; to a stream it cannot be returned."""
+        """Return the message to its queue, or a copy to the retry queue of its stream."""
         if not self._topology.is_stream(message.queue):
             if self._is_near_limit(message):
                 self._return_anew(message)
@@ -298,7 +302,7 @@ class Processor:
         self._forwarder.submit_all([(message.raw, queue, message.renewal(), on_settled)])
 
     def _retry_later(self, message: Message, error: BaseException, seconds: float) -> None:
-        """Have the message run again after so long."""
+        """Have the message run again after *seconds*."""
         LOGGER.warning(
             'a message from %s failed in run %d of %d and will run again in %g s',
             message,
@@ -323,7 +327,10 @@ class Processor:
             self._copy(message, queue, copies, hold)
 
     def _retry_queue(self, message: Message, seconds: float) -> tuple[str, float] | None:
-        """The queue in which a copy waits for its run, and when to publish it; None: none."""
+        """The queue in which a copy waits for its run, and the seconds until it may be published.
+
+        None: there is no such queue.
+        """
         if not self._connection.expires:
             return None
         if seconds <= 0:
@@ -337,7 +344,7 @@ class Processor:
     def _hold(
         self, message: Message, seconds: float, failure: PublishError | None = None
     ) -> None:
-        """Keep the message here, and run it again after so long."""
+        """Keep the message in this process, and run it again after *seconds*."""
         if failure is not None:
             LOGGER.warning('the copy of a message from %s for its next run was refused; the'
                            ' message waits in this process: %s', message, failure)  # fmt: skip
@@ -346,7 +353,7 @@ class Processor:
         self._postponed.put(partial(self.handle, message), seconds)
 
     def _dead_letter(self, message: Message, error: BaseException) -> None:
-        """Put it among the dead letters."""
+        """Dead-letter the message, or drop it if there is no queue for dead letters."""
         queue = self._topology.dead_letters_of(message.queue)
         word = settlement.reason(error)
         shown = escaped(exception_text.text(error)[: exception_text.SHOWN])
@@ -375,7 +382,7 @@ class Processor:
         self._copy(message, queue, copies, partial(self._reject_refused, message))
 
     def _reject_refused(self, message: Message, failure: PublishError) -> None:
-        """Its dead letter is refused for good: leave it to its queue's dead-letter exchange."""
+        """Reject a message whose dead letter is refused: its dead-letter exchange gets it."""
         if not self._topology.has_dead_letter_exchange(message.queue):
             self._leave(message, failure)
             return
@@ -386,7 +393,7 @@ class Processor:
         self._settle_by_itself(message, Outcome.DEAD_LETTER)
 
     def _leave(self, message: Message, failure: BaseException) -> None:
-        """Nothing can be done with it: it stays unsettled, and the others go on."""
+        """Leave the message unsettled: nothing can be done with it. Other messages go on."""
         self._keep(message)
         LOGGER.error(
             'a message from %s can be neither handled nor dead-lettered, and stays in its queue,'
@@ -399,7 +406,7 @@ class Processor:
         )
 
     def _send_reply(self, message: Message, reply: _Reply) -> None:
-        """Publish what the handler returned; then acknowledge the message."""
+        """Publish what the handler returned, then acknowledge the message."""
         body, reply_to, properties = reply
 
         def no_queue(failure: PublishError) -> None:
@@ -419,14 +426,14 @@ class Processor:
         properties: list[Any],
         on_refused: Callable[[PublishError], None],
     ) -> None:
-        """Publish the message to *queue*, and only when the broker has that acknowledge it.
+        """Publish the message to *queue*, and acknowledge it only when the broker confirms that.
 
-        :param properties: with which; each further one is shorter than the one before.
-        :param on_refused: called where the broker does not take it, however often it is asked.
+        :param properties: alternatives for its properties, each shorter than the one before.
+        :param on_refused: called if the broker refuses it permanently.
         """
 
         def no_queue(failure: PublishError) -> None:
-            # To declare it again, the connection is made again.
+            # The connection is opened again, so that the queue is declared again.
             raise Lost(f'the message was not moved to {queue}: {failure}') from failure
 
         self._publish(_Copy(message, message.raw, queue, properties, on_refused, no_queue))
@@ -451,12 +458,12 @@ class Processor:
 
     def _on_published(self, copy: _Copy, failure: PublishError | None) -> None:
         if copy.round != self._round:
-            return  # its original is delivered again
+            return  # its original will be redelivered
         message = copy.message
         if failure is None:
             copy.done = True
             self._acknowledge(message)
-            self.flush()  # or the next one, if it kills, would have it come and be moved again
+            self.flush()  # if the next message kills this process, this one must not come again
         elif failure.unroutable:
             copy.done = True
             copy.on_unroutable(failure)
@@ -472,28 +479,28 @@ class Processor:
             self._postponed.put(publish, copy.pause)
 
     def forget(self) -> None:
-        """Everything that is not settled is delivered again, the message in hand too."""
+        """Forget all unsettled messages, including the current one: they will be redelivered."""
         self._round += 1
         self._to_return.clear()
         self._postponed.clear()
-        if self.in_hand is not None:
-            self.in_hand.outcome = Outcome.REQUEUE
+        if self.current is not None:
+            self.current.outcome = Outcome.REQUEUE
 
     # What is done later.
 
     @property
     def due(self) -> float:
-        """When something is to be done by :meth:`do_next`, by the monotonic clock."""
+        """When :meth:`do_next` should be called, by the monotonic clock."""
         return self._postponed.due
 
     def do_next(self) -> None:
-        """Do what is due first."""
+        """Do the next thing that is due."""
         self._postponed.take()()
 
     # Returned too often.
 
     def near_limit(self, messages: Iterable[Message]) -> list[Message]:
-        """Those that have been returned to their queues so often that these may drop them soon."""
+        """The messages that were returned so often that their queues may drop them soon."""
         return [
             message
             for message in messages
@@ -506,11 +513,13 @@ class Processor:
         return message.returns >= threshold and not message.is_cut
 
     def renew(self, deliveries: deque[Message], near: list[Message]) -> None:
-        """Publish messages anew, at the end of their queues, so that the broker begins to count
-        anew; what cannot be published stays among the *deliveries*."""
+        """Republish messages at the end of their queues, so that the broker counts from 0 again.
+
+        A message that cannot be published stays among the *deliveries*.
+        """
         for message in near:
             deliveries.remove(message)
-            self._keep(message)  # those before and behind it are acknowledged without it
+            self._keep(message)  # earlier and later messages are acknowledged without it
         current = self._round
         renewed: list[Message] = []
 
@@ -537,10 +546,10 @@ class Processor:
     # Deaths of processes.
 
     def _is_fatal(self, message: Message, record: PoisonGuard) -> bool:
-        """Whether a message has killed so many processes that it is settled, and not run."""
+        """Whether a message has killed so many processes that it is settled without a run."""
         error = record.look_up(message)
         if record.suspect:
-            self.flush()  # so that none of those before it comes again if this one kills
+            self.flush()  # if this message kills the process, earlier ones must not come again
         if error is None:
             return False
         message.outcome = Outcome.DEAD_LETTER
@@ -549,9 +558,9 @@ class Processor:
         return True
 
     def _after_settling(self, message: Message, record: PoisonGuard) -> None:
-        """What is seldom to be done when a message has been settled."""
+        """Do what is rarely necessary after a message has been settled."""
         if record.suspect and message.outcome is not Outcome.REQUEUE:
-            self.flush()  # before its deaths are forgotten: it is not to come again
+            self.flush()  # before its deaths are forgotten: it must not come again
             record.settled()
         record.suspect = 0
         if record.slot.handled >= record.slot.limit:
@@ -559,7 +568,7 @@ class Processor:
             self._host.retire()
 
     def end_message(self) -> None:
-        """Nothing is in hand that could be to blame if the process died."""
+        """Note that no message would be to blame if the process died now."""
         if self._record is not None:
             self._record.end_message()
 
@@ -582,37 +591,37 @@ class Processor:
             self._acknowledger.release(message.delivery.delivery_tag)
 
     def _keep(self, message: Message) -> None:
-        """It stays unsettled while messages behind it are acknowledged."""
+        """Keep the message unsettled while later ones are acknowledged."""
         if not message.kept and self._acknowledger is not None:
             message.kept = True
             self._acknowledger.keep(message.delivery.delivery_tag)
 
     def settle_as_told(self, message: Message, outcome: Outcome) -> None:
-        """Settle as the handler itself says, once, in whatever thread it does."""
+        """Settle the message once, as the handler itself requests, in any thread."""
         with self._lock:
-            if message in self._told:
+            if message in self._settled_by_handler:
                 return
-            # In this order, and handle() in the other: one of the two sees what the other did,
-            # and the handling of an ordinary message needs no lock.
-            self._told[message] = outcome
+            # handle() uses the opposite order: at least one of the two sees what the other did,
+            # so that handling an ordinary message does not need a lock.
+            self._settled_by_handler[message] = outcome
             if message.outcome is not None:
-                del self._told[message]
+                del self._settled_by_handler[message]
                 return
             message.outcome = outcome
             if outcome is Outcome.REQUEUE and self._is_near_limit(message):
                 self._to_return.add(message)
                 return
-            # handle() waits for it: an acknowledgement of later messages would pass over this one.
+            # handle() waits for this: otherwise an acknowledgement could include this message.
             try:
                 self._settle_by_itself(message, outcome)
             except Lost as lost:
                 LOGGER.warning('a message from %s was not %s: %s; it will be delivered again',
                                message, outcome.value, lost)  # fmt: skip
 
-    def _pop_told(self, message: Message) -> Outcome | None:
-        """What the handler itself has made of the message, if anything."""
+    def _pop_settled(self, message: Message) -> Outcome | None:
+        """The outcome if the handler itself has settled the message, otherwise None."""
         with self._lock:
-            return self._told.pop(message, None)
+            return self._settled_by_handler.pop(message, None)
 
     def flush(self) -> None:
         """Send the acknowledgements that are pending."""
@@ -623,7 +632,7 @@ class Processor:
 
 def _log_renewed(messages: list[Message]) -> None:
     LOGGER.info(
-        'published %s anew: returned to the queue once more, it might have been dropped',
+        'published %s anew, which the queue might have dropped at the next return',
         'a message' if len(messages) == 1 else f'{len(messages)} messages',
     )
     for message in messages:
@@ -632,7 +641,8 @@ def _log_renewed(messages: list[Message]) -> None:
 
 def _log_not_renewed(message: Message, failure: PublishError) -> None:
     LOGGER.warning(
-        'a message from %s was returned to it %d times, and could not be published anew: %s',
+        'a message from %s was returned to its queue %d times, and could not be published'
+        ' anew: %s',
         message, message.returns, failure,
     )  # fmt: skip
 
@@ -641,11 +651,11 @@ _Reply = tuple[bytes, str, dict[str, 'Any']]
 
 
 class _Copy:
-    """What is published on account of a message, until the broker has it.
+    """A copy, dead letter or reply to publish for a message, until the broker confirms it.
 
-    :ivar properties: with which; the first is tried first.
+    :ivar properties: alternatives for its properties; the first is tried first.
     :ivar pause: seconds between the last attempt and the next.
-    :ivar round: of the connection over which the message came.
+    :ivar round: the number of the connection that delivered the message.
     """
 
     def __init__(
@@ -669,8 +679,8 @@ class _Copy:
 
 
 def _reply(message: Message, answer: Any) -> _Reply | None:
-    """What a handler has returned, as it is published: body, queue, properties; None: nobody
-    asked for it.
+    """What a handler has returned, in the form to publish: body, queue, properties; None where
+    the message has no ``reply_to``.
 
     :raises TypeError: it cannot be encoded, or stands for a handler that has not been run.
     """
@@ -701,7 +711,7 @@ def _check_answer(answer: Any) -> None:
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
-    """End this process, which a handler has forked, as the interpreter would."""
+    """End this process, which a handler has forked, in the way the interpreter would."""
     import sys
 
     status = 1
@@ -720,7 +730,7 @@ def _end_child(error: BaseException | None) -> NoReturn:
 
 
 def _exit_status(error: Any) -> int:
-    """The status of a process that ends with that, as the interpreter has it."""
+    """The exit status with which the interpreter would end for this error."""
     code = None if error is None else error.code
     if isinstance(code, int):
         return int(code) & 0xFF

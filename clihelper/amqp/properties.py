@@ -1,12 +1,12 @@
-"""The basic properties of a message as bytes, read and copied without decoding them all.
+"""The basic properties of a message as bytes: reads and copies them without decoding them all.
 
-A publisher may write what no reader can decode: short strings that are not UTF-8, names of headers
-likewise, types of values that a library does not know. RabbitMQ passes it all on. Here properties
-are walked by their lengths, so that a copy keeps each field byte for byte, whatever is in it.
+A publisher may write what no reader can decode: short strings or header names that are not UTF-8,
+or value types that a library does not know. RabbitMQ passes all of it on. This module walks
+properties by their lengths, so that a copy keeps each field byte for byte, whatever it contains.
 
-*Packed* properties are what a content header frame contains behind the class, the weight and the
-size of the body: flags, then the fields that are there. The layout is that of AMQP 0-9-1, sections
-4.2.5.5 and 4.2.6.1; the types in tables are those of RabbitMQ
+*Packed* properties are what a content header frame contains after the class, the weight and the
+size of the body: flags, then the fields that are present. The layout is that of AMQP 0-9-1,
+sections 4.2.5.5 and 4.2.6.1; the types in tables are those of RabbitMQ
 (https://www.rabbitmq.com/amqp-0-9-1-errata#section_3).
 """
 
@@ -27,22 +27,22 @@ BROKER_HEADERS = (
     'x-acquired-count',
     'x-stream-offset',
 )
-"""The headers that RabbitMQ itself writes; one that ends with ``-`` stands for all that begin so.
+"""The headers that RabbitMQ itself writes; a name that ends with ``-`` is a prefix.
 
-``x-death`` and what is derived from it describe dead-lettering by the broker, the counts are those
+``x-death`` and those derived from it describe dead-lettering by the broker, the counts are those
 of quorum queues, and the offset is that of a stream.
 """
 
 HEADERS = 'application_headers'
 
 DEEPEST = 100
-"""tables and arrays within each other, at most, in what is decoded or encoded"""
+"""the deepest nesting of tables and arrays that is decoded or encoded"""
 
-_CONTINUED = 0x0001  # another word of flags follows, which basic properties do not have
+_CONTINUED = 0x0001  # another word of flags follows; basic properties never have one
 _UNUSED = 0x0002
 _LONGEST_SHORT = 255
 
-# How long a field or a value is: the bytes of its length, and those without such.
+# How long a field or a value is: the size of its length prefix, and its size if it has none.
 _SHORT, _LONG, _OCTET, _TIME = (1, 0), (4, 0), (0, 1), (0, 8)
 
 _FIELDS = (
@@ -63,7 +63,7 @@ _FIELDS = (
 )
 _KINDS = dict(_FIELDS)
 
-# RabbitMQ takes "L", which py-amqp writes, for the same signed number as "l".
+# RabbitMQ reads "L", which py-amqp writes, as the same signed number as "l".
 _NUMBERS = {
     ord(kind): Struct(f'>{code}')
     for kind, code in zip('bBUsuIilLfdt', 'bBhhHiIqqfd?', strict=True)
@@ -80,12 +80,12 @@ _EXTENTS = {
 class InvalidProperties(ValueError):
     """The properties of a message cannot be walked or decoded.
 
-    The text says which property and why, in at most 120 characters, and has no value of it.
+    The text says which property and why, in at most 120 characters. It contains no values.
     """
 
 
 def is_broker_header(name: bytes) -> bool:
-    """Whether it is one of :data:`BROKER_HEADERS`.
+    """Whether *name* is one of :data:`BROKER_HEADERS`.
 
     >>> is_broker_header(b'x-first-death-queue'), is_broker_header(b'x-deaths')
     (True, False)
@@ -100,11 +100,11 @@ _BROKER_PREFIXES = tuple(name.encode() for name in BROKER_HEADERS if name[-1] ==
 # Reading.
 
 def decode(packed: bytes) -> dict[str, Any]:
-    """All properties that are there, by name; the table of headers is ``application_headers``.
+    """All properties that are present, by name; the table of headers is ``application_headers``.
 
-    Of several headers of one name the first counts, as in RabbitMQ. A long string is ``str``, or
-    ``bytes`` where it is not UTF-8; a timestamp is a number among the properties, and among the
-    headers a naive :class:`datetime.datetime` in UTC.
+    If several headers have the same name, the first one is used, as in RabbitMQ. A long string is
+    ``str``, or ``bytes`` if it is not UTF-8. A timestamp is a number among the properties, and a
+    naive :class:`datetime.datetime` in UTC among the headers.
 
     :raises InvalidProperties: something cannot be walked, a short string or the name of a header
         is not UTF-8, a time is beyond the year 9999, or tables are nested too deeply.
@@ -121,10 +121,10 @@ def decode(packed: bytes) -> dict[str, Any]:
 
 
 def read(packed: bytes, name: str) -> bytes | None:
-    """One property as it came, without its length; None: it is not there.
+    """One property as received, without its length; None if it is absent.
 
     :param name: as in :func:`decode`.
-    :raises InvalidProperties: what is before it cannot be walked.
+    :raises InvalidProperties: the fields before it cannot be walked.
     """
     for field, _, value, end in _walk(packed):
         if field == name:
@@ -133,9 +133,10 @@ def read(packed: bytes, name: str) -> bytes | None:
 
 
 def header(packed: bytes, name: str) -> Any:
-    """The value of one header, decoded as :func:`decode` does; None: it is not there.
+    """The value of one header, decoded as by :func:`decode`; None if it is absent.
 
-    :raises InvalidProperties: what is before it cannot be walked, or its value cannot be decoded.
+    :raises InvalidProperties: the fields before it cannot be walked, or its value cannot be
+        decoded.
     """
     wanted = name.encode()
     for field, _, value, end in _walk(packed):
@@ -148,10 +149,10 @@ def header(packed: bytes, name: str) -> Any:
 
 
 def readable(packed: bytes) -> dict[str, Any]:
-    """As :func:`decode`, for people to read: whatever has a length is there.
+    """Like :func:`decode`, but for people to read: nothing that can be walked is left out.
 
-    What is not UTF-8 in a short string or in the name of a header is escaped, as ``\\xe9``. The
-    value of a header that cannot be decoded is ``bytes``, as it came.
+    What is not UTF-8 in a short string or in the name of a header is escaped, as in ``\\xe9``. The
+    value of a header that cannot be decoded is ``bytes``, as received.
 
     :raises InvalidProperties: they cannot be walked.
     """
@@ -178,7 +179,7 @@ def _readable_value(packed: bytes, offset: int, end: int, name: bytes) -> Any:
 
 
 def _walk(packed: bytes) -> Iterator[tuple[str, int, int, int]]:
-    """The fields that are there: name, where it begins, where its value does, where it ends."""
+    """Yield each field: its name, and the offsets of its start, of its value, and of its end."""
     if len(packed) < 2:
         raise InvalidProperties('properties: cut short')
     flags = packed[0] << 8 | packed[1]
@@ -198,7 +199,7 @@ def _walk(packed: bytes) -> Iterator[tuple[str, int, int, int]]:
 
 
 def _extent(packed: bytes, start: int, extent: tuple[int, int]) -> tuple[int, int]:
-    """Where the value begins, and where it ends, which may be behind the end of *packed*."""
+    """Where the value begins and ends; the end may be beyond that of *packed*."""
     prefix, size = extent
     value = start + prefix
     if prefix:
@@ -207,7 +208,7 @@ def _extent(packed: bytes, start: int, extent: tuple[int, int]) -> tuple[int, in
 
 
 def _entries(packed: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """The entries of a table: name, where it begins, where its value's type is, where it ends."""
+    """Yield each entry of a table: its name, and the offsets of its start, value type and end."""
     while start < end:
         offset = start + 1 + packed[start]
         if offset >= end:
@@ -219,13 +220,13 @@ def _entries(packed: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, 
 
 
 def _after(packed: bytes, offset: int, end: int, name: bytes) -> int:
-    """Where the value whose type is at *place* ends.
+    """Where the value ends whose type is at *offset*.
 
-    :param name: of the header, for the error.
+    :param name: the name of the header, for the error.
     """
     extent = _EXTENTS.get(packed[offset])
     if extent is None:
-        raise InvalidProperties(f'headers: {_quoted(name)}: no type is {packed[offset]:#04x}')
+        raise InvalidProperties(f'headers: {_quoted(name)}: unknown type {packed[offset]:#04x}')
     _, after = _extent(packed, offset + 1, extent)
     if after > end:
         raise InvalidProperties(f'headers: {_quoted(name)}: cut short')
@@ -235,14 +236,14 @@ def _after(packed: bytes, offset: int, end: int, name: bytes) -> int:
 def _decoded_table(packed: bytes, start: int, end: int, depth: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, _, offset, after in _entries(packed, start, end):
-        text = _text(name, 'headers: the name of one')
+        text = _text(name, 'headers: a name')
         if text not in found:
             found[text] = _decoded(packed, offset, after, name, depth)
     return found
 
 
 def _decoded(packed: bytes, offset: int, end: int, name: bytes, depth: int) -> Any:
-    """The value whose type is at *place*, and which ends at *end*."""
+    """The value whose type is at *offset* and which ends at *end*."""
     kind, start = packed[offset], offset + 1
     if kind in _NUMBERS:
         return _NUMBERS[kind].unpack_from(packed, start)[0]
@@ -286,7 +287,7 @@ def _time(value: bytes, name: bytes) -> Any:
     try:
         return datetime.fromtimestamp(int.from_bytes(value, 'big'), UTC).replace(tzinfo=None)
     except (ValueError, OverflowError, OSError):
-        raise InvalidProperties(f'headers: {_quoted(name)}: no time of this era') from None
+        raise InvalidProperties(f'headers: {_quoted(name)}: time out of range') from None
 
 
 def _text(value: bytes, name: str) -> str:
@@ -316,15 +317,15 @@ def copied(
     headers: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Properties packed again; what is not named here stays as it is, byte for byte.
+    """Pack properties again; what the arguments do not name stays the same, byte for byte.
 
-    :param without: the properties that are left out, by the names of :func:`decode`.
-    :param without_headers: says which headers are left out, by their names as they came; by
-        default those that RabbitMQ writes itself.
-    :param headers: added, or put in place of those of the same name; see :func:`encode`.
-    :param defaults: properties that are added where they are absent.
-    :raises InvalidProperties: they cannot be walked.
-    :raises TypeError, ValueError: something of *headers* or *defaults* cannot be encoded.
+    :param without: the properties to omit, by the names of :func:`decode`.
+    :param without_headers: returns whether to omit a header, by its name as received; by default
+        the headers are omitted that RabbitMQ itself writes.
+    :param headers: headers to add, or to replace those of the same name; see :func:`encode`.
+    :param defaults: properties to add if they are absent.
+    :raises InvalidProperties: the properties cannot be walked.
+    :raises TypeError, ValueError: a value in *headers* or *defaults* cannot be encoded.
     """
     added = _table_body(headers or {}, 0)
     replaced = {name.encode() for name in headers or ()}
@@ -340,7 +341,7 @@ def copied(
             for found, first, _, after in _entries(packed, value, end)
             if found not in replaced and not without_headers(found)
         ]
-        # A table in which the broker's own headers were all is one that the broker has added.
+        # A table that contains only the broker's own headers was added by the broker.
         if kept or added or value == end:
             fields[name] = _with_length(b''.join((*kept, added)))
     if added and HEADERS not in fields:
@@ -352,14 +353,14 @@ def copied(
 
 
 def encode(properties: Mapping[str, Any]) -> bytes:
-    """Properties from scratch, by the names of :func:`decode`; those that are None are left out.
+    """Pack properties given by the names of :func:`decode`; those that are None are omitted.
 
-    Values of headers are encoded as py-amqp does: ``str`` and ``bytes`` as a long string, and
-    ``bool``, ``int``, ``float``, ``Decimal``, ``datetime`` (naive: UTC), ``None``, ``dict``,
-    ``list`` and ``tuple`` as what they are. A ``bytearray`` is a byte array, which is read back
-    as ``bytes`` whatever is in it.
+    Header values are encoded as by py-amqp: ``str`` and ``bytes`` as long strings, and ``bool``,
+    ``int``, ``float``, ``Decimal``, ``datetime`` (naive: UTC), ``None``, ``dict``, ``list`` and
+    ``tuple`` as the corresponding types. A ``bytearray`` becomes a byte array, which is read back
+    as ``bytes`` whatever it contains.
 
-    :raises TypeError: there is no such property, or a value has no type of AMQP.
+    :raises TypeError: there is no such property, or AMQP has no type for a value.
     :raises ValueError: a value does not fit.
     """
     fields = {
@@ -382,7 +383,7 @@ def _joined(fields: Mapping[str, bytes], flags: int) -> bytes:
 def _field(name: str, value: Any) -> bytes:
     kind = _KINDS.get(name)
     if kind is None:
-        raise TypeError(f'no property of a message: {name}')
+        raise TypeError(f'not a property of a message: {name}')
     if kind is _SHORT:
         return _short(value, name)
     if kind is _LONG:
@@ -411,12 +412,12 @@ def _with_length(data: bytes) -> bytes:
 
 
 def _table_body(table: Mapping[str, Any], depth: int) -> bytes:
-    """A table without its length."""
+    """Encode a table without its length."""
     if not isinstance(table, dict) and not hasattr(table, 'items'):
         raise TypeError(f'headers: expected a mapping, got {type(table).__name__}')
     parts: list[bytes] = []
     for name, value in table.items():
-        encoded = _short(name, 'headers: the name of one')
+        encoded = _short(name, 'headers: a name')
         try:
             parts += encoded, _encoded(value, depth)
         except (error, OverflowError):
@@ -425,7 +426,7 @@ def _table_body(table: Mapping[str, Any], depth: int) -> bytes:
 
 
 def _encoded(value: Any, depth: int) -> bytes:
-    """A value in a table, its type before it."""
+    """Encode a value in a table, preceded by its type."""
     if isinstance(value, str):
         return b'S' + _with_length(value.encode('utf-8', 'surrogatepass'))
     if isinstance(value, bool):
@@ -448,7 +449,7 @@ def _encoded(value: Any, depth: int) -> bytes:
         return b'F' + _with_length(_table_body(value, depth + 1))
     if isinstance(value, (list, tuple)):
         return b'A' + _with_length(b''.join(_encoded(item, depth + 1) for item in value))
-    raise TypeError(f'headers: no type of AMQP is {type(value).__name__}')
+    raise TypeError(f'headers: AMQP has no type for {type(value).__name__}')
 
 
 def _seconds(value: Any) -> int:

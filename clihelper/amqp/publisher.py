@@ -1,8 +1,7 @@
-"""Publishing, confirmed and mandatory: done when the broker has the message in a queue.
+"""Publishing with confirmations and ``mandatory``: done when the message is in a queue.
 
-A message and its confirmation are two things on the wire: :meth:`Publisher.send` writes the one,
-:meth:`Publisher.wait_for_confirms` waits for the other, of all messages that have been sent by
-then.
+A message and its confirmation are separate on the wire: :meth:`Publisher.send` writes a message;
+:meth:`Publisher.wait_for_confirms` waits for the confirmations of all messages sent so far.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
     from clihelper.amqp.connection import Connection
 
 CONFIRM_TIMEOUT = 30.0
-"""seconds to wait for the broker's confirmation, as long as it takes under a memory alarm"""
+"""seconds to wait for the broker's confirmation, also under a memory alarm"""
 
 CHUNK = 64 * 1024
-"""bytes of a pipeline that are put together before they are sent"""
+"""bytes of a pipeline that are collected before they are sent"""
 
 WINDOW = 1000
-"""messages of a pipeline that may be without confirmation before the next one waits"""
+"""messages of a pipeline that may be unconfirmed before the next one waits"""
 
 UNROUTABLE, NACKED = 'no queue gets it', 'the broker refuses it'
 
@@ -36,14 +35,15 @@ PUBLISH = (60, 40)
 
 
 class PublishError(StoppableError):
-    """The broker has not taken a message, or has not confirmed it.
+    """The broker has refused a message, or has not confirmed it.
 
-    :ivar bool unroutable: whether no queue gets it.
-    :ivar bool unknown: whether it may arrive all the same: no confirmation came in time.
-    :ivar bool refused: whether the broker never takes it: it is too large, for one.
-    :ivar bool stopped: whether it was not waited for any longer because of a stop.
-    :ivar list failed: of a pipeline, what has not been confirmed: each the number of the message,
-        counted from 0, and why.
+    :ivar bool unroutable: whether the message could not be routed to any queue.
+    :ivar bool unknown: whether it may still arrive: no confirmation came in time.
+    :ivar bool refused: whether the broker will never accept it, for example because it is too
+        large.
+    :ivar bool stopped: whether waiting ended because of a stop.
+    :ivar list failed: the unconfirmed messages of a pipeline: for each its number, counted from
+        0, and the reason.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class PublishError(StoppableError):
 
 
 class PendingPublish:
-    """A message that is on its way.
+    """A message in flight.
 
-    :ivar int number: its number among those that are settled together, from 0.
-    :ivar str failure: why the broker has not put it into a queue, as far as is known.
+    :ivar int number: its number among those that are confirmed together, from 0.
+    :ivar str failure: why the broker has not put it into a queue; empty if nothing is known.
     """
 
     __slots__ = ('body', 'exchange', 'failure', 'number', 'routing_key')
@@ -88,7 +88,7 @@ class Publisher:
     """Publishes on a channel of its own.
 
     :param connection: an open connection.
-    :param prepare: called with a new channel.
+    :param prepare: called with each new channel.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Publisher:
         self._forget()
 
     def prepare(self) -> None:
-        """Have an open channel.
+        """Make sure that the channel is open.
 
         :raises PublishError: the connection is lost.
         """
@@ -114,7 +114,7 @@ class Publisher:
     def send(
         self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
     ) -> None:
-        """Put one message on its way; what becomes of it, :meth:`settle` tells.
+        """Send one message; :meth:`wait_for_confirms` reports what became of it.
 
         :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
         :raises TypeError, ValueError: the body, or a property, cannot be encoded.
@@ -131,9 +131,9 @@ class Publisher:
         routing_key: str,
         properties: dict[str, Any] | bytes,
     ) -> PendingPublish:
-        """Put one message on its way as it is; see :meth:`send`.
+        """Send one message unchanged; see :meth:`send`.
 
-        :param properties: all of them, by name or packed.
+        :param properties: all properties, by name or packed.
         """
         pending = PendingPublish(self._count, exchange, routing_key, body)
         self._count += 1
@@ -156,17 +156,17 @@ class Publisher:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is on its way, or to be written, that the next one should wait."""
+        """Whether so much is in flight, or still unwritten, that the next message should wait."""
         return self._unsent_size > CHUNK or len(self._unconfirmed) > WINDOW
 
     def make_room(self) -> None:
-        """Write, and wait until there is room for more on the way; raises as :meth:`settle`."""
+        """Write, and wait until more may be sent; raises as :meth:`wait_for_confirms` does."""
         self._wait_for_confirmations(WINDOW // 2)
 
     def wait_for_confirms(self) -> None:
-        """Wait until the broker has confirmed, or refused, all that has been sent.
+        """Wait until the broker has confirmed or refused everything that has been sent.
 
-        :raises PublishError: it has not got all of it; what it has not is given up.
+        :raises PublishError: it has not confirmed everything; the remaining messages are given up.
         """
         self._wait_for_confirmations(0)
         if self._failed:
@@ -174,7 +174,7 @@ class Publisher:
         self._count = 0
 
     def _wait_for_confirmations(self, most: int) -> None:
-        """Until at most so many are missing."""
+        """Wait until at most *most* confirmations are missing."""
         deadline = time.monotonic() + CONFIRM_TIMEOUT
         try:
             self._write()
@@ -184,7 +184,7 @@ class Publisher:
         except Lost as lost:
             if self._unconfirmed:
                 raise self._lost(lost, unknown=True) from lost
-            self._connection.drop_unless_refused(lost)  # lost behind the last confirmation
+            self._connection.drop_unless_refused(lost)  # lost after the last confirmation
 
     def _write(self) -> None:
         if self._unsent:
@@ -208,7 +208,7 @@ class Publisher:
             self._prepare(self._channel)
 
     def _forget(self) -> None:
-        """Nothing is on its way any more."""
+        """Forget everything that is in flight."""
         self._count = 0
         self._unconfirmed: dict[int, PendingPublish] = {}
         self._failed: list[tuple[PendingPublish, str]] = []
@@ -222,14 +222,14 @@ class Publisher:
             self._settled(pending)
 
     def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
-        # A full queue with reject-publish, for one.
+        # For example, a full queue with reject-publish.
         for pending in self._taken(delivery_tag, multiple):
             pending.failure = NACKED
             self._settled(pending)
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
-        # Nothing in it tells which one it is, but they come back in the order of publishing, each
-        # before its confirmation.
+        # A returned message does not identify itself, but messages are returned in the order of
+        # publishing, each before its confirmation.
         body = bytes(message.body)
         for pending in self._unconfirmed.values():
             if (
@@ -241,7 +241,7 @@ class Publisher:
                 return
 
     def _settled(self, pending: PendingPublish) -> None:
-        """The broker has said what became of a message."""
+        """Note a message whose fate the broker has reported."""
         if pending.failure:
             self._failed.append((pending, pending.failure))
 
@@ -253,7 +253,7 @@ class Publisher:
         return [self._unconfirmed.pop(tag) for tag in tags]
 
     def _lost(self, lost: Lost, *letters: PendingPublish, unknown: bool) -> PublishError:
-        # What is confirmed late must not be taken for the confirmation of something else.
+        # A late confirmation must not be mistaken for that of another message.
         self._connection.drop_unless_refused(lost)
         self._channel = None
         refused = len(self._unconfirmed) == 1 and is_refusal(lost)
@@ -273,9 +273,9 @@ class Publisher:
         refused: bool = False,
         stopped: bool = False,
     ) -> PublishError:
-        """The error for all that has been refused or is not confirmed, which is forgotten.
+        """The error for all messages that were refused or not confirmed; they are forgotten.
 
-        :param letters: what has not been sent.
+        :param letters: messages that have not been sent.
         """
         if unknown:
             why += '; it is unknown whether it arrives'
@@ -297,13 +297,13 @@ class Publisher:
 
 
 HARD_ERRORS = (501, 502, 503, 504, 505, 530, 540, 541)
-"""Reply codes with which a broker ends a connection for what the client has sent."""
+"""Reply codes with which a broker ends a connection because of what the client has sent."""
 
 
 def is_refusal(lost: Lost) -> bool:
-    """Whether the broker has ended the channel, or the connection, for what was published."""
+    """Whether the broker has ended the channel or connection because of what was published."""
     cause: Any = lost.__cause__
-    method = getattr(cause, 'method_sig', None)  # None: the broker has not said anything
+    method = getattr(cause, 'method_sig', None)  # None: the broker has not given a reason
     code = getattr(cause, 'reply_code', None)
     return method is not None and (tuple(method) == PUBLISH or code in HARD_ERRORS)
 
@@ -312,10 +312,10 @@ def encode(body: Any) -> tuple[bytes, str]:
     """The body as bytes, and its content type.
 
     :raises TypeError: JSON has no type for it.
-    :raises ValueError: it has a number that JSON has not (NaN, infinity), or contains itself.
+    :raises ValueError: it contains itself, or a number that JSON does not support (NaN, infinity).
     """
     if isinstance(body, bytes | bytearray | memoryview):
-        # Past the methods of a class derived from it.
+        # Bypass the methods of derived classes.
         return bytes(memoryview(body)), 'application/octet-stream'
     if isinstance(body, str):
         return str.encode(body), 'text/plain'

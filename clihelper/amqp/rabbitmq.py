@@ -1,16 +1,15 @@
-"""A connection to RabbitMQ: py-amqp's, with a short road for deliveries.
+"""A connection to RabbitMQ: py-amqp's, with a fast path for deliveries.
 
-py-amqp is used without kombu over it, whose import alone takes longer than connecting does.
+py-amqp is used without kombu, since importing kombu alone takes longer than connecting.
 
-py-amqp reads each frame with three ``recv`` calls, and takes a delivery in three steps. Here one
-``recv`` fetches whatever has arrived, and a delivery whose frames (method, header, body) are all
-in it is taken in one step. Other messages are put together frame by frame, here too: py-amqp would
-decode what a publisher has written, and end the connection where it cannot. See
+py-amqp reads each frame with three ``recv`` calls, and processes a delivery in three steps. Here
+one ``recv`` fetches whatever has arrived, and a delivery whose frames (method, header, body) are
+all in it is processed in one step. Other messages are also assembled here, frame by frame: py-amqp
+would decode what a publisher has written, and end the connection if it cannot. See
 :mod:`clihelper.amqp.frames`.
 
-Methods without content are py-amqp's, and bytes that were fetched but not used are left where it
-looks first. So frames of other channels in between and py-amqp's synchronous calls are right,
-whatever comes first.
+Methods without content are handled by py-amqp, whose synchronous calls read through this module,
+too. So they see the frames in the right order, whatever arrives in between.
 """
 
 from __future__ import annotations
@@ -70,45 +69,45 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger('clihelper.amqp')
 
 CHUNK = 256 * 1024
-"""bytes that are fetched at a time, at most"""
+"""the most bytes that are fetched at a time"""
 
 REPLIES = 'amq.rabbitmq.reply-to'
-"""a queue that every channel has (https://www.rabbitmq.com/docs/direct-reply-to)"""
+"""a pseudo-queue that every channel has (https://www.rabbitmq.com/docs/direct-reply-to)"""
 WRITE_TIMEOUT = 30.0
-"""seconds that a peer that reads nothing holds up who writes"""
+"""seconds for which a peer that reads nothing can hold up a writer"""
 
 FRAME_TIMEOUT = 10.0
-"""seconds within which a frame has to be there to its end, or two heartbeats if that is longer"""
+"""seconds within which a frame has to be complete, or two heartbeats if that is longer"""
 
 KEPT_BODIES = 4
-"""how many times ``AMQP.max_body`` a body may have and is still kept, for a dead letter"""
+"""the multiple of ``AMQP.max_body`` up to which a body is kept, for a dead letter"""
 
 LEAST_KEPT = 128 * 1024 * 1024
-"""bytes of a body that are kept in any case: what RabbitMQ before 4.0 takes from publishers, if
-not told otherwise (``max_message_size``). So with its defaults no dead letter lacks its body."""
+"""Bytes up to which a body is kept in any case: the default ``max_message_size`` of RabbitMQ
+before 4.0. So with RabbitMQ's defaults no dead letter lacks its body."""
 
 PROPOSED_FRAME, SMALLEST_FRAME = 131_072, 4096
-"""bytes of a frame: what RabbitMQ proposes, and what each peer has to take (AMQP 0-9-1, 4.2.3)"""
+"""bytes: what RabbitMQ proposes, and what each peer has to accept (AMQP 0-9-1, 4.2.3)"""
 
 LEAST_AGREED = 8192
-"""bytes of a frame below which RabbitMQ from 4.1 on agrees to nothing. If its configuration says
-so it proposes less all the same, refuses that and all else, and says why in its own log alone."""
+"""The smallest frame_max, in bytes, that RabbitMQ accepts from 4.1 on. If it is configured with
+less, it proposes that, refuses every answer, and says why only in its own log."""
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
-    """A channel that stays closed when the broker closes it, and whose answers have a deadline.
+    """A channel that stays closed if the broker closes it, and whose answers have a deadline.
 
-    :ivar int ready: how many messages a queue had left when one of them was last got.
+    :ivar int ready: the number of messages left in the queue after the last one was got.
     """
 
     ready = 0
 
     def _do_revive(self) -> None:
-        # py-amqp would open it again, and wait for the answer in the midst of reading.
+        # py-amqp would open it again, and wait for the answer in the middle of reading.
         self.collect()
 
     def wait(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        """Wait for an answer; heartbeats and deliveries in between do not prolong it."""
+        """Wait for an answer; heartbeats and deliveries do not extend the deadline."""
         if self.connection is not None:
             self.connection.begin_wait(timeout)
         return super().wait(*args, timeout=timeout, **kwargs)
@@ -116,7 +115,7 @@ class Channel(amqp.Channel):  # type: ignore[misc]
     def settle(self, method: int, delivery_tag: int, flag: bool) -> None:
         """Acknowledge or reject a message, in any thread.
 
-        py-amqp makes each frame in a buffer of the connection, before 5.4 without a lock.
+        py-amqp builds each frame in a buffer of the connection, before 5.4 without a lock.
         """
         connection, number = self.connection, self.channel_id
         if connection is None or number is None:
@@ -124,32 +123,32 @@ class Channel(amqp.Channel):  # type: ignore[misc]
         connection.write(settlement(number, method, delivery_tag, flag))
 
     def collect(self) -> None:
-        """Forget it: it is closed."""
+        """Forget the channel: it is closed."""
         if self.connection is not None:
             self.connection.forget(self.channel_id)
         super().collect()
 
 
 class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
-    """A connection on which complete deliveries take the short road.
+    """A connection with a fast path for complete deliveries.
 
-    The socket never blocks. Who has to wait for it does so in one place, with a deadline, and
-    py-amqp's synchronous calls read by way of :meth:`take` as the loop does; so a peer that stops
-    in the midst of a frame holds up nobody.
+    The socket never blocks. Whatever has to wait for it does so in one place, with a deadline, and
+    py-amqp's synchronous calls read through :meth:`take` as the loop does. So a peer that stops in
+    the middle of a frame does not hold up the program.
 
     :param url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` for TLS.
-    :param heartbeat: whole seconds; 0 for none.
+    :param heartbeat: whole seconds; 0 disables heartbeats.
     :param timeout: seconds for connecting, and for the answer to each synchronous call.
-    :param name: what the broker's operator sees as the connection's name.
-    :param tls: the section ``AMQP.tls``; by default its defaults.
-    :param options: of other transports; without effect.
-    :param max_body: ``AMQP.max_body``. Bodies of up to four times that, and of 128 MiB in any
-        case, are kept for dead letters; of a larger one only its size is
+    :param name: the connection's name, shown to the broker's operator.
+    :param tls: the section ``AMQP.tls``; defaults to the defaults of its keys.
+    :param options: options for other transports; ignored.
+    :param max_body: ``AMQP.max_body``. Bodies of up to four times that, and of up to 128 MiB in
+        any case, are kept for dead letters; of a larger body only the size is kept
         (:class:`~clihelper.amqp.frames.Oversized`).
-    :ivar wait_for: waits in the main thread until a descriptor is readable, or can be written to
+    :ivar wait_for: waits in the main thread until a descriptor is readable, or writable
         (``write``), or raises at the ``deadline``, a time of the monotonic clock.
-    :ivar on_blocked: called with the broker's reason when it takes no more messages, and with
-        an empty one when it does again.
+    :ivar on_blocked: called with the broker's reason when it accepts no more messages, and with
+        an empty string when it accepts them again.
     """
 
     errors: tuple[type[BaseException], ...] = (
@@ -160,7 +159,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
     refusals: tuple[type[BaseException], ...] = amqp.Connection.channel_errors
 
     expires = True
-    """Whether messages leave a queue when their time is over."""
+    """Whether messages leave a queue when their TTL expires."""
 
     Channel = Channel
 
@@ -184,29 +183,29 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
             connect_timeout=timeout,
             client_properties={'connection_name': name},
             on_unblocked=lambda: self.on_blocked(''),
-            # py-amqp's second is shorter than many a hiccup of a network.
+            # py-amqp's default of a second is shorter than many network interruptions.
             socket_settings={socket.TCP_USER_TIMEOUT: 2000 * heartbeat},
         )
         self._deliveries = Deliveries()
         self._contents = Contents(max(KEPT_BODIES * max_body, LEAST_KEPT))
         self._data, self._position = b'', 0  # what was fetched, and where in it a frame begins
-        self._returns: dict[int, OnReturn] = {}  # of channels, by number
-        self._proposed = 0  # frame_max
+        self._returns: dict[int, OnReturn] = {}  # by the number of the channel
+        self._proposed = 0  # the broker's frame_max
         self._write_lock = threading.Lock()
         self._write_timeout = WRITE_TIMEOUT
         self._deadline = 0.0
         self._acknowledger: Acknowledger | None = None
-        self._heart: HeartbeatThread | None = None
+        self._beats: HeartbeatThread | None = None
         self._fault = ''
-        self._begun = 0.0  # when a frame began that has not ended; 0: none
-        self._left = False  # whether an error has left frames that were fetched and not acted on
+        self._begun = 0.0  # when the incomplete frame or message began; 0: there is none
+        self._left = False  # whether frames that were fetched are unprocessed after an error
         self._pid, self._is_foreign = os.getpid(), False
         forks.watch(self)
 
     def Transport(  # noqa: N802
         self, host: str, connect_timeout: float, ssl: Any = False, *_: Any, **settings: Any
     ) -> Any:
-        """py-amqp's transport, whose socket does not block."""
+        """Create py-amqp's transport, with a non-blocking socket."""
         if ssl:
             transport = _Secure(host, connect_timeout=connect_timeout, **settings)
             transport.wrap = partial(wrap, options=self._tls, host=transport.host)
@@ -214,12 +213,12 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
             transport = _Plain(host, connect_timeout=connect_timeout, **settings)
         transport.write = self._write
         if transport.host.isascii():
-            # A str would be looked up by way of the codec "idna", which takes 2 ms to import.
+            # A str would be looked up with the codec "idna", whose import takes 2 ms.
             transport.host = transport.host.encode()
         return transport
 
     def connect(self, callback: Callable[[], object] | None = None) -> None:
-        """Connect; from then on the peer's silence is noticed."""
+        """Connect, and begin to send and expect heartbeats."""
         self.begin_wait(None)
         try:
             super().connect(callback)
@@ -231,25 +230,25 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
                 ) from error
             raise
         if self.heartbeat:
-            self._heart = HeartbeatThread(self.sock, self.heartbeat, self._beat, self._on_silence)
+            self._beats = HeartbeatThread(self.sock, self.heartbeat, self._beat, self._on_silence)
 
     def _on_tune(
         self, channel_max: int, frame_max: int, server_heartbeat: int, argsig: str = 'BlB'
     ) -> None:
-        """The broker proposes limits; a *frame_max* of 0 is for none.
+        """Answer the limits that the broker proposes; a *frame_max* of 0 means no limit.
 
-        The memory that a frame takes is bounded by what is agreed here.
+        What is agreed here bounds the memory that a frame takes.
         """
         self._proposed = frame_max
         frame_max = max(min(frame_max or PROPOSED_FRAME, LARGEST_FRAME), SMALLEST_FRAME)
         super()._on_tune(channel_max, frame_max, server_heartbeat, argsig)
 
     def begin_wait(self, timeout: float | None) -> None:
-        """An answer is to come within *timeout* seconds, or those that connecting may take."""
+        """Set the deadline for an answer: *timeout* seconds, by default that for connecting."""
         self._deadline = time.monotonic() + (timeout or self.connect_timeout)
 
     def drain_events(self, timeout: float | None = None) -> None:
-        """Take in what comes next: what py-amqp calls while it waits for an answer."""
+        """Wait for and process what arrives next; py-amqp calls this while awaiting an answer."""
         deadline = self._deadline
         if timeout is not None:
             deadline = min(deadline, time.monotonic() + timeout)
@@ -258,7 +257,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
 
     @property
     def transport(self) -> Any:
-        """py-amqp's transport. Where there is none, py-amqp would connect unasked."""
+        """py-amqp's transport; raises if there is none, as py-amqp would then connect unasked."""
         if self._transport is None:
             if self._is_foreign:
                 raise RuntimeError(forks.fault(self._pid))
@@ -281,40 +280,40 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         on_delivery: Callable[[Delivery], None],
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Consume *queue*; each delivery is handed over by :meth:`take`."""
+        """Consume *queue*; :meth:`take` hands over each delivery."""
         self._expect(channel, tag, on_delivery)
         channel.basic_consume(queue, consumer_tag=tag, arguments=arguments or None)
 
     def consume_replies(
         self, channel: Any, name: str, on_delivery: Callable[[Delivery], None]
     ) -> str:
-        """Consume the replies to what *channel* publishes; returns what to say as ``reply_to``."""
+        """Consume replies to what *channel* publishes; returns the value for ``reply_to``."""
 
         def on_reply(delivery: Delivery) -> None:
             try:
                 on_delivery(delivery)
             except InvalidProperties as fault:
-                LOGGER.debug("a reply is nobody's: %s", fault)
+                LOGGER.debug('discarded a reply that cannot be read: %s', fault)
 
         self._expect(channel, name, on_reply)
         channel.basic_consume(REPLIES, consumer_tag=name, no_ack=True)
         return REPLIES
 
     def _expect(self, channel: Any, tag: str, on_delivery: Callable[[Delivery], None]) -> None:
-        # Deliveries may come right behind the answer to a request, in the same bytes.
+        # Deliveries may follow right after the answer to a request, in the same bytes.
         self._deliveries.direct({(channel.channel_id, tag.encode()): (channel, on_delivery)})
 
     def get(self, channel: Any, queue: str) -> Delivery | None:
-        """One message of *queue*; None: it is empty."""
+        """One message from *queue*, or None if it is empty."""
         channel.send_method(spec.Basic.Get, 'Bsb', (0, queue, False))
         (got,) = channel.wait([spec.Basic.GetOk, spec.Basic.GetEmpty], returns_tuple=True)
         return got if isinstance(got, Delivery) else None
 
     def recover(self, channel: Any) -> None:
-        """Have all that is not settled on *channel* delivered again, and wait for the answer.
+        """Have all unsettled messages of *channel* redelivered, and wait for the answer.
 
-        What is pending is acknowledged before; what is kept, and what comes before the answer, is
-        given back with the rest. The deliveries among that are discarded here.
+        Pending acknowledgements are sent first. Messages that are kept, and those that arrive
+        before the answer, are requeued with the rest; the latter are discarded here.
         """
         deliveries, number = self._deliveries, channel.channel_id
         consumers = deliveries.of(number)
@@ -323,11 +322,11 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
             self._acknowledger.forget()
         deliveries.direct(dict.fromkeys(consumers, (channel, lambda delivery: None)))
         channel.send_method(spec.Basic.Recover, 'b', (True,))
-        # What stands behind the answer is delivered anew, perhaps in the same bytes.
+        # What follows the answer has been redelivered, perhaps in the same bytes.
         channel.wait(spec.Basic.RecoverOk, callback=lambda *_: deliveries.direct(consumers))
 
     def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:
-        """What acknowledges the messages of *channel*, also while a handler runs."""
+        """Create an acknowledger for *channel*, which also works while a handler runs."""
 
         acknowledgement = partial(settlement, channel.channel_id, ACK)
 
@@ -341,7 +340,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         return self._acknowledger
 
     def has(self, channel: Any) -> bool:
-        """Whether *channel* is one of this connection, and open."""
+        """Whether *channel* belongs to this connection, and is open."""
         return channel.connection is self and bool(channel.is_open)
 
     def confirm(
@@ -351,7 +350,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         on_nack: Callable[[int, bool], None],
         on_return: OnReturn,
     ) -> bool:
-        """Have what is published on *channel* confirmed, by calls in :meth:`take`."""
+        """Have what is published on *channel* confirmed, through calls from :meth:`take`."""
         channel.confirm_select()
         channel.events['basic_ack'].add(on_ack)
         channel.events['basic_nack'].add(on_nack)
@@ -385,22 +384,22 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self.close()
 
     def forget(self, number: int) -> None:
-        """The channel with that number is closed."""
+        """Forget the channel with that number: it is closed."""
         self._deliveries.forget(number)
         self._contents.forget(number)
         self._returns.pop(number, None)
 
     def collect(self) -> None:
-        """Leave it, without a word to the broker."""
-        if self._heart is not None:
-            self._heart.end()
+        """Abandon the connection without telling the broker."""
+        if self._beats is not None:
+            self._beats.end()
         super().collect()
         self._data, self._position = b'', 0
 
     def disown(self) -> None:
         """See :class:`clihelper.amqp.forks.Owned`.
 
-        Only the child's copy of the descriptor is closed: nothing is written, nor shut down.
+        Only the child's copy of the descriptor is closed; nothing is written or shut down.
         """
         self._write_lock = threading.Lock()
         if self._acknowledger is not None:
@@ -408,18 +407,18 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         transport, self._transport = self._transport, None
         if transport is not None and transport.sock is not None:
             transport.sock.close()
-        self._is_foreign, self._heart, self._fault = True, None, ''
+        self._is_foreign, self._beats, self._fault = True, None, ''
 
-    # Writing: two threads do, a frame or more at a time.
+    # Writing: two threads write, each one or more whole frames at a time.
 
     def write(self, data: bytes) -> None:
-        """Write frames; a broker that does not read is waited for."""
+        """Write frames; wait if the broker does not read."""
         self.transport.write(data)
 
     def _write(self, data: Any) -> None:
-        """Write it all.
+        """Write all of *data*.
 
-        :raises OSError: the connection is lost, or takes nothing any more.
+        :raises OSError: the connection is lost, or accepts no more data.
         """
         with self._write_lock:
             if self._fault:
@@ -432,7 +431,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         deadline = time.monotonic() + self._write_timeout
         is_main = threading.current_thread() is threading.main_thread()
         wait = self.wait_for if is_main else wait_for
-        # What is left in the middle of a frame is of no use for anything that comes behind.
+        # If the writing stops in the middle of a frame, nothing can be written after it.
         self._fault = 'a frame was not written to its end'
         while rest:
             wait(self.fileno(), deadline, write=True)
@@ -440,30 +439,30 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self._fault = ''
 
     def _write_some(self, data: Any) -> int:
-        """Write what can be written without waiting; the number of bytes."""
+        """Write what can be written without waiting; returns the number of bytes."""
         try:
             return self.sock.send(data)  # type: ignore[no-any-return]
         except (BlockingIOError, SSLWantReadError, SSLWantWriteError):
             return 0
 
     def _beat(self) -> None:
-        """Send what is due, in the thread of the heart, but never wait for it."""
+        """Send acknowledgements and a heartbeat, in the heartbeat thread, without waiting."""
         if self._write_lock.locked() or not writable(self.fileno()):
-            return  # more than a heartbeat is on its way
+            return  # other data is being sent, which serves as a heartbeat
         if self._acknowledger is not None:
             self._acknowledger.flush()
         self._write(HEARTBEAT_FRAME)
 
     def _on_silence(self, seconds: float) -> None:
-        """Wake whoever waits for the peer, in the thread of the heart."""
+        """Wake whatever waits for the peer; called in the heartbeat thread."""
         self._fault = f'the broker has been silent for {seconds:.1f} s'
-        # Of TLS, too, only the socket: the rest belongs to the main thread.
+        # With TLS, too, shut down only the socket: the rest belongs to the main thread.
         socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     # Reading.
 
     def take(self) -> bool:
-        """Take in what has arrived, without waiting; False if that was nothing.
+        """Process what has arrived, without waiting; False if nothing has.
 
         :raises OSError: the connection is lost.
         :raises amqp.exceptions.UnexpectedFrame: the frames make no sense.
@@ -481,14 +480,14 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         except self.errors:
             raise
         except Exception as error:
-            # The peer, or what is between, has lost its way.
+            # The peer, or something in between, has sent invalid data.
             raise UnexpectedFrame(f'frames make no sense: {type(error).__name__}') from error
         self._left = False
         return True
 
     def _take_frames(self, data: bytes) -> None:
-        """Act on each complete frame of what was left before and of *data*."""
-        # What this calls may raise: the next one must find the rest.
+        """Act on each complete frame in the remaining bytes and *data*."""
+        # What this calls may raise: the next call must find the rest.
         self._data, self._position = self._data[self._position :] + data, 0
         while True:
             data, position = self._data, self._position
@@ -505,7 +504,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self._check_progress()
 
     def _check_progress(self) -> None:
-        """See that a frame that has begun comes to its end, and a message, too.
+        """Check that a frame or message that has begun is completed in time.
 
         :raises UnexpectedFrame: it takes too long; perhaps its size is wrong.
         """
@@ -537,7 +536,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         if method in (DELIVER, GET_OK, RETURN):
             self._contents.begin(number, payload)
             return
-        # What a peer says in its own words, py-amqp would decode.
+        # py-amqp would decode the peer's free text, which may be invalid.
         if method == (CHANNEL_CLOSE if number else CONNECTION_CLOSE):
             self.channels[number]._on_close(*close_reason(payload))
             return
@@ -548,7 +547,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self.on_inbound_method(number, signature, payload, None)
 
     def _on_content(self, number: int, content: Content) -> None:
-        """Hand over a message that was not taken in one step."""
+        """Hand over a message that was assembled frame by frame."""
         channel, method = self.channels[number], content.method[:4]
         delivery = content.delivery(channel)
         if channel.is_closing:
@@ -556,7 +555,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         if method == RETURN:
             self._on_return(number, content, delivery)
         elif method == DELIVER:
-            # One that is for nobody here goes back, as one that was got too late does.
+            # A message without a consumer here is requeued, like one that was got too late.
             key = (number, content.consumer_tag)
             _, on_delivery = self._deliveries.consumers.get(key, (channel, Delivery.requeue))
             on_delivery(delivery)
@@ -576,18 +575,18 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
             on_return(error, exchange, routing_key, delivery)
 
     def _fetch(self, sock: Any) -> bytes | None:
-        """What has arrived: None for nothing, b'' for the end."""
+        """Read what has arrived: None if nothing has, b'' at the end of the connection."""
         try:
             if type(sock) is socket.socket:
                 return sock.recv(CHUNK)
-            with self._write_lock:  # TLS is not made for two threads at a time
+            with self._write_lock:  # an SSLSocket does not allow two threads at a time
                 return sock.recv(CHUNK)  # type: ignore[no-any-return]
         except (BlockingIOError, SSLWantReadError, SSLWantWriteError):
             return None
 
 
 class _Unblocking:
-    """What both of py-amqp's transports get here: a socket that does not block, once connected."""
+    """Makes the sockets of both of py-amqp's transports non-blocking once they are connected."""
 
     sock: Any
 
@@ -600,7 +599,7 @@ class _Unblocking:
         self.sock = resolver.connect(host, port, timeout)
 
     def _shutdown_transport(self) -> None:
-        """Leave at once: TLS would say goodbye, and wait for an answer."""
+        """Do nothing: TLS would send a closing message and wait for an answer."""
 
 
 class _Plain(_Unblocking, TCPTransport):  # type: ignore[misc]
@@ -611,11 +610,11 @@ class _Secure(_Unblocking, SSLTransport):  # type: ignore[misc]
     wrap: Callable[[socket.socket], Any]
 
     def _wrap_socket(self, sock: socket.socket) -> Any:
-        sock.settimeout(self.connect_timeout)  # of the handshake; before 5.2 py-amqp sets none
+        sock.settimeout(self.connect_timeout)  # for the handshake; py-amqp before 5.2 sets none
         return self.wrap(sock)
 
     def _write(self, data: bytes) -> None:
-        """What py-amqp writes itself: the first bytes after the handshake."""
+        """Write what py-amqp itself writes: the first bytes after the handshake."""
         try:
             super()._write(data)
         except (SSLEOFError, ConnectionError):
@@ -624,7 +623,7 @@ class _Secure(_Unblocking, SSLTransport):  # type: ignore[misc]
 
 
 def wait_for(descriptor: int | None, deadline: float, *, write: bool = False) -> None:
-    """Wait until a descriptor is readable, or can be written to.
+    """Wait until a descriptor is readable, or writable.
 
     :param deadline: by the monotonic clock.
     :raises TimeoutError: it is not, by then.

@@ -1,4 +1,4 @@
-"""Looking up a broker's name, and connecting to the first of its addresses that answers."""
+"""Looks up a broker's name, and connects to the first of its addresses that answers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ STAGGER = 0.25
 
 
 def look_up(host: str | bytes, port: int, seconds: float) -> list[Address]:
-    """The addresses of a host, as getaddrinfo(3).
+    """The addresses of a host, as returned by getaddrinfo(3).
 
-    A name is looked up in a thread, so that a signal does not wait for the answer.
+    A name is looked up in a thread, so that a signal does not have to wait for the answer.
 
     :param host: a name or an address.
-    :raises TimeoutError: there is no answer within so many seconds; the thread is left behind.
+    :raises TimeoutError: there is no answer within *seconds*; the thread is left behind.
     :raises socket.gaierror: there is no such name.
     """
     try:
@@ -50,25 +50,25 @@ def look_up(host: str | bytes, port: int, seconds: float) -> list[Address]:
 
     threading.Thread(target=ask, name='look-up', daemon=True).start()
     if not done.wait(seconds):
-        raise TimeoutError('no answer to what address that is')
+        raise TimeoutError('no answer to the look-up of its address')
     if faults:
         raise faults[0]
     return found
 
 
 def connect(host: str | bytes, port: int, seconds: float) -> socket.socket:
-    """Connect to the address of a host that answers first, as :rfc:`8305` has it.
+    """Connect to the address of a host that answers first, as described in :rfc:`8305`.
 
-    Attempts begin one after the other, each a moment after the last and at once when that has
-    failed; those that have begun go on. So an address that is silent costs a moment only.
+    Attempts start one after another: each a moment after the one before, or as soon as that has
+    failed. Those that have started continue. So a silent address costs only a moment.
 
-    :param seconds: for the looking up and all attempts.
-    :returns: a socket that does not block.
-    :raises OSError: none answers in time, or why the last attempt has failed.
+    :param seconds: the time for the look-up and all attempts.
+    :returns: a non-blocking socket.
+    :raises OSError: none answers in time, or the error of the last attempt.
     """
     deadline = time.monotonic() + seconds
     addresses = alternating(look_up(host, port, seconds))
-    # Half of the time, at least, is left when the last attempt has begun.
+    # At least half of the time is left when the last attempt starts.
     left = deadline - time.monotonic()
     race = _Race(addresses, min(STAGGER, left / 2 / (len(addresses) or 1)))
     try:
@@ -80,8 +80,8 @@ def connect(host: str | bytes, port: int, seconds: float) -> socket.socket:
 
 
 def alternating(addresses: Iterable[Address]) -> list[Address]:
-    """Addresses of each family in turn, so that one that leads nowhere does not keep the others
-    waiting (:rfc:`8305`, section 4). The first stays the first.
+    """Addresses, alternating between families, so that an unreachable family does not delay the
+    other (:rfc:`8305`, section 4). The first address stays the first.
     """
     families: dict[int, list[Address]] = {}
     for address in addresses:
@@ -91,9 +91,9 @@ def alternating(addresses: Iterable[Address]) -> list[Address]:
 
 
 class _Race:
-    """Attempts to connect to several addresses, the first to succeed wins.
+    """Attempts to connect to several addresses; the first to succeed wins.
 
-    :param stagger: seconds from one attempt to the next.
+    :param stagger: the seconds between the starts of two attempts.
     """
 
     def __init__(self, addresses: list[Address], stagger: float) -> None:
@@ -106,9 +106,9 @@ class _Race:
         self._fault: OSError = TimeoutError('no address')
 
     def run(self, deadline: float) -> socket.socket | None:
-        """Begin an attempt if one is due, and wait for what comes next.
+        """Start an attempt if one is due, then wait for the next event.
 
-        :returns: what is connected, as soon as something is.
+        :returns: a socket as soon as one is connected, otherwise None.
         :raises OSError: the time is over, or nothing is left to try.
         """
         now = time.monotonic()
@@ -126,7 +126,7 @@ class _Race:
         return None
 
     def end(self) -> None:
-        """Give up the attempts that are still going on."""
+        """Give up the attempts that are still in progress."""
         for attempt in self._attempts.values():
             attempt.close()
 
@@ -157,5 +157,5 @@ class _Race:
         self._fail(OSError(code, os.strerror(code)))
 
     def _fail(self, error: OSError) -> None:
-        """Have the next attempt begin at once."""
+        """Note an error, and make the next attempt start at once."""
         self._fault, self._next = error, 0.0

@@ -1,7 +1,7 @@
-"""Where messages wait for their next run: in queues of the broker, whose TTL gives them back.
+"""Where messages wait for their next run: in queues of the broker, which return them by a TTL.
 
-There is one such queue for each step of a scale of delays. A broker that has no TTL leaves the
-message with the consumer, which runs it again itself; so does one that refuses the copy.
+There is one such queue for each step of a scale of delays. If the broker does not support TTLs, or
+refuses the copy, the consumer keeps the message and runs it again itself.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ DECLARED = 1800.0
 """seconds after which a queue in use is declared again, so that it is not deleted as unused"""
 
 YOUNG = 2.0
-"""seconds for which nothing is published to a new queue
+"""Seconds for which nothing is published to a new queue.
 
-RabbitMQ (3.10 to 4.3) forgets a quorum queue that was made up to 1.5 s before it crashed, and what
-was confirmed for it, too.
+RabbitMQ (3.10 to 4.3) loses a quorum queue that was created up to 1.5 s before it crashed, with
+the messages that it had confirmed.
 """
 
 DIGITS = 2
-"""significant digits of a delay in milliseconds: so few queues are enough, and none is exact"""
+"""significant digits of a delay in milliseconds: fewer queues are needed, delays are inexact"""
 
 
 def step(seconds: float) -> int:
@@ -47,7 +47,7 @@ def step(seconds: float) -> int:
 
 
 def steps(schedule: Mapping[str, float]) -> list[int]:
-    """The steps that ``AMQP.retry`` makes use of, in order."""
+    """The steps that ``AMQP.retry`` uses, in order."""
     found = set()
     for runs in range(1, int(schedule['attempts'])):
         seconds = settlement.delay(Exception(), runs, schedule)
@@ -59,7 +59,7 @@ def steps(schedule: Mapping[str, float]) -> list[int]:
 
 
 class RetryQueues:
-    """The queues of the broker in which messages wait.
+    """The broker's queues in which messages wait for their next run.
 
     :param topology: says how they are declared.
     :param schedule: ``AMQP.retry``.
@@ -72,16 +72,16 @@ class RetryQueues:
         self._ready: dict[str, float] = {}
 
     def reset(self) -> None:
-        """Nothing is known to be declared: the connection is another one now."""
+        """Forget which queues are declared: there is a new connection."""
         self._declared.clear()
 
     def queue(self, connection: Connection, queue: str, seconds: float) -> tuple[str, float]:
-        """The queue from which a message is back in *queue* after so long; it exists then.
+        """The queue that returns a message to *queue* after *seconds*; declared if necessary.
 
-        :param connection: declares it.
-        :returns: its name, and for how many seconds nothing is to be published to it yet.
-        :raises clihelper.errors.UnavailableError: it is not as declared.
-        :raises Lost: the connection is.
+        :param connection: the connection to declare it on.
+        :returns: its name, and the seconds for which nothing may be published to it yet.
+        :raises clihelper.errors.UnavailableError: it exists, but not as declared.
+        :raises Lost: the connection is lost.
         """
         milliseconds = self._step(seconds)
         name = self._topology.name_of_retries(queue, milliseconds)
@@ -93,7 +93,7 @@ class RetryQueues:
         return name, max(self._ready.get(name, now) - time.monotonic(), 0.0)
 
     def _declare(self, connection: Connection, queue: str, milliseconds: int) -> bool:
-        """Declare a queue, on a channel of its own; whether it was not there before."""
+        """Declare a queue on a separate channel; returns whether it is new."""
         declarer = Declarer(connection.channel(), connection.refusals)
         with connection.guard():
             is_new = self._topology.declare_retries(declarer, queue, milliseconds)
@@ -104,32 +104,32 @@ class RetryQueues:
         wanted = step(seconds)
         if self._topology.declares:
             return wanted
-        # Only those exist that the schedule needs.
+        # Only the queues that the schedule needs exist.
         known = steps(self._schedule)
         return next((each for each in known if each >= wanted), known[-1] if known else wanted)
 
 
 class LocalRetries:
-    """What is done later in this process, by when it is due: runs, and copies to be published."""
+    """What is due later in this process, in order: runs, and copies to be published."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
     def put(self, action: Callable[[], None], seconds: float) -> None:
-        """Have *action* called after so long."""
+        """Schedule *action* to be called after *seconds*."""
         due = time.monotonic() + seconds
         heapq.heappush(self._heap, (due, next(self._numbers), action))
 
     @property
     def due(self) -> float:
-        """When the next one is due, by the monotonic clock; infinite if there is none."""
+        """When the next action is due, by the monotonic clock; infinite if there is none."""
         return self._heap[0][0] if self._heap else math.inf
 
     def take(self) -> Callable[[], None]:
-        """The next one."""
+        """Remove and return the next action."""
         return heapq.heappop(self._heap)[2]
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Forget all actions."""
         self._heap.clear()

@@ -1,4 +1,4 @@
-"""In which ways a queue can lose messages, as far as its declaration shows."""
+"""The ways in which a queue can lose messages, as far as its declaration shows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ DLX, DLX_KEY = 'x-dead-letter-exchange', 'x-dead-letter-routing-key'
 class Risk:
     """A way in which a queue can lose messages.
 
-    :ivar text: which, and what to do about it.
-    :ivar keys: what of the queue's options it comes from; empty: something that is not there.
-    :ivar chosen: whether it is what the option is for, so that its author knows.
+    :ivar text: a description, and what to do about it.
+    :ivar keys: the option of the queue that causes it; empty if a missing option does.
+    :ivar chosen: whether the option is there for this effect, so that its author knows about it.
     """
 
     __slots__ = ('chosen', 'keys', 'text')
@@ -33,9 +33,9 @@ class Risk:
 
 
 def warnings(topology: Topology) -> list[str]:
-    """What can lose messages without having been chosen for that: lines for the log, at a start.
+    """Log lines at start-up about what can lose messages without having been chosen for that.
 
-    Nobody is asked: the arguments of policies are not known.
+    The broker is not asked, so the arguments of policies are not known.
     """
     return [
         f'{topology.entities.positions[label]}: {risk.text}'
@@ -49,7 +49,7 @@ def risks_of(options: Options, own: bool) -> Iterator[Risk]:
     """The risks of one queue.
 
     :param options: as in ``AMQP.queues``.
-    :param own: whether it belongs to the connection, and goes with it.
+    :param own: whether it belongs to the connection, and is deleted with it.
     """
     arguments = options['arguments']
     if arguments.get(TYPE) == STREAM:
@@ -85,8 +85,8 @@ def _of_limit(arguments: Options) -> Iterator[Risk]:
     else:
         text = (
             f'x-delivery-limit is {limit}: messages are published anew after'
-            f' {renewal_threshold(limit)} returns, and the queue {lost} one that stops and lost'
-            f' connections return {limit + 1} times before its turn'
+            f' {renewal_threshold(limit)} returns, and the queue {lost} one that is returned'
+            f' {limit + 1} times, by stops and lost connections, before its turn'
         )
     yield Risk(
         f'{text}; set {DELIVERY_LIMIT} or more', 'arguments', 'x-delivery-limit', chosen=False

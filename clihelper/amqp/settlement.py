@@ -1,7 +1,7 @@
-"""What becomes of a message: policies without side effects.
+"""Decides what becomes of a message: policies without side effects.
 
-:func:`judge` says which :class:`Outcome` what a handler did has;
-:class:`~clihelper.loops.consumer.ConsumerLoop` is the one place that acts on it.
+:func:`judge` determines the :class:`Outcome` of what a handler did;
+:class:`~clihelper.amqp.processing.Processor` is the one place that acts on it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 LONGEST_TEXT = 1024
-"""bytes of an exception's text that a dead letter carries"""
+"""the most bytes of an exception's text that a dead letter contains"""
 
 LONGEST_NAME = 255
-"""bytes of the name of an exception's class that a dead letter carries"""
+"""the most bytes of an exception's class name that a dead letter contains"""
 
 MOST_RUNS = 2**31 - 1
-"""runs of a message that are counted"""
+"""the most runs of a message that are counted"""
 
 DELIVERY_LIMIT = 20
 """how often a quorum queue of RabbitMQ 4 returns a message before it drops it, by default"""
 
 LONGEST_DELAY = 30 * 24 * 3600
-"""seconds that a message can be kept from its next run"""
+"""the most seconds by which the next run of a message can be delayed"""
 
 ATTEMPTS = 'x-clihelper-attempts'
 REASON = 'x-clihelper-reason'
@@ -51,7 +51,7 @@ class Outcome(enum.Enum):
     ACK = 'acknowledged'
     RETRY = 'put aside for its next run'
     DEAD_LETTER = 'dead-lettered'
-    REQUEUE = 'back to its queue'
+    REQUEUE = 'returned to its queue'
 
 
 class StoppableError(Exception):
@@ -64,7 +64,7 @@ class StoppableError(Exception):
 
 
 class Retry(Exception):
-    """Raised in ``on_message``: run this message again later. The run counts as one that failed.
+    """Raised in ``on_message``: run this message again later. The run counts as a failed one.
 
     :param delay: seconds, up to 30 days; by default what ``AMQP.retry`` says.
     """
@@ -77,11 +77,11 @@ class Retry(Exception):
 
 
 class Reject(Exception):
-    """Raised in ``on_message``: dead-letter this message, do not try it again."""
+    """Raised in ``on_message``: dead-letter this message, and do not run it again."""
 
 
 class Requeue(Exception):
-    """Raised in ``on_message``: put this message back in its queue at once."""
+    """Raised in ``on_message``: return this message to its queue at once."""
 
 
 class Undecodable(Exception):
@@ -89,7 +89,7 @@ class Undecodable(Exception):
 
 
 class Unaccepted(Exception):
-    """The content type is none of those that ``AMQP.accept`` lists."""
+    """The content type is not one of those that ``AMQP.accept`` lists."""
 
 
 class Oversize(Exception):
@@ -97,7 +97,7 @@ class Oversize(Exception):
 
 
 class Crashed(Exception):
-    """The process that ran the message has ended under it, each time.
+    """The process that ran the message has ended during each run.
 
     :ivar int runs: how often.
     """
@@ -108,7 +108,7 @@ class Crashed(Exception):
 
 
 class TimedOut(Crashed):
-    """The same, and the last time because the handler exceeded ``AMQP.handler_timeout``."""
+    """Like :class:`Crashed`; the last time, the handler exceeded ``AMQP.handler_timeout``."""
 
 
 REASONS: dict[type[Exception], str] = {
@@ -120,19 +120,19 @@ REASONS: dict[type[Exception], str] = {
     TimedOut: 'timeout',
     Crashed: 'crashed',
 }
-"""The ``x-clihelper-reason`` of a dead letter, by what was raised; else it is ``exception``."""
+"""The ``x-clihelper-reason`` of a dead letter by what was raised; otherwise ``exception``."""
 
 
 UNRUN = (Undecodable, Unaccepted, Oversize, Crashed)
-"""What is raised before ``on_message`` is called."""
+"""The exceptions that are raised before ``on_message`` is called."""
 
 
 def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
-    """The outcome of a message that has failed; one whose handler returns is acknowledged.
+    """The outcome of a message that has failed. If its handler returns, it is acknowledged.
 
-    :param error: what its handling raised.
-    :param runs: how often it has been run, this time included.
-    :param attempts: how often it may be.
+    :param error: what handling it raised.
+    :param runs: how often it has been run, including this run.
+    :param attempts: how often it may be run.
     """
     if exception_text.is_a(error, Requeue) or _is_stopped(error):
         return Outcome.REQUEUE
@@ -142,7 +142,7 @@ def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
 
 
 def _is_stopped(error: BaseException) -> bool:
-    """Whether the handler waited for the broker when a stop came: then it has not failed."""
+    """Whether a stop ended the handler's wait for the broker: then it has not failed."""
     if not exception_text.is_a(error, StoppableError):
         return False
     return exception_text.attempt(lambda: error.stopped, False) is True  # type: ignore[attr-defined]
@@ -151,8 +151,8 @@ def _is_stopped(error: BaseException) -> bool:
 def delay(error: BaseException, runs: int, schedule: Mapping[str, float]) -> float:
     """The seconds from a run that failed to the next one.
 
-    :param error: what it raised: a :class:`Retry` may say how long; one that says what is no
-        delay says nothing.
+    :param error: what the run raised: a :class:`Retry` may specify the delay; an invalid one is
+        ignored.
     :param runs: how often the message has been run.
     :param schedule: ``AMQP.retry``.
     """
@@ -168,11 +168,11 @@ def delay(error: BaseException, runs: int, schedule: Mapping[str, float]) -> flo
 
 
 def runs_before(attempts: Any, reason: Any) -> int:
-    """How often a message has been run and failed, by its headers.
+    """How often a message has been run and failed, according to its headers.
 
-    A dead letter that somebody has put back into its queue begins anew.
+    A dead letter that was moved back to its queue starts again from 0.
 
-    :param attempts: its header :data:`ATTEMPTS`, whatever that is.
+    :param attempts: its header :data:`ATTEMPTS`, of any type.
     :param reason: its header :data:`REASON`.
     """
     if reason is not None or isinstance(attempts, bool) or not isinstance(attempts, int):
@@ -181,15 +181,15 @@ def runs_before(attempts: Any, reason: Any) -> int:
 
 
 def renewal_threshold(limit: Any) -> int:
-    """From how many returns on a message is published anew, so that no queue drops it.
+    """The number of returns from which a message is republished, so that no queue drops it.
 
-    RabbitMQ's quorum queues count each return of a message to its queue, that of a message that
-    was never run included, and drop it when there are more than ``x-delivery-limit``
-    (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling). Half the limit is room
-    for the returns that happen before the message can be published anew.
+    RabbitMQ's quorum queues count each return of a message to its queue, even if it was never run,
+    and drop it when there are more than ``x-delivery-limit``
+    (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling). Half the limit is left
+    for the returns that happen before the message can be republished.
 
-    :param limit: ``x-delivery-limit`` as the queue's arguments have it; None, a negative number
-        and anything else that is no limit stand for the default, as a policy may set one.
+    :param limit: ``x-delivery-limit`` from the queue's arguments. None, a negative number and any
+        other value that is not a limit are replaced by the default, as a policy may set one.
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         limit = DELIVERY_LIMIT
@@ -204,7 +204,7 @@ def reason(error: BaseException) -> str:
 
 
 def run_headers(runs: int, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers of a copy of a message: how often it was run, and what it was published to.
+    """The headers of a copy of a message: how often it was run, and where it was published to.
 
     :param origin: :attr:`clihelper.amqp.message.Message.origin`.
     """
@@ -212,7 +212,7 @@ def run_headers(runs: int, origin: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[str, Any]:
-    """The headers that a dead letter gets besides those of a message that is run again.
+    """The headers that a dead letter gets in addition to :func:`run_headers`.
 
     :param queue: the queue that it came from.
     """
@@ -228,11 +228,11 @@ def dead_letter_headers(error: BaseException, queue: str, appname: str) -> dict[
 
 
 def shortest_dead_letter_headers(error: BaseException, queue: str) -> dict[str, Any]:
-    """The headers of a dead letter whose own headers leave no room for more."""
+    """The headers for a dead letter if the message's own headers leave no room for more."""
     return {REASON: reason(error), QUEUE: queue}
 
 
 def cut(text: str, size: int) -> str:
-    """The first *size* bytes of a text, in UTF-8 and with what UTF-8 cannot encode escaped."""
+    """The first *size* bytes of a text in UTF-8; what UTF-8 cannot encode is escaped."""
     encoded = text[:size].encode('utf-8', 'backslashreplace')
     return encoded[:size].decode('utf-8', 'ignore')

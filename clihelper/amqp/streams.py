@@ -1,4 +1,4 @@
-"""How far streams have been read: the broker does not keep that for a consumer of AMQP 0-9-1."""
+"""Keeps track of how far streams have been read; the broker does not, for AMQP 0-9-1 consumers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from clihelper.amqp.message import Message
 
 MOST = 10_000
-"""messages of a stream whose offsets are kept; of those behind them none is"""
+"""the most messages of a stream whose offsets are kept; those of later messages are not"""
 
 
 class Positions:
-    """Where to read on in each stream after a reconnection: behind all that is settled."""
+    """Where to resume each stream after a reconnection: after all settled messages."""
 
     def __init__(self) -> None:
-        self._unsettled: dict[str, deque[tuple[int, int]]] = {}  # delivery tags, and offsets
+        self._unsettled: dict[str, deque[tuple[int, int]]] = {}  # delivery tags and offsets
         self._next: dict[str, int] = {}
 
     def note(self, message: Message, lowest: int) -> None:
-        """A message has arrived, of a stream or of the queue beside it.
+        """Note a message that has arrived from a stream or from its retry queue.
 
         :param lowest: the delivery tag below which all messages are settled.
         """
@@ -37,7 +37,7 @@ class Positions:
         self._next[message.queue] = offset + 1
 
     def lost(self, lowest: int) -> Iterator[tuple[str, int]]:
-        """The connection is: for each stream its label, and the offset to read on from."""
+        """Yield the label of each stream and the offset to resume from; the connection is lost."""
         for queue, found in self._unsettled.items():
             rest = [offset for tag, offset in found if tag >= lowest]
             if len(found) == MOST and not rest:

@@ -1,6 +1,6 @@
-"""TLS to a broker: the context that ``AMQP.tls`` asks for, and what goes wrong.
+"""TLS to a broker: the context that ``AMQP.tls`` describes, and explanations of failures.
 
-Files are read anew for each connection, so that a renewed certificate needs no restart.
+Files are read again for each connection, so that a renewed certificate needs no restart.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _PEM = {
     'key': ('PRIVATE KEY-----', 'private key'),
 }
 
-#: What OpenSSL calls the answer of a broker that does not take the program's certificate.
+#: OpenSSL's words for the answer of a broker that does not accept the program's certificate.
 _ABOUT_CERTIFICATES = ('CERTIFICATE', 'UNKNOWN_CA', 'ACCESS_DENIED', 'HANDSHAKE_FAILURE')
 
-#: What it says where the other side speaks no TLS, or none that this side speaks.
+#: OpenSSL's words if the other side does not speak TLS, or no version that this side speaks.
 _ABOUT_PROTOCOLS = (
     'WRONG_VERSION_NUMBER',
     'RECORD_LAYER_FAILURE',
@@ -42,11 +42,11 @@ _ABOUT_PROTOCOLS = (
 
 
 def wrap(sock: socket.socket, options: Mapping[str, Any], host: str) -> ssl.SSLSocket:
-    """A connected socket, as a client's of TLS; the handshake is still to be done.
+    """Wrap a connected socket as a TLS client; the handshake is still to be done.
 
     :param options: the section ``AMQP.tls``.
-    :param host: whose certificate is expected, unless the options name another.
-    :raises clihelper.errors.Error: a file of theirs cannot be used.
+    :param host: the host whose certificate is expected, unless the options name another.
+    :raises clihelper.errors.Error: a file named in the options cannot be used.
     """
     return context(options).wrap_socket(
         sock, do_handshake_on_connect=False, server_hostname=options['server_name'] or host
@@ -56,10 +56,11 @@ def wrap(sock: socket.socket, options: Mapping[str, Any], host: str) -> ssl.SSLS
 def context(
     options: Mapping[str, Any], locate: Callable[..., str] | None = None
 ) -> ssl.SSLContext:
-    """What the options ask for, with their files read.
+    """The context that the options describe; their files are read.
 
-    :param locate: gives ``file:line:column`` of a key, for errors.
-    :raises clihelper.errors.ConfigurationError: a file is missing, or not what it should be.
+    :param locate: returns ``file:line:column`` of a key, for errors.
+    :raises clihelper.errors.ConfigurationError: a file is missing, or does not contain what it
+        should.
     :raises clihelper.errors.NotPermitted: a file may not be read.
     """
 
@@ -74,7 +75,7 @@ def context(
         made = ssl.create_default_context(cafile=options['ca'])
     except ssl.SSLError as error:
         raise fault('ca', f'{options["ca"]}: {_reason(error)}') from error
-    # Python sets this flag from 3.13 on; each version is to accept the same certificates.
+    # Python sets this flag from 3.13 on; all versions should accept the same certificates.
     made.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if options['strict']:
         made.verify_flags |= ssl.VERIFY_X509_STRICT
@@ -87,12 +88,12 @@ def context(
 
 
 def hear_last_words(sock: ssl.SSLSocket) -> None:
-    """The peer has closed: raise what it said of why, where it did.
+    """Raise the reason, if any, that the peer gave for closing the connection.
 
-    In TLS 1.3 a broker that does not accept the client's certificate says so when the client has
-    done with the handshake, and writes already.
+    In TLS 1.3 a broker that does not accept the client's certificate says so only when the client
+    has finished the handshake and is already writing.
 
-    :raises ssl.SSLError: what it said.
+    :raises ssl.SSLError: the reason.
     """
     try:
         sock.read(1)
@@ -101,15 +102,15 @@ def hear_last_words(sock: ssl.SSLSocket) -> None:
 
 
 def check(config: Config) -> None:
-    """Find out, before anything starts, whether the files of ``AMQP.tls`` can be used.
+    """Check, before anything starts, that the files of ``AMQP.tls`` can be used.
 
-    :raises clihelper.errors.Error: as :func:`context` does, with the place.
+    :raises clihelper.errors.Error: as :func:`context` does, with the place in the configuration.
     """
     context(config.amqp['tls'], config.locate)
 
 
 def refusal(error: BaseException, options: Mapping[str, Any]) -> str | None:
-    """Why the two sides do not come together, in words; None: it is not for such a reason.
+    """Explain why TLS failed; None if *error* has another reason.
 
     :param error: what connecting raised.
     """
@@ -121,17 +122,17 @@ def refusal(error: BaseException, options: Mapping[str, Any]) -> str | None:
         return None
     reason = error.reason.upper()
     if 'ALERT' in reason and any(word in reason for word in _ABOUT_CERTIFICATES):
-        said = _reason(error).partition('alert ')[2]
+        alert = _reason(error).partition('alert ')[2]
         if options['certificate']:
-            return f'the broker does not accept AMQP.tls.certificate: {said}'
-        return f'the broker asks for AMQP.tls.certificate, which is not set: {said}'
+            return f'the broker does not accept AMQP.tls.certificate: {alert}'
+        return f'the broker asks for AMQP.tls.certificate, which is not set: {alert}'
     if any(word in reason for word in _ABOUT_PROTOCOLS):
-        return f'no TLS there, or none of version 1.2 or later: {_reason(error)}'
+        return f'it does not speak TLS 1.2 or later: {_reason(error)}'
     return None
 
 
 def _check_file(key: str, path: str, fault: Callable[..., Error]) -> None:
-    """It can be read, and has in it what it should."""
+    """Check that the file can be read, and contains what it should."""
     mark, noun = _PEM[key]
     try:
         with open(path, encoding='latin-1') as file:
@@ -140,7 +141,7 @@ def _check_file(key: str, path: str, fault: Callable[..., Error]) -> None:
     except OSError as error:
         kind = NotPermitted if error.errno in (errno.EACCES, errno.EPERM) else ConfigurationError
         raise fault(key, f'{path}: cannot be read: {error.strerror}', kind) from error
-    raise fault(key, f'{path}: has no {noun} in PEM')
+    raise fault(key, f'{path}: does not contain a {noun} in PEM format')
 
 
 def _load_certificate(
@@ -149,7 +150,7 @@ def _load_certificate(
     key = 'key' if options['key'] else 'certificate'
 
     def ask() -> str:
-        # OpenSSL would ask on the terminal.
+        # Otherwise OpenSSL would prompt on the terminal.
         raise fault(key, f'{options[key]}: the private key is encrypted')
 
     try:

@@ -1,7 +1,7 @@
-"""Exchanges, queues and bindings: declared as the section and the program say, or verified.
+"""Declares the exchanges, queues and bindings of the section and the program, or verifies them.
 
-A queue is known by its label, the key that it stands under in ``AMQP.queues``: its name as a rule;
-but one that the broker names has another name on each connection.
+A queue is identified by its label, which is its key in ``AMQP.queues``. Usually that is its name;
+but a queue that the broker names has a different name on each connection.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ LOGGER = logging.getLogger('clihelper.amqp')
 QUORUM, STREAM = 'quorum', 'stream'
 
 UNUSED = 14 * 24 * 3600 * 1000
-"""milliseconds after which a retry queue that nobody has declared again is deleted
+"""Milliseconds after which a retry queue that has not been declared again is deleted.
 
-What is in it then is lost: a message perhaps for which its queue has had no room all that time.
-With the longest delay it is below 2**32, which is the most that RabbitMQ takes.
+What is in it then is lost, perhaps a message for which its queue had no room all that time.
+Together with the longest delay it is below 2**32, which is the maximum for RabbitMQ.
 """
 
 UNUSED_EXCLUSIVE = 3600 * 1000
@@ -42,15 +42,14 @@ AT_LEAST_ONCE = {
     'x-dead-letter-strategy': 'at-least-once',
     'x-overflow': 'reject-publish',
 }
-"""With these arguments a message is kept until the queue that it goes to has confirmed it.
+"""With these arguments a message is kept until its destination queue has confirmed it.
 
-Only quorum queues can do that, and only if they reject what is published beyond their own limit
+Only quorum queues support this, and only if they reject what is published beyond their own limit
 (https://www.rabbitmq.com/docs/quorum-queues#dead-lettering).
 """
 
 INESSENTIAL = (*AT_LEAST_ONCE, 'x-expires')
-"""arguments in which a retry queue that exists may differ: it gives back what is in it all the
-same"""
+"""arguments in which an existing retry queue may differ: it still returns the messages in it"""
 
 NOT_KEPT = (
     'a message that comes back for its next run is lost if there is no room for it in its queue'
@@ -62,25 +61,25 @@ STREAM_OFFSET = 'x-stream-offset'
 CONSUMER_TIMEOUT = 'x-consumer-timeout'
 
 KNOWS_CONSUMER_TIMEOUT = (4, 3)
-"""RabbitMQ's version from which on that is an argument of consuming, for quorum queues only
+"""RabbitMQ's version from which this is an argument of ``basic.consume``, for quorum queues only.
 
-Earlier versions ignore it, and this one refuses it for queues of other types.
+Earlier versions ignore it; this one refuses it for queues of other types.
 """
 
 LEAST_CONSUMER_TIMEOUT = 30 * 60
-"""seconds, RabbitMQ's default"""
+"""seconds; RabbitMQ's default"""
 
 MOST_CONSUMER_TIMEOUT = 2**32 - 1
 """milliseconds"""
 
 
 class Topology:
-    """What the broker must have before anything is consumed.
+    """What must exist on the broker before anything is consumed.
 
     :param section: the ``AMQP`` section.
-    :param queues: the program's own, :class:`kombu.Queue` objects.
-    :param exchanges: the program's own, :class:`kombu.Exchange` objects.
-    :param owner: the class that has them, for errors.
+    :param queues: the program's own :class:`kombu.Queue` objects.
+    :param exchanges: the program's own :class:`kombu.Exchange` objects.
+    :param owner: the name of the class that declares them, for errors.
     :raises clihelper.errors.ConfigurationError: section and program contradict each other.
     """
 
@@ -109,7 +108,7 @@ class Topology:
 
     @property
     def entities(self) -> Entities:
-        """The exchanges and queues, and where each is from."""
+        """The exchanges and queues, and where each is configured."""
         return self._entities
 
     @property
@@ -119,9 +118,9 @@ class Topology:
 
     @property
     def consumers(self) -> list[tuple[str, str, Options]]:
-        """What is consumed: label and name of each queue, and the arguments of consuming it.
+        """What is consumed: label and name of each queue, and the arguments of ``basic.consume``.
 
-        Messages of a stream that are run again are in a queue beside it, with the same label.
+        Messages of a stream that are run again are in its retry queue, which has the same label.
         """
         found: list[tuple[str, str, Options]] = []
         for label, options in self._queues.items():
@@ -134,69 +133,69 @@ class Topology:
         return found
 
     def name_of(self, queue: str) -> str:
-        """The name by which the broker knows the queue of that label, on this connection."""
+        """The name of the queue with that label, on this connection."""
         return self._names[queue]
 
     def is_stream(self, queue: str) -> bool:
-        """Whether the queue of that label is a stream: nothing can be returned to it."""
+        """Whether the queue with that label is a stream: nothing can be returned to it."""
         return self._types[queue] == STREAM
 
     def read_on(self, queue: str, offset: int) -> None:
-        """Consume the stream of that label from an offset on, from the next connection on."""
+        """Consume the stream with that label from *offset*, beginning with the next connection."""
         self._offsets[queue] = offset
 
     def return_queue(self, queue: str) -> str:
-        """The name of the queue to which a message of that label's is published to be run again.
+        """The name of the queue to which a message with that label is published to be run again.
 
-        For a stream that is another one: in the stream itself all its readers would see the
+        For a stream that is its retry queue: in the stream itself, all readers would see the
         message again.
         """
         name = self._names[queue]
         return f'{name}.retry' if self.is_stream(queue) else name
 
     def dead_letters_of(self, queue: str) -> str | None:
-        """The name of the queue that takes the dead letters of that label's, if there is one."""
+        """The name of the queue for dead letters of that label, if there is one."""
         return self._dead.get(queue)
 
     def renewal_threshold(self, queue: str) -> int:
-        """From how many returns on a message of that label's is published anew."""
+        """The number of returns from which a message with that label is republished."""
         return self._thresholds[queue]
 
     def has_dead_letter_exchange(self, queue: str) -> bool:
-        """Whether the queue of that label is declared with one, which gets what is rejected."""
+        """Whether the queue with that label has one, which gets rejected messages."""
         return 'x-dead-letter-exchange' in self._queues[queue]['arguments']
 
     @property
     def declares(self) -> bool:
-        """Whether what is missing is declared."""
+        """Whether missing exchanges and queues are declared."""
         return self._declare
 
     def declares_queue(self, queue: str) -> bool:
-        """Whether the queue of that label is declared if it is missing."""
+        """Whether the queue with that label is declared if it is missing."""
         options = self._queues[queue]
         return self.is_own(queue) or (self._declare and options.get('declare', True))
 
     def is_own(self, queue: str) -> bool:
-        """Whether the queue of that label belongs to the connection, and goes with it."""
+        """Whether the queue with that label belongs to the connection, and is deleted with it."""
         options = self._queues[queue]
         return options['exclusive'] or not options['name']
 
     def lasting_name(self, queue: str) -> str:
-        """The name of the queue of that label; of one that the broker names, the label."""
+        """The name of the queue with that label, or the label if the broker names the queue."""
         return self._queues[queue]['name'] or queue
 
     def name_of_retries(self, queue: str, milliseconds: int) -> str:
-        """The name of the queue that keeps messages of that label's for so long."""
+        """The name of the queue that delays messages with that label by *milliseconds*."""
         name = self._names[queue]
-        # A name that the broker has given ("amq.") is not for others to begin with.
+        # The names that the broker generates begin with "amq.", which is reserved.
         form = 'retry.{1:g}s.{0}' if self.is_own(queue) else '{0}.retry.{1:g}s'
         return form.format(name, milliseconds / 1000)
 
     def declare_retries(self, declarer: Declarer, queue: str, milliseconds: int) -> bool:
-        """Declare, or verify, the queue that keeps messages for so long and gives them back.
+        """Declare or verify the queue that delays messages by *milliseconds*.
 
-        :returns: whether it was not there before, or may not have been.
-        :raises clihelper.errors.UnavailableError: it is not as declared.
+        :returns: whether it is new, or may be.
+        :raises clihelper.errors.UnavailableError: it exists, but not as declared.
         """
         name = self.name_of_retries(queue, milliseconds)
         options = self.retry_options(queue, milliseconds)
@@ -206,13 +205,14 @@ class Topology:
         if not self._declare:
             declarer.queue('AMQP.retry, with declare: false', name, options, False)
             return False
-        # RabbitMQ 4 fails (541) to say "no queue" where the name is long and not ASCII.
+        # RabbitMQ 4 fails (541) instead of reporting a missing queue if its name is long and not
+        # ASCII.
         is_new = not name.isascii() or not declarer.has_queue('AMQP.retry', name)
         _declare_lasting_retries(declarer, name, options)
         return is_new
 
     def retry_options(self, queue: str, milliseconds: int) -> Options:
-        """The options of the queue that keeps messages of that label's for so long."""
+        """The options of the queue that delays messages with that label by *milliseconds*."""
         own = self.is_own(queue)
         options = _durable({
             'x-message-ttl': milliseconds,
@@ -225,17 +225,17 @@ class Topology:
     def establish(
         self, channel: Any, refusals: Refusals, delays: Iterable[int] = (), again: bool = False
     ) -> Any:
-        """Declare everything, or with ``declare: false`` verify that it is there.
+        """Declare everything, or with ``declare: false`` verify that it exists.
 
-        What belongs to the connection alone, exclusive queues and those that the broker names,
-        cannot have been there before, and is declared in either case.
+        Exclusive queues and those that the broker names belong to the connection. They cannot
+        have existed before, and are declared in either case.
 
-        :param delays: the milliseconds for which there must be queues for retries; they are
-            declared when they are needed.
-        :param refusals: what *channel* raises when the broker refuses.
-        :param again: whether it was done on an earlier connection, which the broker may still
-            take for alive, and for the owner of exclusive queues.
-        :returns: a channel that is open: *channel*, or another if the broker has closed that.
+        :param delays: the delays in milliseconds for which retry queues must exist with
+            ``declare: false``; otherwise these are declared when they are needed.
+        :param refusals: the exceptions that *channel* raises when the broker refuses.
+        :param again: whether this was done on an earlier connection, which the broker may still
+            consider alive, and the owner of exclusive queues.
+        :returns: an open channel: *channel*, or another if the broker has closed that.
         :raises clihelper.errors.UnavailableError: something is not as declared.
         :raises Lost: it may succeed later.
         """
@@ -257,7 +257,7 @@ class Topology:
         return declarer.channel
 
     def further_queues(self) -> Iterator[tuple[str, str, Options]]:
-        """The queues beside those that are consumed by name: where from, name, and options."""
+        """Yield the queues that ``AMQP.queues`` does not list: position, name, and options."""
         for dead, queue in {dead: queue for queue, dead in self._dead.items()}.items():
             if dead not in self._names.values():
                 yield 'AMQP.dead_letter', dead, self._as_safe_as(queue)
@@ -271,7 +271,7 @@ class Topology:
         bindings = bindings_of(options) if declare else ()
         on_declared = options.get('on_declared')
         if declare and type_of(options) is None:
-            # Which type is the default depends on the virtual host; it may have been another.
+            # The default type depends on the virtual host, and may have been changed.
             found, options = declarer.adopt(position, options['name'], options, (TYPE,))
         else:
             found = declarer.queue(position, options['name'], options, declare)
@@ -283,9 +283,9 @@ class Topology:
             declarer.bind(position, name, binding)
 
     def find_type(self, declarer: Declarer, label: str, options: Options) -> None:
-        """Know of what type a queue is that exists, where that makes a difference.
+        """Find out the type of an existing queue if that makes a difference.
 
-        :param options: with the type, if it is known already.
+        :param options: the queue's options; they contain the type if it is already known.
         """
         known = type_of(options)
         if known is None and self._needs_type(label):
@@ -298,13 +298,13 @@ class Topology:
     def _needs_type(self, label: str) -> bool:
         if self.is_own(label) or not self._version:
             return False
-        # What was created just now, or is as declared, is a stream only if it is said to be one.
+        # A queue that is as declared is a stream only if it is declared as one.
         return not self.declares_queue(label) or (
             self._consumer_timeout is not None and self._version >= KNOWS_CONSUMER_TIMEOUT
         )
 
     def _timeout_of(self, kind: str | None) -> Options:
-        """The argument of consuming a queue of that type that says how long a handler may take."""
+        """The argument of ``basic.consume`` for a queue of that type that limits handling time."""
         if (
             kind != QUORUM
             or self._consumer_timeout is None
@@ -314,7 +314,7 @@ class Topology:
         return {CONSUMER_TIMEOUT: self._consumer_timeout}
 
     def _dead_letter_queues(self, setting: bool | str) -> dict[str, str]:
-        """For each label the name of the queue of its dead letters."""
+        """The name of the queue for dead letters, by label."""
         if setting is False:
             return {}
         return {
@@ -325,13 +325,13 @@ class Topology:
         }
 
     def _as_safe_as(self, queue: str) -> Options:
-        """The options of a queue that keeps dead letters as well as *queue* keeps messages."""
+        """The options of a queue that keeps dead letters as safe as *queue* keeps messages."""
         kind = QUORUM if self.is_stream(queue) else self._types[queue]
         return _durable({TYPE: kind} if kind else {})
 
 
 def _declare_lasting_retries(declarer: Declarer, name: str, options: Options) -> None:
-    """Declare a retry queue that loses nothing; or else one that gives back what is in it."""
+    """Declare a retry queue that loses nothing, or otherwise one that may."""
     wanted = {**options, 'arguments': {**options['arguments'], **AT_LEAST_ONCE}}
     try:
         _, there = declarer.adopt('AMQP.retry', name, wanted, INESSENTIAL)
@@ -352,9 +352,9 @@ def _declare_lasting_retries(declarer: Declarer, name: str, options: Options) ->
 
 
 def _consumer_timeout(section: Options) -> int | None:
-    """Milliseconds after which a message of the prefetch is acknowledged at the latest.
+    """Milliseconds after which a prefetched message is acknowledged at the latest.
 
-    It may be behind all others, and each handler take as long as it may.
+    It may be the last one, and each handler may take as long as it is allowed to.
     """
     if section['handler_timeout'] is None:
         return None
@@ -374,7 +374,7 @@ def _durable(arguments: Mapping[str, Any]) -> Options:
 
 
 def bindings_of(options: Options) -> list[Options]:
-    """The bindings of a queue: the simple form and the long one, in the long one."""
+    """The bindings of a queue, all in the long form; the simple form is converted."""
     exchange = options.get('exchange')
     simple = [
         {'exchange': exchange, 'routing_key': key, 'arguments': {}}

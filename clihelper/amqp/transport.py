@@ -1,4 +1,4 @@
-"""What a connection is made of, whatever the transport: for the types only."""
+"""The interface of all transports; for type checking only."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
         ) -> None: ...
 
     class OnReturn(Protocol):
-        """Called with what was published and is in no queue; the body is that of the message."""
+        """Called with an unroutable message that the broker has returned, including its body."""
 
         def __call__(
             self, error: Exception, exchange: str, routing_key: str, message: Any
         ) -> None: ...
 
     class Transport(Protocol):
-        """What :class:`~clihelper.amqp.connection.Connection` calls of a transport.
+        """The methods that :class:`~clihelper.amqp.connection.Connection` and its users call.
 
-        :class:`~clihelper.amqp.rabbitmq.RabbitMQTransport` is the one for AMQP,
-        :class:`~clihelper.amqp.kombu_transport.KombuTransport` the one for all else.
+        :class:`~clihelper.amqp.rabbitmq.RabbitMQTransport` is the transport for AMQP,
+        :class:`~clihelper.amqp.kombu_transport.KombuTransport` that for everything else.
         """
 
         errors: tuple[type[BaseException], ...]

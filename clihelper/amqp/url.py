@@ -1,4 +1,4 @@
-"""The URL of a broker: taken apart, and shown without its password."""
+"""Parses the URL of a broker, and masks its password."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def masked(url: str) -> str:
 
 
 def parameters(url: str) -> dict[str, Any]:
-    """What py-amqp's connection takes for a URL, which has been validated.
+    """The arguments of py-amqp's connection for a URL, which has been validated.
 
-    ``urllib.parse`` knows URLs, but takes longer to import than the broker takes to answer.
+    ``urllib.parse`` could parse it, but takes longer to import than the broker takes to answer.
     """
     scheme, _, rest = url.partition('://')
     authority, _, path = rest.partition('?')[0].partition('/')
@@ -41,14 +41,14 @@ def parameters(url: str) -> dict[str, Any]:
         'host': f'[{host}]:{port}' if found['v6'] else f'{host}:{port}',
         'userid': _unquoted(user) or 'guest',
         'password': _unquoted(password) or 'guest',
-        # "//" and "/%2F" are the default one, and so is none.
+        # "//" and "/%2F" mean the default vhost, and so does an empty path.
         'virtual_host': _unquoted(path) or '/',
         'ssl': scheme == 'amqps',
     }
 
 
 def _unquoted(text: str) -> str:
-    """*text* with its percent-encoding undone: :rfc:`3986`, section 2.1."""
+    """Decode the percent-encoding in *text*: :rfc:`3986`, section 2.1."""
     return re.sub(
         rb'%([0-9A-Fa-f]{2})', lambda found: bytes([int(found[1], 16)]), text.encode()
     ).decode(errors='replace')

@@ -1,4 +1,4 @@
-"""How long a call waits for the broker: to its deadline, or a moment longer than a stop."""
+"""How long a call waits for the broker: until its deadline, or until a moment after a stop."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from clihelper.process.signals import Signals
 
 POLL = 0.05
-"""seconds between two looks into a transport that has no descriptor"""
+"""seconds between two polls of a transport that has no descriptor"""
 
 LAST_MOMENT = 1.0
-"""seconds that a broker has to answer once a stop has been asked for: a healthy one needs less"""
+"""seconds that a broker has to answer after a stop has been requested: a healthy one needs less"""
 
 
 class BrokerTimeout(TimeoutError):
     """The broker has not answered in time.
 
-    :ivar bool stopped: whether it is because of a stop.
+    :ivar bool stopped: whether the time was cut short by a stop.
     """
 
     def __init__(self, text: str, stopped: bool) -> None:
@@ -31,13 +31,13 @@ class BrokerTimeout(TimeoutError):
 
 
 class BrokerWait:
-    """Waits for a broker inside a call that a user's hook has made.
+    """Waits for a broker during a call from a user's hook.
 
-    A stop does not interrupt the call, since the work in hand is to be finished; but a broker
-    that is silent then does not keep the program.
+    A stop does not interrupt the call, since work in progress should be finished; but a silent
+    broker must not delay the stop for long.
 
     :param signals: the signal pipe.
-    :param is_running: whether no stop has been asked for.
+    :param is_running: returns whether no stop has been requested.
     """
 
     def __init__(self, signals: Signals, is_running: Callable[[], bool]) -> None:
@@ -47,10 +47,10 @@ class BrokerWait:
         self._deadline = 0.0
 
     def wait(self, descriptor: int | None, deadline: float, *, write: bool = False) -> None:
-        """Wait until the descriptor is readable, or can be written to; or for a moment.
+        """Wait until the descriptor is readable, or writable; it may return earlier.
 
         :param deadline: by the monotonic clock.
-        :raises NoAnswer: the time is over.
+        :raises BrokerTimeout: the time is over.
         """
         now = time.monotonic()
         if deadline != self._deadline:
@@ -65,7 +65,7 @@ class BrokerWait:
         pipe: tuple[int, ...] = (self._signals.fileno(),)
         left = end - now
         if self._signals.arrived or self._last is not None:
-            # It stays readable until the loop comes round, and no further signal would show.
+            # The pipe stays readable until the loop reads it: a further signal would not show.
             pipe, left = (), min(left, LAST_MOMENT)
         if descriptor is None:
             left = min(left, POLL)

@@ -1,7 +1,6 @@
-"""How a controller waits for work. One module for each way; none imports a controller.
+"""How a controller waits for work: one module for each way. None of them imports a controller.
 
-A loop is handed the :class:`~clihelper.lifecycle.LifeCycle`, of which it uses what :class:`Host`
-names, and nothing else.
+A loop gets the :class:`~clihelper.lifecycle.LifeCycle`, and uses only what :class:`Host` lists.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from clihelper.process.systemd import Notifier
 
     class Host(Protocol):
-        """What a loop calls; see the life cycle's methods of the same names."""
+        """What a loop calls; see the methods of the same names in the life cycle."""
 
         config: Config
         signals: Signals
@@ -55,16 +54,16 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """A way of waiting for work, for one round from ``_setup`` to ``_cleanup``.
+    """A way of waiting for work, used for one round from ``_setup`` to ``_cleanup``.
 
-    :param host: what it calls.
+    :param host: the life cycle that the loop calls.
     """
 
     reads_signals = True
     """Whether :meth:`run` reads the signal pipe; otherwise signals are delivered to it."""
 
     polls_client = False
-    """Whether :meth:`run` looks after the client's connection while that is idle."""
+    """Whether :meth:`run` reads the client's connection while it is idle."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -74,9 +73,9 @@ class Loop:
 
     @property
     def client(self) -> Client:
-        """What the controller publishes with; made when it is first used.
+        """The client with which the controller publishes; it is created on first use.
 
-        :raises RuntimeError: this is a child of the process that runs the loop.
+        :raises RuntimeError: this process is a child of the one that runs the loop.
         """
         if os.getpid() != self._pid:
             from clihelper.amqp import forks
@@ -94,19 +93,21 @@ class Loop:
 
     @classmethod
     def preload(cls, config: Config) -> None:
-        """Import what :meth:`run` needs, and nothing more: processes are forked after it."""
+        """Import what :meth:`run` needs, and nothing more: processes are forked afterwards."""
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``."""
         return hook()
 
     def run(self) -> None:
-        """Wait for work and do it, until :meth:`stop`. The work in hand is finished first."""
+        """Wait for work and do it until :meth:`stop`. Work in progress is finished first."""
         raise NotImplementedError
 
     def description(self) -> str:
-        """What it waits for or works at, for USR2; empty: there is nothing to say. It is called
-        in another thread than :meth:`run`, and waits for nothing."""
+        """What the loop waits for or works on, for USR2; empty if there is nothing to report.
+
+        It is called in a different thread from :meth:`run`, and never waits.
+        """
         return ''
 
     def goes_on(self) -> bool:
@@ -114,20 +115,20 @@ class Loop:
         return self._host.is_running and not self._stopping
 
     def stop(self) -> None:
-        """Have :meth:`run` return. Called in the main thread, by :meth:`run` itself or in it."""
+        """Make :meth:`run` return. Called in the main thread, by :meth:`run` or while it runs."""
         self._stopping = True
 
     def close(self) -> None:
-        """Release what the loop holds, after ``_cleanup``. It never waits for a peer."""
+        """Release what the loop holds, after ``_cleanup``, without ever waiting for a peer."""
         if self._client is not None:
             self._client.close()
 
 
 def wait_until(host: Host, goes_on: Callable[[], bool], due: float) -> None:
-    """Wait, with the watchdog fed and signals served meanwhile.
+    """Wait; keep feeding the watchdog and serving signals.
 
-    :param goes_on: whether there is a reason to wait on; a signal may end it.
-    :param due: until when, by the monotonic clock.
+    :param goes_on: whether there is a reason to keep waiting; a signal may remove it.
+    :param due: when to stop waiting, by the monotonic clock.
     """
     while goes_on():
         watchdog_delay = host.heartbeat()
@@ -139,9 +140,9 @@ def wait_until(host: Host, goes_on: Callable[[], bool], due: float) -> None:
 
 
 def load(loop: str | type[Loop]) -> type[Loop]:
-    """The loop of that dotted name; a class is returned as it is.
+    """The loop class with that dotted name; a class is returned unchanged.
 
-    What costs time to import is imported here, for the program that needs it.
+    Modules that are slow to import are imported here, and only for programs that need them.
     """
     if not isinstance(loop, str):
         return loop

@@ -1,4 +1,4 @@
-"""The AMQP loop: connect, declare, consume, handle, settle; and again when the broker is lost.
+"""The AMQP loop: connect, declare, consume, handle, settle; start again if the broker is lost.
 
 ::
 
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger('clihelper.amqp')
 
-ACK = Outcome.ACK  # needed for each message; a member is found slowly by way of its class
+ACK = Outcome.ACK  # needed for each message; looking a member up in its class is slow
 
 LAST_ARRIVAL = 0.05
-"""seconds within which the next prefetched message arrives, if there is one"""
+"""seconds within which the next prefetched message arrives if there is one"""
 
 REFUSED_DELAY = 30.0
-"""seconds between attempts at a broker that refuses what it took before"""
+"""seconds between attempts if the broker refuses what it accepted before"""
 
 
 class ConsumerLoop(Loop):
@@ -65,7 +65,7 @@ class ConsumerLoop(Loop):
         self._topology = Topology(section, *host.own_topology)
         self._deliveries: deque[Message] = deque()
         self._positions = Positions()
-        self._returned: list[Message] = []  # those that were delivered before, as they arrive
+        self._returned: list[Message] = []  # redelivered messages, in the order of arrival
         self._ticks: Ticks | None = None
         self._watchdog_due = 0.0
         self._was_consuming = False
@@ -76,7 +76,7 @@ class ConsumerLoop(Loop):
         self.connect_by(connection, publishing_connection(host, polled=True))
 
     def connect_by(self, connection: Connection, copies: Connection) -> None:
-        """Consume over one connection, and publish copies of messages over another."""
+        """Consume on one connection, and publish copies of messages on another."""
         exception_text.preload()
         self._connection = connection
         self._forwarder = Forwarder(copies)
@@ -90,20 +90,20 @@ class ConsumerLoop(Loop):
 
     @classmethod
     def preload(cls, config: Config) -> None:
-        """Import what connections and the settling of messages are made of.
+        """Import what connections and settling messages need.
 
-        What is needed when something fails is not to be imported then: a process without a
-        descriptor left cannot.
+        This includes what is needed only after a failure: a process that has run out of
+        descriptors cannot import it then.
         """
         import json  # noqa: F401
 
         exception_text.preload()
         Connection.of(config.amqp, '')
 
-    # The way round.
+    # The loop itself.
 
     def run(self) -> None:
-        """Consume until :meth:`stop`, whatever becomes of the broker meanwhile."""
+        """Consume until :meth:`stop`, whatever happens to the broker."""
         while self.goes_on():
             try:
                 if self._connect():
@@ -112,7 +112,7 @@ class ConsumerLoop(Loop):
                     self._begin()
                     self._consume()
             except Interrupted:
-                # In the midst of declaring: the connection is of no use, and nothing is lost.
+                # In the middle of declaring: the connection is unusable, and nothing is lost.
                 self._drop()
                 self._host.serve_signals()
             except Lost as lost:
@@ -120,7 +120,7 @@ class ConsumerLoop(Loop):
                 self._wait_for_broker(f'lost the broker: {lost}')
 
     def close(self) -> None:
-        """Close the connections: what was prefetched goes back to its queue."""
+        """Close the connections: prefetched messages return to their queues."""
         self._forget_deliveries()
         self._processor.end_message()
         try:
@@ -134,7 +134,7 @@ class ConsumerLoop(Loop):
             self._client.close(politely=answered)
 
     def _drop(self) -> None:
-        # What came over the old connection can be settled no more: it will be delivered again.
+        # Messages of the old connection can no longer be settled: they will be redelivered.
         for queue, offset in self._positions.lost(self._processor.lowest_unsettled):
             self._topology.read_on(queue, offset)
         self._forget_deliveries()
@@ -146,7 +146,7 @@ class ConsumerLoop(Loop):
         self._returned.clear()
 
     def _connect(self) -> bool:
-        """Connect, however long it takes; False if a signal ended it."""
+        """Connect, however long it takes; False if a signal ended the attempts."""
         while self.goes_on() and not self._connection.is_open:
             try:
                 with self._host.signals.interrupting():
@@ -165,7 +165,7 @@ class ConsumerLoop(Loop):
         return self.goes_on()
 
     def _wait_for_broker(self, why: str, delay: float | None = None) -> None:
-        """Wait before the next attempt, if each address has been tried; a signal ends it."""
+        """Wait before the next attempt if every address has been tried; a signal ends the wait."""
         if delay is None:
             delay = self._connection.delay()
         LOGGER.warning('%s; next attempt in %.2f s', why, delay)
@@ -177,7 +177,7 @@ class ConsumerLoop(Loop):
         wait_until(host, self.goes_on, self._next_attempt)
 
     def _subscribe(self) -> None:
-        """Declare the topology and consume each queue of it."""
+        """Declare the topology and consume each of its queues."""
         channel = self._connection.channel()
         transport = self._connection.transport
         delays = steps(self._section['retry'])
@@ -217,7 +217,7 @@ class ConsumerLoop(Loop):
         self._host.ready()
 
     def _consume(self) -> None:
-        """Handle messages and do the periodic work, until a stop or until the broker is lost."""
+        """Handle messages and do the periodic work until a stop, or until the broker is lost."""
         processor = self._processor
         while self.goes_on():
             if self._ticks is not None and self._ticks.due <= time.monotonic():
@@ -239,7 +239,7 @@ class ConsumerLoop(Loop):
                 self._host.serve_signals()
 
     def _handle_what_is_here(self) -> None:
-        """Handle messages one after the other, until there is something else to do."""
+        """Handle messages one after another until there is something else to do."""
         host, deliveries, due = self._host, self._deliveries, self._due
         handle = self._processor.handle
         host.active()
@@ -249,15 +249,15 @@ class ConsumerLoop(Loop):
             if host.signals.arrived or self._stopping or not host.is_running:
                 return
             if time.monotonic() >= due or message.outcome is not ACK:
-                return  # one that failed may be due again before anything else
+                return  # a message that failed may be due again before anything else
 
     def _renew(self) -> None:
-        """Publish anew what the broker may drop when it is returned to its queue again."""
+        """Republish messages that the broker may drop the next time they are returned."""
         near = self._processor.near_limit(self._returned)
         self._returned.clear()
         if not near:
             return
-        # All that is prefetched was returned as often; none of it is to wait for a handler.
+        # All prefetched messages were returned equally often; none should wait for a handler.
         until = time.monotonic() + LAST_ARRIVAL
         while len(self._deliveries) < self._section['prefetch'] and time.monotonic() < until:
             if not self._connection.drain():
@@ -270,19 +270,19 @@ class ConsumerLoop(Loop):
 
     @property
     def _due(self) -> float:
-        """When something else than a message is to be looked after."""
+        """When something other than a message is due."""
         due = min(self._watchdog_due, self._processor.due)
         return due if self._ticks is None else min(due, self._ticks.due)
 
     def _keep_alive(self) -> None:
-        """When it is due, send a sign of life to the watchdog."""
+        """Notify the watchdog if that is due."""
         now = time.monotonic()
         if now >= self._watchdog_due:
             watchdog_delay = self._host.heartbeat()
             self._watchdog_due = now + (float('inf') if watchdog_delay is None else watchdog_delay)
 
     def _wait(self) -> None:
-        """Wait for a message, a signal, or the next thing that is due."""
+        """Wait for a message, for a signal, or until something is due."""
         host = self._host
         host.sleeping()
         limits = [max(self._due - time.monotonic(), 0.0)]
@@ -311,7 +311,7 @@ class ConsumerLoop(Loop):
         self._host.idle()
 
     def _on_delivery(self, queue: str, delivery: Any) -> None:
-        # A delivery may come while something is declared, inside a handler: it has to wait.
+        # A delivery may arrive while a handler declares something: it has to wait.
         message = Message(delivery, queue, self._settle)
         self._deliveries.append(message)
         if message.redelivered:
@@ -322,7 +322,7 @@ class ConsumerLoop(Loop):
         self._positions.note(self._deliveries[-1], self._processor.lowest_unsettled)
 
     def deliver(self, queue: str, delivery: Any) -> Message:
-        """Handle one delivery and settle it, in a loop that does not run."""
+        """Handle one delivery and settle it; for a loop that is not running."""
         self._on_delivery(queue, delivery)
         self._returned.clear()
         message = self._deliveries.popleft()
@@ -330,7 +330,7 @@ class ConsumerLoop(Loop):
         return message
 
     def description(self) -> str:
-        """The broker, the messages that are not settled, and the next attempt to connect."""
+        """The broker, the unsettled messages, and the time of the next attempt to connect."""
         lines = [f'broker {self._connection.description()}',
                  self._processor.description(len(self._deliveries))]
         if not self._connection.is_open:
@@ -341,7 +341,7 @@ class ConsumerLoop(Loop):
     # For the controller.
 
     def recover(self) -> None:
-        """Have all that is not settled delivered again; see ``ConsumerController.recover``."""
+        """Have all unsettled messages redelivered; see ``ConsumerController.recover``."""
         if not self._connection.is_open:
             return
         self._forget_deliveries()
@@ -350,4 +350,4 @@ class ConsumerLoop(Loop):
             with self._connection.guard():
                 self._connection.transport.recover(self._channel)
         except Lost as lost:
-            LOGGER.warning('not recovered: %s; all will be delivered again', lost)
+            LOGGER.warning('not recovered: %s; all messages will be delivered again', lost)

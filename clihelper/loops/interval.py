@@ -1,4 +1,4 @@
-"""The interval loop: ``_process`` at once, then every wake interval."""
+"""The interval loop: it calls ``_process`` at once, and then every wake interval."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LOGGER = logging.getLogger('clihelper')
 
 
 class Grid:
-    """Deadlines at fixed distances on the monotonic clock, so that nothing drifts.
+    """Deadlines at fixed intervals on the monotonic clock, so that nothing drifts.
 
-    :param start: the time of the first, in seconds of ``time.monotonic``.
+    :param start: the time of the first deadline, in seconds of ``time.monotonic``.
     """
 
     def __init__(self, start: float) -> None:
         self.due = start
 
     def advance(self, now: float, interval: float) -> int:
-        """Go on to the first deadline after *now*.
+        """Move to the first deadline after *now*.
 
         :param interval: seconds from one deadline to the next.
         :returns: how many deadlines were missed.
@@ -34,14 +34,14 @@ class Grid:
         return missed
 
     def restart(self, now: float, delay: float) -> None:
-        """Put the next deadline *delay* seconds after *now*."""
+        """Set the next deadline to *delay* seconds after *now*."""
         self.due = now + delay
 
 
 class Ticks:
-    """When ``_process`` is due: on a grid, or after a delay that the subclass decides each time.
+    """When ``_process`` is due: on a grid, or after a delay that the subclass chooses each time.
 
-    :param host: what knows the interval.
+    :param host: the life cycle, which knows the interval.
     """
 
     def __init__(self, host: Host) -> None:
@@ -55,13 +55,13 @@ class Ticks:
         return self._grid.due
 
     def resume(self) -> None:
-        """After a pause in which nothing could be due: go on with the grid, not with a burst."""
+        """Return to the grid after a pause, without a burst of the calls that were missed."""
         now = time.monotonic()
         if self.due < now:
             self._grid.advance(now, self._host.wake_interval)
 
     def done(self) -> None:
-        """``_process`` has ended: decide when it is due again."""
+        """Decide when ``_process`` is due again, now that it has ended."""
         now = time.monotonic()
         interval = self._host.wake_interval
         if self._host.decides_each_delay:
@@ -71,12 +71,12 @@ class Ticks:
         if missed and not self._overran:
             self._overran = True
             LOGGER.warning(
-                '_process overran its interval of %g s: %d of its times skipped', interval, missed
+                '_process overran its interval of %g s; calls skipped: %d', interval, missed
             )
 
 
 class IntervalLoop(Loop):
-    """Calls ``_process``, and sleeps until it is due again or a signal comes."""
+    """Calls ``_process``, then sleeps until the next call is due or a signal arrives."""
 
     def run(self) -> None:
         host = self._host

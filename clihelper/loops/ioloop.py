@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from clihelper.loops import Host
 
 DRAIN_POLL = 0.01
-"""seconds between two looks at the requests in hand during a stop; Tornado tells nobody"""
+"""seconds between checks for requests in progress during a stop; Tornado does not notify"""
 
 CANCEL_TIMEOUT = 1.0
-"""seconds that tasks have to end after they were cancelled"""
+"""seconds that tasks have to end after they are cancelled"""
 
 
 class TornadoLoop(Loop):
-    """Runs the IOLoop. Signals are delivered to it by their handler.
+    """Runs the IOLoop. The signal handler delivers signals to it.
 
-    :ivar io_loop: the :class:`~tornado.ioloop.IOLoop`: one for the life of the process, so that
-        what was made for it before a HUP works after it.
+    :ivar io_loop: the :class:`~tornado.ioloop.IOLoop`. It is the same one for the life of the
+        process, so that what was created for it before a HUP still works afterwards.
     """
 
     reads_signals = False
@@ -53,17 +53,17 @@ class TornadoLoop(Loop):
         self._runs = False
 
     def call(self, hook: Callable[[], Any]) -> Any:
-        """Call ``_setup`` or ``_cleanup``, and run it to its end if it is a coroutine."""
+        """Call ``_setup`` or ``_cleanup``, and run it to completion if it is a coroutine."""
         result = hook()
         if inspect.isawaitable(result):
             return self._event_loop.run_until_complete(_finished(result))
         return result
 
     def run(self) -> None:
-        """Run the IOLoop until :meth:`stop` and the end of the work in hand."""
+        """Run the IOLoop until :meth:`stop` is called and the work in progress has ended."""
         pipe = self._host.signals.fileno()
         # The handler itself delivers a signal, wherever the wake-up descriptor of the process
-        # leads by then; the pipe is here to wake the loop when another thread was interrupted.
+        # points by then. The pipe only wakes the loop if another thread was interrupted.
         self._event_loop.add_reader(pipe, self._host.signals.read)
         self._event_loop.call_soon(self._start)
         self._runs = True
@@ -79,7 +79,7 @@ class TornadoLoop(Loop):
             raise self._failure
 
     def stop(self) -> None:
-        """Take no new work, finish that in hand, then have :meth:`run` return."""
+        """Accept no new work, finish the work in progress, then make :meth:`run` return."""
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
@@ -87,7 +87,7 @@ class TornadoLoop(Loop):
             self._draining = self._event_loop.create_task(self._drain())
 
     def close(self) -> None:
-        """Cancel what tasks are left, so that their ``finally`` runs."""
+        """Cancel the remaining tasks, so that their ``finally`` blocks run."""
         tasks = asyncio.all_tasks(self._event_loop)
         for task in tasks:
             task.cancel()
@@ -109,7 +109,7 @@ class TornadoLoop(Loop):
         self._work = self._event_loop.create_task(self._process())
 
     async def _process(self) -> None:
-        """One ``_process``, and the timer of the next."""
+        """Call ``_process`` once, and set the timer for the next call."""
         assert self._ticks is not None
         self._host.active()
         try:
@@ -125,7 +125,7 @@ class TornadoLoop(Loop):
         self._ticks.done()
         self._host.sleeping()
         if not self._stopping:
-            # time.monotonic is the clock of asyncio's loops, too.
+            # asyncio's loops use time.monotonic as their clock, too.
             self._timer = self._event_loop.call_at(self._ticks.due, self._begin_work)
 
     def _feed_watchdog(self) -> None:
@@ -142,8 +142,8 @@ class TornadoLoop(Loop):
             self.io_loop.stop()
 
     async def _finish_work(self) -> None:
-        """Close the listening sockets, then wait for the requests and the work in hand."""
-        await asyncio.sleep(0)  # connections that wait to be accepted came before the stop
+        """Close the listening sockets, then wait for requests and work in progress."""
+        await asyncio.sleep(0)  # accept connections that arrived before the stop
         servers = _servers(self.io_loop)
         for server in servers:
             server.stop()
@@ -154,9 +154,9 @@ class TornadoLoop(Loop):
 
 
 def _current_io_loop() -> IOLoop:
-    """The program's IOLoop, which is made if it has none yet."""
+    """The program's IOLoop, which is created if there is none yet."""
     with warnings.catch_warnings():
-        # Python 3.12 and 3.13 warn when Tornado asks asyncio for one that is not there yet.
+        # Python 3.12 and 3.13 warn if Tornado asks asyncio for a loop that does not exist yet.
         warnings.filterwarnings('ignore', 'There is no current event loop', DeprecationWarning)
         return IOLoop.current()
 
@@ -166,13 +166,13 @@ async def _finished(result: Any) -> Any:
 
 
 def _servers(io_loop: Any) -> list[TCPServer]:
-    """The servers that listen on a loop: nobody but the collector knows those of ``app.listen``.
+    """The servers that listen on a loop; only the garbage collector knows those of ``app.listen``.
 
-    A process may have others, on the loop of a test runner or of a thread.
+    A process may have further ones, on the loop of a test runner or of a thread.
     """
     frozen = gc.get_freeze_count()
     if frozen:
-        gc.unfreeze()  # it does not tell of those that were there when the loop began, else
+        gc.unfreeze()  # otherwise get_objects omits those that existed when the loop started
     found = [candidate for candidate in gc.get_objects() if issubclass(type(candidate), TCPServer)]
     if frozen:
         gc.freeze()
@@ -184,7 +184,7 @@ def _servers(io_loop: Any) -> list[TCPServer]:
 
 
 def _close_idle(server: HTTPServer) -> int:
-    """Close the connections on which no request is in hand; returns how many are busy."""
+    """Close the connections without a request in progress; returns how many are busy."""
     busy = 0
     for connection in list(server._connections):
         stream = connection.stream
@@ -199,6 +199,7 @@ def _close_idle(server: HTTPServer) -> int:
 def _awaits_request(stream: Any) -> bool:
     """Whether a connection waits for the headers of a request.
 
-    Tornado has no public word for it; but only then a stream reads up to a match, of their end.
+    Tornado has no public attribute for this. But only then does a stream read up to a regular
+    expression, which matches the end of the headers.
     """
     return getattr(stream, '_read_regex', None) is not None
