@@ -62,7 +62,8 @@ def test_a_consumer_is_there_within_a_second_of_a_restarted_broker(
         if not logged(program, 'done sleep 0.9'):  # before the broker had stopped
             program.wait_line('done sleep 0.9', 30)
         assert all(logged(program, f'done sleep 0.{number}') for number in range(10))
-        assert logged(program, 'got sleep 0.0') == 1
+        if way != 'kill':  # a broker that is killed may not have written the acknowledgement
+            assert logged(program, 'got sleep 0.0') == 1
         assert program.stop() == 0
 
 

@@ -388,6 +388,8 @@ def test_a_message_that_is_settled_too_late_is_no_error(broker, queue, caplog):
         client.publish('x', '', queue, {})
         message = client.get(queue)
         proxy.reset()
+        with contextlib.suppress(ConnectionError):  # the reset may come while the broker is asked
+            client.queue_depth(queue)
         assert client.queue_depth(queue) in (0, 1)
         message.ack()
     assert 'it will be delivered again' in caplog.text

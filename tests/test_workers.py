@@ -236,7 +236,7 @@ def test_a_bad_generation_does_not_end_the_service_where_a_worker_was_missing(tm
         crew.wait_ready()
         for number in range(6):  # so that it is waited with the next one
             os.kill(crew.workers()[2], signal.SIGKILL)
-            crew.wait_line(r'worker 2 .* ended .* next one')
+            crew.wait_line(r'worker 2 .* ended .* starting another')
             if number < 5:
                 crew.wait_line(r'worker 2 \(pid \d+\) is ready')
         crew.configure(more='word: new, fail: all')
