@@ -19,9 +19,9 @@ from contextlib import ExitStack
 from functools import partial
 
 from clihelper import config as configuration
-from clihelper import legacy, logs, program, supervisor
+from clihelper import logs, program, supervisor
 from clihelper.controller import check_class, own_topology
-from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly, encodable
+from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly, encodable, one_line
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
 from clihelper.process.signals import Signals
@@ -297,7 +297,7 @@ class Run:
             raise
         except BaseException as error:  # asyncio.CancelledError is no Exception
             LOGGER.critical('%s', error, exc_info=True)
-            return 1, [_one_line(error)]
+            return 1, [_describe(error)]
 
     def _report(self) -> None:
         if self.status:
@@ -485,6 +485,8 @@ def make_controller(
     cls: type[C], life: LifeCycle, options: Options, arguments: list[str]
 ) -> C:
     """Make a controller whose configuration is already available in its ``__init__``."""
+    from clihelper import legacy  # --help, and --check, do without it
+
     controller = legacy.new_controller(cls)
     controller.attach(life)
     controller.__init__(options, arguments)  # type: ignore[misc]
@@ -513,8 +515,8 @@ def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:
     return 1, str(leaving.code).splitlines()
 
 
-def _one_line(error: BaseException) -> str:
-    text = ' '.join(str(error).split())
+def _describe(error: BaseException) -> str:
+    text = one_line(str(error))
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 

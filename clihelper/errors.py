@@ -138,3 +138,8 @@ def _in_common(word: str, known: str) -> int:
 def encodable(text: str, encoding: str | None) -> str:
     """*text* with escapes for what an encoding does not have: a name to print, in any terminal."""
     return text.encode(encoding or 'utf-8', 'backslashreplace').decode(encoding or 'utf-8')
+
+
+def one_line(text: str) -> str:
+    """*text* with each run of white space, line breaks included, as one space."""
+    return ' '.join(text.split())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,3 +30,14 @@ class Program:
 
 current = Program()
 """The program of this process"""
+
+
+def pidfile_directories(as_root: bool) -> list[str]:
+    """The directories that a pidfile is in by default, the first one first.
+
+    See RUNTIME_DIRECTORY in :manpage:`systemd.exec(5)`, and XDG_RUNTIME_DIR in the XDG Base
+    Directory Specification.
+    """
+    found = [os.environ.get('RUNTIME_DIRECTORY', '').partition(':')[0]]
+    found.append('/run' if as_root else os.environ.get('XDG_RUNTIME_DIR', ''))
+    return [directory for directory in found if directory]

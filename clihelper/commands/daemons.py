@@ -7,6 +7,7 @@ import time
 
 from clihelper.errors import ConfigurationError, Error, NotPermitted, UsageError
 from clihelper.process.pidfile import probe
+from clihelper.program import pidfile_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def find(arguments: Arguments) -> Found:
         path, stop_timeout = _configured(arguments.values['config'], name)
         if path:
             return Found(name or path, path, stop_timeout)
-    candidates = [Found(name, path, stop_timeout) for path in _default_places(name)]
+    candidates = [Found(name, path, stop_timeout) for path in _default_pidfiles(name)]
     return min(candidates, key=lambda found: _BY_INFORMATION.index(found.state))
 
 
@@ -113,13 +114,11 @@ def _configured(shown: str, name: str) -> tuple[str, float]:
     return path, daemon['stop_timeout']
 
 
-def _default_places(name: str) -> list[str]:
+def _default_pidfiles(name: str) -> list[str]:
     """Return where the pidfile of a program may be if its configuration does not say so."""
-    folders = [os.environ.get('RUNTIME_DIRECTORY', '').partition(':')[0]]
-    if os.geteuid() != 0:
-        folders.append(os.environ.get('XDG_RUNTIME_DIR', ''))
+    folders = [each for each in pidfile_directories(os.geteuid() == 0) if each != '/run']
     folders += [f'/run/{name}', '/run']
-    return [os.path.join(folder, f'{name}.pid') for folder in folders if folder]
+    return [os.path.join(folder, f'{name}.pid') for folder in folders]
 
 
 class LockedDaemon:

@@ -234,9 +234,8 @@ def _complete_tls(tls: dict[str, Any], working_directory: str) -> None:
 
 
 def _default_pidfile(appname: str, as_root: bool) -> str | None:
-    folder = (_first_directory('RUNTIME_DIRECTORY') or (as_root and '/run')
-              or os.environ.get('XDG_RUNTIME_DIR'))
-    return os.path.join(folder, f'{appname}.pid') if folder else None
+    directories = program.pidfile_directories(as_root)
+    return os.path.join(directories[0], f'{appname}.pid') if directories else None
 
 
 def _first_directory(variable: str) -> str | None:

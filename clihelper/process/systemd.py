@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import time
 
+from clihelper.errors import one_line
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
@@ -88,7 +90,7 @@ class Notifier:
 
     def status(self, text: str) -> bool:
         """Set the status line for people; an empty one removes it."""
-        return self._send(f'STATUS={_one_line(text)}')
+        return self._send(f'STATUS={_status_line(text)}')
 
     def reloading(self, status: str = '') -> bool:
         """Report that the configuration is being reloaded; :meth:`ready` must follow.
@@ -164,9 +166,8 @@ def _number(text: str) -> int:
 
 
 def _status_lines(text: str) -> list[str]:
-    return [f'STATUS={_one_line(text)}'] if text else []
+    return [f'STATUS={_status_line(text)}'] if text else []
 
 
-def _one_line(text: str) -> str:
-    line = ' '.join(text.splitlines())
-    return line.encode(errors='replace')[:STATUS_LIMIT].decode(errors='ignore')
+def _status_line(text: str) -> str:
+    return one_line(text).encode(errors='replace')[:STATUS_LIMIT].decode(errors='ignore')
