@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from itertools import takewhile
 
 from clihelper.errors import Error, is_misspelt
+from clihelper.program import classes_of_program, code_of, mentioned
 from clihelper.states import RUNNING, State, check
 
 TYPE_CHECKING = False
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 AWAITED = ('_setup', '_process', '_cleanup')
 """The hooks of an IOLoopController that may be coroutine functions"""
 
-SIGNAL_HOOKS = ('on_sigterm', 'on_sighup', 'on_sigusr1', 'on_sigusr2')
-
-HOOKS = (*AWAITED, '_loop', '_shutdown', 'on_message', 'on_configuration_reloaded', *SIGNAL_HOOKS)
+HOOKS = (*AWAITED, '_loop', '_shutdown', 'on_message', 'on_configuration_reloaded', 'on_sigterm',
+         'on_sighup', 'on_sigusr1', 'on_sigusr2')
 """The methods that a subclass may override for clihelper to call"""
 
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
@@ -437,35 +436,26 @@ def check_class(cls: type[Controller], config: Config) -> None:
 
 def _check_hook(cls: type[Controller], name: str) -> None:
     """Check that a hook is a plain function, or a coroutine if allowed, and spelt correctly."""
-    function = getattr(getattr(cls, name, None), '__func__', getattr(cls, name, None))
-    flags = getattr(getattr(function, '__code__', None), 'co_flags', 0)
+    flags = getattr(code_of(getattr(cls, name, None)), 'co_flags', 0)
     shown = f'{cls.__name__}.{name}'
-    if flags & CO_GENERATOR or (flags & CO_ASYNC_GENERATOR):
+    if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
         raise Error(f'{shown} is a generator function, which would never be run: it has a yield')
     if flags & CO_COROUTINE and not (issubclass(cls, IOLoopController) and name in AWAITED):
         raise Error(f'{shown} is a coroutine function, which would never be run: only'
                     f' {", ".join(AWAITED[:-1])} and {AWAITED[-1]} of an IOLoopController may be')
-    if function is getattr(Controller, name, None) or name == 'on_message':
-        _check_spelling(cls, name)
+    _check_spelling(cls, name)
 
 
 def _check_spelling(cls: type[Controller], name: str) -> None:
     """Check that no unused method has almost the name of a hook that the class lacks."""
-    owners = list(takewhile(_is_of_program, cls.__mro__))
+    owners = list(classes_of_program(cls))
     defined = {each for owner in owners for each, value in vars(owner).items() if callable(value)}
     if name in defined or (name == 'on_message' and not issubclass(cls, ConsumerController)):
         return
-    values = [value for owner in owners for value in vars(owner).values()]
-    codes = [value.__code__ for value in values if hasattr(value, '__code__')]
-    used = {each for code in codes for each in code.co_names}
-    for each in sorted(defined - used - {*HOOKS, *SIGNAL_HOOKS}):
+    for each in sorted(defined - mentioned(owners) - {*HOOKS}):
         # With an added or removed leading underscore it is a name of clihelper 1.x.
         if each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name):
             raise Error(f'{cls.__name__}.{each} would never be called; did you mean {name}?')
-
-
-def _is_of_program(cls: type) -> bool:
-    return cls.__module__.partition('.')[0] != 'clihelper'
 
 
 def _check_topology(cls: type[Controller], config: Config) -> None:

@@ -6,7 +6,8 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 
 class Program:
@@ -41,3 +42,23 @@ def pidfile_directories(as_root: bool) -> list[str]:
     found = [os.environ.get('RUNTIME_DIRECTORY', '').partition(':')[0]]
     found.append('/run' if as_root else os.environ.get('XDG_RUNTIME_DIR', ''))
     return [directory for directory in found if directory]
+
+
+def classes_of_program(cls: type) -> Iterator[type]:
+    """Yield *cls* and its bases, up to the first one of clihelper's own."""
+    for each in cls.__mro__:
+        if each.__module__.partition('.')[0] == 'clihelper':
+            return
+        yield each
+
+
+def mentioned(classes: Iterable[type]) -> set[str]:
+    """Return the names of attributes and globals that methods of the classes use."""
+    codes = (code_of(value) for each in classes for value in vars(each).values())
+    return {name for code in codes if code is not None for name in code.co_names}
+
+
+def code_of(value: Any) -> Any:
+    """Return the code of a function, a method or a property; otherwise None."""
+    function = getattr(value, 'fget', None) or getattr(value, '__func__', None) or value
+    return getattr(function, '__code__', None)

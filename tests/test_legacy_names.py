@@ -229,7 +229,7 @@ def test_a_program_of_today_loads_names_and_classes_alone(tmp_path: Path) -> Non
     first, loaded = done.stdout.splitlines()
     assert first == 'False'
     assert loaded.split() == [
-        'clihelper.legacy', 'clihelper.legacy.classes', 'clihelper.legacy.tables']
+        'clihelper.legacy', 'clihelper.legacy.running', 'clihelper.legacy.tables']
 
 
 HARNESS = """\

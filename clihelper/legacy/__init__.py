@@ -16,8 +16,9 @@ from __future__ import annotations
 import sys
 
 from clihelper.controller import Controller
-from clihelper.legacy.classes import classes_of_program, mentioned, set_running
+from clihelper.legacy.running import set_running
 from clihelper.legacy.tables import CONSTANTS, DEFINED, MENTIONED, OF_MODULE
+from clihelper.program import classes_of_program, mentioned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from clihelper.controller import Controller
 from clihelper.legacy import deprecation
-from clihelper.legacy.classes import mentioned
 from clihelper.legacy.controller import LegacyController
 from clihelper.legacy.hooks import resolve
 from clihelper.legacy.tables import CONTROLLER, HOOKS, MODULE
+from clihelper.program import mentioned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

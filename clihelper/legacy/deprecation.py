@@ -7,8 +7,8 @@ import re
 import sys
 import warnings
 
-from clihelper.legacy.classes import code_of
 from clihelper.legacy.tables import OF_CONTROLLER, OF_MODULE
+from clihelper.program import code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

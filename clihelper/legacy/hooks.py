@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clihelper.legacy.classes import code_of
+from clihelper.program import code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

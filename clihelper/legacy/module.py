@@ -7,7 +7,7 @@ import os
 
 from clihelper import config as configuration
 from clihelper import program
-from clihelper.legacy import classes, deprecation
+from clihelper.legacy import deprecation, running
 from clihelper.legacy.sections import as_written
 
 TYPE_CHECKING = False
@@ -154,7 +154,7 @@ def _load() -> Config:
 
 def _running() -> Any:
     """Return the controller that runs, or another one that the program has set."""
-    return _variables.controller or classes.running()
+    return _variables.controller or running.running()
 
 
 def _path_of_running() -> str | None:
