@@ -167,9 +167,9 @@ def test_a_stop_while_it_detaches_leaves_no_daemon(tmp_path: Path, signum: str) 
         life.let_go(2)
         # QUIT may find it detached by then.
         assert life.wait_command() in ((75, 131) if signum == 'QUIT' else (75,))
+        life.program.wait()  # all that it has written is there then
         assert len(life.program.stderr) == 1
         assert life.program.stderr[0].startswith('phases: stopped ')
-        life.program.wait()
         assert 'process' not in life.take_reports()
         assert probe(str(tmp_path / 'pid'))[0] != 'running'
 
