@@ -141,6 +141,7 @@ class Run:
         self.foreground: bool = options.foreground
         self.detaches = daemonize.should_detach(self.foreground)
         self.readiness: daemonize.Readiness | daemonize.Attached = daemonize.Attached(self._say)
+        self.is_child = False
         self.status = 0
         self.lines: list[str] = []
         self.config: Config
@@ -160,6 +161,8 @@ class Run:
         :returns: the exit status.
         :raises clihelper.errors.Error: something that the user can fix is wrong.
         """
+        # What is logged before logging is configured is told on the terminal as well.
+        LOGGER.addHandler(logging.NullHandler())
         self.config = self.read_configuration()
         if self.options.check:
             sys.exit(self._check())
@@ -171,10 +174,8 @@ class Run:
             else:
                 self._look_ahead(held)
             self._listen(held)
-            if self.detaches:
-                self._detach()
-            elif os.getpid() == 1 and not supervisor.is_needed(self.config):
-                self._leave_to_child()
+            if self.detaches or (os.getpid() == 1 and not supervisor.is_needed(self.config)):
+                self._go_on_in_child()
             self.status, self.lines = self._work_and_judge(partial(self._work, held))
         return self.status
 
@@ -250,6 +251,18 @@ class Run:
         self.listening.bind(self.config.daemon['listen'], *ids)
         held.callback(self.listening.close)
 
+    def _go_on_in_child(self) -> None:
+        """Fork; the parent only waits for the child, and ends here."""
+        if self.detaches:
+            self._detach()
+        else:
+            from clihelper.process import init
+
+            init.fork(self.signals)
+        self.is_child = True
+        if self.listening is not None:
+            self.listening.take_over()
+
     def _detach(self) -> None:
         """Become the daemon; the command that was typed waits for it and ends here."""
         daemon = self.config.daemon
@@ -260,20 +273,6 @@ class Run:
             self.signals.urgent = None
             side.leave(side.wait(daemon['start_timeout'], self.signals, self._say))
         self.readiness = side
-        if self.listening is not None:
-            self.listening.take_over()
-        self.signals.install()
-        _stop_early(self.signals)
-
-    def _leave_to_child(self) -> None:
-        """As process 1, only wait for a child that does the work."""
-        from clihelper.process import init
-
-        init.fork(self.signals)
-        if self.listening is not None:
-            self.listening.take_over()
-        self.signals.install()
-        _stop_early(self.signals)
 
     # In the process that does the work.
 
@@ -304,6 +303,8 @@ class Run:
             self.readiness.failed(self.status, self.lines)
 
     def _work(self, held: ExitStack) -> int:
+        if self.is_child:
+            self._begin_process()
         if not self.foreground:
             self._become_daemon_user()
         if self.config.daemon['prevent_core']:
@@ -344,7 +345,7 @@ class Run:
         life: list[LifeCycle] = []
 
         def work() -> int:
-            self._begin_process()  # a pending signal may end it at once
+            self._begin_process()
             channel.prepare(jittered(config.daemon['max_messages']))
             context = WorkerContext(channel.number, channel.slot, self._sockets(), supervised=True)
             return self._control(channel, context, life)
@@ -357,7 +358,7 @@ class Run:
         return status
 
     def _begin_process(self) -> None:
-        """Set up the signals of a process that was just forked."""
+        """Set up the signals of a process that was just forked; a pending one may end it."""
         self.signals.install()
         _stop_early(self.signals)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

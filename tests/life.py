@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -185,6 +185,11 @@ class Life:
     def wait(self, timeout: float = TIMEOUT) -> int:
         """Wait for the end of the program in the foreground; its exit status."""
         return self.program.wait(timeout)
+
+    @cached_property
+    def command(self) -> int:
+        """The pid of the command that starts a daemon."""
+        return int(self.program.wait_line(r'^started (\d+)$')[1])
 
     def wait_command(self, timeout: float = TIMEOUT) -> int:
         """The exit status of the command that starts a daemon."""

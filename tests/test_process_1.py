@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,13 +17,17 @@ PROGRAM = str(Path(__file__).parent / 'programs' / 'orphans.py')
 
 
 class Container(Program):
-    def __init__(self, folder, daemon='', more=''):
+    def __init__(self, folder, daemon='', more='', held_at_fork=False):
         file = folder / 'orphans.yml'
-        file.write_text(f'Application: {{wake_interval: 0.1, {more}}}\nDaemon: {{{daemon}}}\n')
+        file.write_text(
+            f'Application: {{wake_interval: 0.1, {more}}}\n'
+            f'Daemon: {{pidfile: {folder}/pid, {daemon}}}\n'
+        )
         super().__init__(
             ['unshare', '-pf', '--mount-proc', '--kill-child', sys.executable, PROGRAM, '-c',
              str(file)],
-            notify=False, env={'PYTHONUNBUFFERED': '1'},
+            notify=False, stdin=subprocess.PIPE,
+            env={'PYTHONUNBUFFERED': '1', 'HELD_AT_FORK': '1' if held_at_fork else None},
         )
 
     @property
@@ -61,3 +66,13 @@ def test_orphans_are_reaped_and_own_children_are_not(tmp_path, daemon, count):
 def test_the_end_of_the_program_is_that_of_process_1(tmp_path):
     with Container(tmp_path, more='die: true') as container:
         assert container.wait() == 128 + 9
+
+
+@pytest.mark.parametrize(('signum', 'status'), [(15, 75), (2, 75), (3, 131)])
+def test_a_stop_before_the_child_has_its_handlers_is_a_stop(tmp_path, signum, status):
+    with Container(tmp_path, held_at_fork=True) as container:
+        container.wait_line('forked')
+        os.kill(children(container.first)[0], signum)
+        container.stdin.write(b'\n')
+        assert container.wait() == status
+        assert sum('stopped' in line for line in container.stderr) == 1

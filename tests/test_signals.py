@@ -165,13 +165,49 @@ def test_a_stop_while_it_detaches_leaves_no_daemon(tmp_path: Path, signum: str) 
         life.wait_report('fork')
         send_to_command(life, signum)
         life.let_go(2)
-        # QUIT may find it detached by then.
         assert life.wait_command() in ((75, 131) if signum == 'QUIT' else (75,))
         life.program.wait()  # all that it has written is there then
         assert len(life.program.stderr) == 1
         assert life.program.stderr[0].startswith('phases: stopped ')
         assert 'process' not in life.take_reports()
         assert probe(str(tmp_path / 'pid'))[0] != 'running'
+
+
+@pytest.mark.parametrize('signum', ['TERM', 'INT', 'QUIT'])
+def test_a_stop_that_was_ignored_when_the_command_started_stops_it_while_it_detaches(
+    tmp_path: Path, signum: str
+) -> None:
+    # A shell without job control starts "command &" with INT and QUIT ignored.
+    with phases(tmp_path, 'Periodic', 'fork', DAEMON, preexec_fn=ignore_stops) as life:
+        life.wait_report('fork')
+        life.signal(signum)  # to the child that will be the daemon's parent
+        send_to_command(life, signum)
+        life.let_go()
+        assert life.wait_command() in (75, 131)
+        life.program.wait()
+        assert len(life.program.stderr) == 1
+        assert 'process' not in life.take_reports()
+
+
+def ignore_stops() -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize(('signum', 'status'), [('TERM', 0), ('INT', 0), ('QUIT', 131)])
+def test_a_stop_that_reaches_a_daemon_that_is_ready_already_is_said_by_the_command(
+    tmp_path: Path, signum: str, status: int
+) -> None:
+    with phases(tmp_path, 'Periodic', 'fork', DAEMON) as life:
+        life.wait_report('fork')
+        send_to_command(life, 'STOP')
+        life.let_go()
+        life.wait_report('processed')
+        send_to_command(life, signum, 'CONT')
+        assert life.wait_command() == 75
+        assert life.wait_daemon() == status
+        assert life.program.stderr == [
+            f'phases: stopped as soon as it was ready (pid {life.pid})']
 
 
 @pytest.mark.parametrize('phase', ['import', 'setup'])
@@ -201,9 +237,9 @@ def test_quit_to_the_command_ends_the_daemon_at_once(tmp_path: Path, phase: str)
         assert life.wait_daemon() == 131
 
 
-def send_to_command(life: Life, signum: str) -> None:
-    command = int(life.program.wait_line(r'^started (\d+)')[1])
-    os.kill(command, signal.Signals[f'SIG{signum}'])
+def send_to_command(life: Life, *signums: str) -> None:
+    for signum in signums:
+        os.kill(life.command, signal.Signals[f'SIG{signum}'])
 
 
 @pytest.mark.parametrize('phase', ['import', 'setup'])

@@ -26,6 +26,7 @@ import sys
 import time
 
 from clihelper.errors import ConfigurationError, Error, NotPermitted, StoppedEarly
+from clihelper.process.signals import HANDLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,8 +121,10 @@ def detach(
 ) -> Command | Readiness:
     """Become a daemon. This returns twice: in the command that was typed, and in the daemon.
 
-    The daemon runs in its own session without a terminal, its standard streams are ``/dev/null``,
-    and no signal is blocked. It keeps these descriptors:
+    The daemon runs in its own session without a terminal, and its standard streams are
+    ``/dev/null``. Of the signals, only those in :data:`~clihelper.process.signals.HANDLED` are
+    blocked: the caller unblocks them when it can handle them, so that no signal is lost. The
+    daemon keeps these descriptors:
 
     - those opened by the program itself, which are recognised by the close-on-exec flag that
       Python sets: the file or socket of a log handler is never closed;
@@ -139,7 +142,7 @@ def detach(
     :raises Error: there are too many processes or open files to detach.
     """
     listening = _listening_descriptors()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
         detach_process = _import_detach_process()
         reader, writer = os.pipe()
@@ -164,7 +167,7 @@ def detach(
     except Exception as error:
         readiness.failed(Error.status, [f'cannot detach: {error}'])
         os._exit(Error.status)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pthread_sigmask(signal.SIG_SETMASK, HANDLED)
     return readiness
 
 
@@ -186,12 +189,13 @@ class Command:
         self._poll = select.poll()
         self._poll.register(reader, select.POLLIN)
         self._stop: signal.Signals | None = None
+        self._was_ready = False
 
     def wait(self, timeout: float, signals: SignalPipe, tell: Callable[[str], None]) -> int:
         """Wait until the daemon reports that it is ready, or that it failed.
 
-        Call it once, in the main thread. From :func:`detach` until this call the signals of
-        :data:`PASSED_ON` are blocked, so that none is lost or ends only the command.
+        Call it once, in the main thread. From :func:`detach` until this call signals are blocked,
+        so that none is lost or ends only the command.
 
         :param timeout: seconds to wait.
         :param signals: the pipe whose signals in :data:`PASSED_ON` are passed on; others are
@@ -199,17 +203,19 @@ class Command:
         :param tell: called with each line for the user as it arrives: lines from the daemon, or
             that it died, or that it is not ready yet.
         :returns: the exit status: 0 if the daemon is ready, or is still starting when the time is
-            over; 75 (``EX_TEMPFAIL``) if it was stopped before it was ready; 1 if it died before
-            that; otherwise the status that the daemon reports.
+            over; 75 (``EX_TEMPFAIL``) if it was stopped while the command waited; 1 if it died
+            before it was ready; otherwise the status that the daemon reports.
         """
         self._poll.register(signals.fileno(), select.POLLIN)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        status = self._follow(time.monotonic() + timeout, signals, tell)
-        if status is None:
-            return self._overdue(timeout, tell)
-        if self._stop:
-            return status or StoppedEarly.status
-        return status
+        deadline = time.monotonic() + timeout
+        status = self._follow(deadline, signals, tell)
+        if status == 0 and self._stop:
+            # It became ready before the stop reached it, and has closed the pipe.
+            self._was_ready = True
+            self._poll.unregister(self._reader)
+            status = self._died(tell) if self._pidfd < 0 else self._follow(deadline, signals, tell)
+        return self._overdue(timeout, tell) if status is None else status
 
     def leave(self, status: int) -> NoReturn:
         """End the command with *status*, and nothing else.
@@ -277,7 +283,8 @@ class Command:
 
     def _died(self, tell: Callable[[str], None]) -> int:
         if self._stop:
-            tell(f'stopped before it was ready{self._which()}')
+            when = 'as soon as' if self._was_ready else 'before'
+            tell(f'stopped {when} it was ready{self._which()}')
             return StoppedEarly.status
         tell(f'died before it was ready{self._which()}')
         return Error.status

@@ -34,19 +34,21 @@ def reap() -> Iterator[tuple[int, int]]:
 def fork(signals: Signals) -> None:
     """Let a child of this process run the program; this function returns in the child only.
 
-    There the signals have their default effects. Process 1 passes on the signals that it receives,
-    and ends with the status of the child, or 128 + n if signal n killed the child.
+    There the signals of :data:`~clihelper.process.signals.HANDLED` are blocked: the caller
+    unblocks them when it can handle them. Process 1 passes on the signals that it receives, and
+    ends with the status of the child, or 128 + n if signal n killed the child.
     """
     blocked = (*HANDLED, signal.SIGCHLD)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     child = os.fork()
-    if child:
-        signals.urgent = None
-        signals.take_over((signal.SIGCHLD,))
+    if not child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+        return
+    signals.urgent = None
+    signals.take_over((signal.SIGCHLD,))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if child:
-        # Whatever is registered for the program's end is left to the child.
-        os._exit(_wait(child, signals))
+    # Whatever is registered for the program's end is left to the child.
+    os._exit(_wait(child, signals))
 
 
 def _wait(child: int, signals: Signals) -> int:

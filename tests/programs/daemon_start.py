@@ -13,7 +13,7 @@ import sys
 
 from clihelper.errors import Error
 from clihelper.process import daemonize
-from clihelper.process.signals import Signals
+from clihelper.process.signals import HANDLED, Signals
 
 
 def arguments():
@@ -156,6 +156,7 @@ def main():
             sys.stdin.readline()
             signals.install()
         side.leave(side.wait(options.timeout, signals, lambda line: print(line, file=sys.stderr)))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     write_facts(options.facts, opened=opened, early=early)
     print('noise', flush=True)
     print('noise', file=sys.stderr, flush=True)

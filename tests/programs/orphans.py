@@ -15,6 +15,13 @@ class Orphans(clihelper.Controller):
             os.kill(os.getpid(), 9)
 
 
+def wait_for_a_line():
+    print('forked', flush=True)
+    os.read(0, 1)
+
+
+if 'HELD_AT_FORK' in os.environ:
+    os.register_at_fork(after_in_child=wait_for_a_line)
 clihelper.setup('orphans')
 clihelper.run(Orphans)
 print('after run', os.getpid())
