@@ -9,13 +9,14 @@ in reverse::
 
 from __future__ import annotations
 
-import _thread
+import atexit
 import gc
 import logging
 import os
 import signal
 import sys
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from clihelper import config as configuration
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     C = TypeVar('C', bound=Controller)
 
 LOGGER = logging.getLogger('clihelper')
-
-LAST_WORDS = 1.0
-"""seconds for reporting that the program ends at once, before it does"""
 
 
 def setup(appname: str, description: str | None = None, version: str | None = None) -> None:
@@ -89,6 +87,7 @@ def run(
     signals = Signals()
     signals.install()
     _stop_early(signals)
+    atexit.register(_flush_output)
     appname = program.current.name
     try:
         from clihelper import options as command_line
@@ -239,7 +238,7 @@ class Run:
         if daemon['pidfile'] is not None:
             self.pidfile = Pidfile(daemon['pidfile'])
             self.pidfile.acquire()
-            held.callback(self.pidfile.release)
+            held.callback(self.pidfile.release_last)
 
     def _listen(self, held: ExitStack) -> None:
         if not self.config.daemon['listen']:
@@ -320,6 +319,8 @@ class Run:
         from clihelper.process import scoreboard
         from clihelper.supervisor.supervisor import Supervisor
 
+        if self.pidfile is not None:
+            self.pidfile.is_shared = True
         self._preload()
         gc.freeze()  # what exists by now is shared by all of them, and must not be copied
         if self.collects:
@@ -340,6 +341,8 @@ class Run:
         """Do the work in a worker's process, whose signals are blocked."""
         from clihelper.backoff import jittered
 
+        if self.pidfile is not None:
+            self.pidfile.is_shared = False  # what a worker forks is not a worker
         self.config = config
         self.readiness = daemonize.Attached(channel.explain)
         life: list[LifeCycle] = []
@@ -408,7 +411,7 @@ class Run:
             configure_logging=self.configure_logging,
             before_loop=self._collect_garbage,
             report_ready=self.readiness.ready,
-            last_resort=self._end_at_once,
+            ending=ForcedEnd(self),
             context=context,
         )
         if made is not None:
@@ -465,21 +468,45 @@ class Run:
         if self.collects:
             gc.enable()
 
-    def _end_at_once(self, signum: int) -> None:
-        """End the process from another thread, because the main thread cannot be stopped."""
-        reported = _thread.allocate_lock()
-        reported.acquire()
-        _thread.start_new_thread(self._report_end, (StopNow(signum), reported))
-        # The main thread may hold a lock that logging needs, or nobody reads what is written.
-        reported.acquire(timeout=LAST_WORDS)
-        if self.pidfile is not None:
-            self.pidfile.release()
+
+class ForcedEnd:
+    """Ends the process if the main thread does not: see :class:`~.process.deadline.Deadline`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def unblock(self) -> bool:
+        """Discard output that nobody reads; return whether any was blocked."""
+        return logs.unblock()
+
+    def report(self, signum: int) -> None:
+        """Report it in the log, and to the command that waits for the daemon."""
+        stop = StopNow(signum)
+        threads = ', '.join(
+            thread.name for thread in threading.enumerate()
+            if not thread.daemon and thread is not threading.main_thread()
+        )
+        LOGGER.critical(
+            'still not stopped: ending at once with status %d%s',
+            stop.status, f', in spite of these threads: {threads}' if threads else '',
+        )
+        self._run.readiness.failed(stop.status, [str(stop)])
+
+    def end(self, signum: int) -> None:
+        """Release the pidfile, and end the process."""
+        if self._run.pidfile is not None:
+            self._run.pidfile.release()
         os._exit(128 + signum)
 
-    def _report_end(self, stop: StopNow, reported: _thread.LockType) -> None:
-        LOGGER.critical('still not stopped: ending at once')
-        self.readiness.failed(stop.status, [str(stop)])
-        reported.release()
+
+def _flush_output() -> None:
+    """Write what is buffered while a deadline still holds: the interpreter would write it later.
+
+    A write that nobody reads would then block the process for ever.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
 
 
 def make_controller(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from clihelper.config import Config
     from clihelper.controller import Controller
     from clihelper.loops import Loop
+    from clihelper.process.deadline import Ending
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
     from clihelper.process.systemd import Notifier
@@ -98,7 +99,8 @@ class LifeCycle:
     :param configure_logging: sets up logging from a configuration; raises the same.
     :param before_loop: called when the first ``_setup`` is done.
     :param report_ready: reports to the command that started the daemon that it is ready.
-    :param last_resort: called with a signal's number; ends the process at once, from any thread.
+    :param ending: ends the process if the main thread does not: see
+        :class:`~clihelper.process.deadline.Deadline`.
     :param context: which of the daemon's processes this is.
     :ivar bool was_told: whether a signal or a limit stopped it, rather than the program itself.
     """
@@ -114,7 +116,7 @@ class LifeCycle:
         configure_logging: Callable[[Config], None],
         before_loop: Callable[[], None],
         report_ready: Callable[[], None],
-        last_resort: Callable[[int], None],
+        ending: Ending,
         context: WorkerContext | None = None,
     ) -> None:
         self.appname = appname
@@ -131,7 +133,7 @@ class LifeCycle:
         self.configure_logging = configure_logging
         self._before_loop: Callable[[], None] | None = before_loop
         self._report_ready = report_ready
-        self._deadline = Deadline(last_resort)
+        self._deadline = Deadline(ending)
         self._controller: Controller
         self._next_config: Config | None = None
         self._announced = False
@@ -177,6 +179,7 @@ class LifeCycle:
             self._become(State.STOPPING)
             self._become(State.STOPPED)
             os.eventfd_write(self._interrupt, 1)
+            self._deadline.outlive()
 
     @contextmanager
     def round(self) -> Iterator[None]:
@@ -416,8 +419,8 @@ class LifeCycle:
             raise StopNow(signal.SIGTERM)
         if signum == signal.SIGQUIT or (signum == signal.SIGINT and self._stop_noted):
             self._stop_noted = True
-            self._deadline.force(signum)
-            raise StopNow(signum)
+            if self._deadline.force(signum):
+                raise StopNow(signum)
         if signum == signal.SIGUSR2 and not self._retrying:
             self._answer_sigusr2()
         if signum in (signal.SIGTERM, signal.SIGINT):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from clihelper.logs.redirect import restore_output as restore_output
     from clihelper.logs.setup import configure as configure
     from clihelper.logs.setup import reopen as reopen
+    from clihelper.logs.setup import unblock as unblock
     from clihelper.logs.validation import check as check
 
 _HOMES = {
@@ -44,6 +45,7 @@ _HOMES = {
     'redirect_output': 'redirect',
     'reopen': 'setup',
     'restore_output': 'redirect',
+    'unblock': 'setup',
     'ColorFormatter': 'formatters',
     'ConsoleHandler': 'defaults',
     'JSONFormatter': 'formatters',

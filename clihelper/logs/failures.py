@@ -2,6 +2,9 @@
 
 The daemon keeps running. Standard error gets one line when the failure begins and one when it is
 over. The log itself gets a record of how many records were lost. Only their number is kept.
+
+A handler whose reader does not read waits for it, unless the process is about to be ended: see
+:func:`discard_blocked`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from clihelper.logs.formatters import safe_repr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 # Seconds between two announcements: a disk that is full now and then must not flood the output.
@@ -138,6 +142,33 @@ def _is_reentrant(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and 'reentrant' in str(error)
 
 
+def discard_blocked(descriptors: Iterable[int]) -> bool:
+    """Let whoever waits to write to one of the *descriptors* go on: its output is discarded.
+
+    A full pipe, a full socket and a suspended terminal are replaced by ``/dev/null``, and stay so.
+    A thread that waits in a system call must be interrupted to notice. Any thread may call this.
+
+    :returns: whether there was one.
+    """
+    import select
+
+    found = False
+    for descriptor in descriptors:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if not poll.poll(0):
+            _point_to_null(descriptor)
+            found = True
+    return found
+
+
+def _point_to_null(descriptor: int) -> None:
+    inheritable = os.get_inheritable(descriptor)
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, descriptor, inheritable)
+    os.close(null)
+
+
 def _discard_buffer(stream: Any) -> None:
     """Empty the buffer of a stream that cannot be written to.
 
@@ -151,9 +182,7 @@ def _discard_buffer(stream: Any) -> None:
         return
     inheritable = os.get_inheritable(descriptor)
     try:
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(null, descriptor, inheritable)
-        os.close(null)
+        _point_to_null(descriptor)
         stream.flush()
     except (OSError, ValueError):
         pass

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from clihelper.errors import Error
 from clihelper.logs.defaults import install_default
-from clihelper.logs.failures import watch
+from clihelper.logs.failures import discard_blocked, watch
 from clihelper.logs.formatters import adapt
 from clihelper.logs.section import complete, copied
 
@@ -324,3 +324,16 @@ def _is_current(handler: logging.FileHandler, descriptor: int) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(descriptor), there) and 'a' in handler.mode
+
+
+def unblock() -> bool:
+    """Discard what handlers, and the standard streams, wait to write because nobody reads it.
+
+    :returns: whether there was any; a thread that waits must then be interrupted by a signal.
+    """
+    descriptors = {1, 2}
+    for handler in all_handlers():
+        for name in ('stream', 'socket', 'sock'):
+            with suppress(AttributeError, OSError, ValueError):  # none, or it is closed
+                descriptors.add(getattr(handler, name).fileno())
+    return discard_blocked(descriptors)

@@ -240,12 +240,31 @@ class Command:
             if self._reader in ready:
                 data = os.read(self._reader, 65536)
                 status = self._take(data, tell) if data else self._died(tell)
+                if status:
+                    self._follow_to_end(deadline, signals, tell)
                 if status is not None:
                     return status
             elif self._pidfd in ready:
                 # A child left behind by the daemon may hold the pipe open.
                 return self._died(tell)
         return None
+
+    def _follow_to_end(
+        self, deadline: float, signals: SignalPipe, tell: Callable[[str], None]
+    ) -> None:
+        """Wait until a daemon that failed has ended: then it can be started again at once."""
+        self._poll.unregister(self._reader)
+        while self._pidfd >= 0:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                tell(f'it has not ended yet{self._which()}')
+                return
+            events = self._poll.poll(min(left, _LONGEST_POLL) * 1000)
+            ready = [descriptor for descriptor, _ in events]
+            if signals.fileno() in ready:
+                self._pass_on(signals.read())
+            if self._pidfd in ready:
+                return
 
     def _take(self, data: bytes, tell: Callable[[str], None]) -> int | None:
         """Process the daemon's records; return the exit status once a record contains it."""
@@ -324,10 +343,7 @@ class Readiness:
         self._end(0)
 
     def failed(self, status: int, lines: Iterable[str]) -> None:
-        """Let the command show the user *lines* and return *status*; this process should end.
-
-        Call this when everything else is released, so that the user can start it again at once.
-        """
+        """Let the command show the user *lines*, and return *status* when this process ends."""
         for line in lines:
             self.warn(line)
         self._end(status)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import signal
+import sys
 import time
 
 from clihelper.process.signals import LONGEST_WAIT
@@ -15,55 +16,166 @@ from clihelper.process.signals import LONGEST_WAIT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class Ending(Protocol):
+        """Ends a process whose main thread does not. All methods are called in bare threads."""
+
+        def unblock(self) -> bool:
+            """Discard output that nobody reads; return whether any was blocked."""
+
+        def report(self, signum: int) -> None:
+            """Report that the process ends at once; this may have to wait for a lock."""
+
+        def end(self, signum: int) -> None:
+            """End the process with status 128 + *signum*."""
+
+
+NEVER = float('inf')
+
+LAST_WORDS = 1.0
+"""seconds for reporting that the process ends at once, before it does"""
+
+UNBLOCKING = 0.1
+"""seconds between two looks for blocked output, while the main thread should be ending"""
 
 
 class Deadline:
-    """Ensures that a stop ends, by interrupting the main thread when the time is over.
+    """Ensures that a stop ends. When the time is over, the main thread is interrupted.
 
-    :param last_resort: called in a bare thread with the number of a signal, if the main thread
-        has not ended :data:`GRACE` seconds after its interruption; it ends the process.
+    The process is ended :data:`GRACE` seconds later. When the life cycle is over, it is ended at
+    the deadline itself: the main thread may then be where the interpreter ignores exceptions.
+
+    :param ending: ends the process.
     :ivar bool expired: whether the time is over; the main thread then receives a TERM.
     """
 
     GRACE = 5.0
-    """seconds between the interruption of the main thread and the last resort"""
+    """seconds between the interruption of the main thread and the end of the process"""
 
-    def __init__(self, last_resort: Callable[[int], None]) -> None:
+    def __init__(self, ending: Ending) -> None:
         self.expired = False
-        self._last_resort = last_resort
-        self._lock: _thread.LockType | None = None
+        self._ending = ending
+        self._clock: _Clock | None = None
+        self._is_last = False
 
     def arm(self, seconds: float) -> None:
         """Start the clock, unless it is running. May be called in a signal handler."""
-        if self._lock is None:
-            self._start(self._watch, seconds)
+        clock = self._start()
+        if clock.due == NEVER:
+            clock.set(time.monotonic() + seconds)
 
-    def force(self, signum: int) -> None:
-        """Allow the main thread, which was interrupted, no more than :data:`GRACE`."""
-        self._start(self._insist, signum)
+    def force(self, signum: int) -> bool:
+        """End the process: within :data:`GRACE`, or at once when the life cycle is over.
+
+        :param signum: the signal that stops it. May be called in its handler.
+        :returns: whether the handler should interrupt the main thread.
+        """
+        clock = self._start()
+        clock.signum, clock.insists = signum, True
+        clock.set(time.monotonic() + (0.0 if self._is_last else self.GRACE))
+        return not self._is_last
 
     def disarm(self) -> None:
         """Stop the clock."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.set(None)
 
-    def _start(self, watch: Callable[..., None], argument: float) -> None:
-        lock = self._lock
-        if lock is None:
-            self._lock = lock = _thread.allocate_lock()
-            lock.acquire()
-        start_thread(watch, lock, argument)
+    def outlive(self) -> None:
+        """Do not interrupt the main thread any more: its life cycle is over.
 
-    def _watch(self, lock: _thread.LockType, seconds: float) -> None:
-        if not _released(lock, seconds):
+        The threads are started if they are not running: from Python 3.12 on, none can be started
+        while the interpreter shuts down.
+        """
+        self._is_last = True
+        self._start()
+
+    def _start(self) -> _Clock:
+        if self._clock is None:
+            self._clock = _Clock()
+            start_thread(self._watch, self._clock)
+            start_thread(self._report, self._clock)
+        return self._clock
+
+    def _watch(self, clock: _Clock) -> None:
+        """Wait until the time is over, and act."""
+        while clock.wait():
+            overdue = clock.is_overdue
+            if (overdue or clock.insists) and self._unblock():
+                signal_threads(signal.SIGTERM)
+            if not overdue:
+                continue
+            if clock.insists or self._is_last:
+                clock.let_report()
+                self._ending.end(clock.signum)
+                return
+            clock.insist(self.GRACE)
             self.expired = True
             kill_main_thread(signal.SIGTERM)
-            self._insist(lock, signal.SIGTERM)
+        clock.let_report(0)
 
-    def _insist(self, lock: _thread.LockType, signum: int) -> None:
-        if not _released(lock, self.GRACE):
-            self._last_resort(signum)
+    def _report(self, clock: _Clock) -> None:
+        """Report the end: not in the first thread, since whatever reports may be blocked."""
+        if clock.wait_to_report():
+            try:
+                self._ending.report(clock.signum)
+            finally:
+                clock.reported()
+
+    def _unblock(self) -> bool:
+        try:
+            return self._ending.unblock()
+        except Exception:  # a handler of the program's own; the deadline must hold all the same
+            return False
+
+
+class _Clock:
+    """What the two threads of a deadline share with the main thread.
+
+    :ivar due: the end of the time, by the monotonic clock; None: the deadline was disarmed.
+    :ivar insists: whether the process ends then, as the main thread was interrupted before.
+    """
+
+    def __init__(self) -> None:
+        self.due: float | None = NEVER
+        self.signum: int = signal.SIGTERM
+        self.insists = False
+        self._bell, self._begin, self._done = _held_lock(), _held_lock(), _held_lock()
+
+    def set(self, due: float | None) -> None:
+        self.due = due
+        try:
+            self._bell.release()
+        except RuntimeError:  # it rings already
+            pass
+
+    def insist(self, seconds: float) -> None:
+        self.insists = True
+        self.due = time.monotonic() + seconds
+
+    def wait(self) -> bool:
+        """Wait until the time is over or something has changed; False: it was disarmed."""
+        due = self.due
+        if due is not None:
+            left = min(due - time.monotonic(), UNBLOCKING if self.insists else LONGEST_WAIT)
+            self._bell.acquire(timeout=max(left, 0.0))
+        return self.due is not None
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.due is not None and time.monotonic() >= self.due
+
+    def let_report(self, patience: float = LAST_WORDS) -> None:
+        self._begin.release()
+        self._done.acquire(timeout=patience)
+
+    def wait_to_report(self) -> bool:
+        self._begin.acquire()
+        return self.due is not None
+
+    def reported(self) -> None:
+        self._done.release()
 
 
 def kill_main_thread(signum: int) -> None:
@@ -72,6 +184,15 @@ def kill_main_thread(signum: int) -> None:
 
     ident = threading.main_thread().ident
     if ident is not None:
+        signal.pthread_kill(ident, signum)
+
+
+def signal_threads(signum: int) -> None:
+    """Interrupt every thread but this one, by a signal that the process handles.
+
+    In all of them but the main thread, Python then begins the interrupted system call again.
+    """
+    for ident in sys._current_frames().keys() - {_thread.get_ident()}:
         signal.pthread_kill(ident, signum)
 
 
@@ -115,9 +236,7 @@ def start_thread(function: Callable[..., object], *arguments: object) -> None:
     begun.acquire()
 
 
-def _released(lock: _thread.LockType, seconds: float) -> bool:
-    """Return whether *lock* is released within *seconds*; other waiting threads learn it too."""
-    if lock.acquire(timeout=min(seconds, LONGEST_WAIT)):
-        lock.release()
-        return True
-    return False
+def _held_lock() -> _thread.LockType:
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    return lock

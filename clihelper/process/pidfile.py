@@ -13,19 +13,22 @@ no file             stopped
 
 The lock belongs to the open file description: it passes to the daemon through fork(2), and the
 kernel drops it when the last process that holds the description has ended, whatever killed it.
-So no file is ever stale, and a number in it is never trusted or sent a signal.
+So no file is ever stale, and a number in it is never trusted or sent a signal. What the daemon
+forks gives the lock up at once, except its workers, which are part of it.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 
 from clihelper.errors import PidfileError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Literal
 
 LONGEST = 32
@@ -56,6 +59,8 @@ class Pidfile:
 
     :param path: where it is; a relative path is resolved against the current folder, and remains
         valid when the daemon changes its folder.
+    :ivar bool is_shared: whether the processes that are forked from now on keep the lock: the
+        workers of a daemon.
     """
 
     def __init__(self, path: str) -> None:
@@ -63,6 +68,7 @@ class Pidfile:
         self._descriptor = -1
         self._created = False
         self._writer = 0
+        self.is_shared = False
 
     def acquire(self) -> None:
         """Open or create the file and lock it; :meth:`write` changes its content.
@@ -74,6 +80,9 @@ class Pidfile:
             a file with several names (hard links), with several lines or with more than
             :data:`LONGEST` bytes. Such a file is left untouched.
         """
+        earlier = vars(sys).pop(_UNTIL_EXIT, None)
+        if earlier is not None:  # the program has run another daemon before
+            earlier.pidfile.release()
         try:
             for _ in range(_REPLACED):
                 if self._attempt():
@@ -92,6 +101,7 @@ class Pidfile:
         """
         descriptor = self.fileno()
         self._writer = os.getpid()
+        _written.append(self)
         try:
             # Truncate it first, so that a reader never sees a mixture of two numbers.
             os.ftruncate(descriptor, 0)
@@ -109,11 +119,30 @@ class Pidfile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
+        if self in _written:
+            _written.remove(self)
         try:
             if self._writer == os.getpid() or self._is_unused(descriptor):
-                self._remove(descriptor)
+                _remove(self.path, descriptor)
         finally:
             os.close(descriptor)
+
+    def release_last(self) -> None:
+        """Release it when the interpreter ends, after all threads and exit handlers.
+
+        Until then the daemon may be at work, and no other may be started. A process other than
+        the daemon releases it now.
+        """
+        if self._writer == os.getpid():
+            setattr(sys, _UNTIL_EXIT, _ReleasedLast(self))
+        else:
+            self.release()
+
+    def leave_to_parent(self) -> None:
+        """Give the lock up, in a process that the daemon has just forked."""
+        if self._descriptor >= 0 and not self.is_shared:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def fileno(self) -> int:
         """The descriptor that holds the lock.
@@ -173,24 +202,44 @@ class Pidfile:
     def _is_unused(self, descriptor: int) -> bool:
         return self._created and not self._writer and os.fstat(descriptor).st_size == 0
 
-    def _remove(self, descriptor: int) -> None:
-        try:
-            if _names(self.path, descriptor):
-                os.unlink(self.path)
-                return
-        except OSError:
-            pass
-        try:
-            os.ftruncate(descriptor, 0)
-        except OSError:
-            pass
-
     def _refuse(self, fault: str) -> None:
         if fault:
             raise self._error(fault)
 
     def _error(self, fault: str) -> PidfileError:
         return PidfileError(f'pidfile {self.path}: {fault}')
+
+
+_UNTIL_EXIT = '_clihelper_pidfile'
+"""the attribute of :mod:`sys` for an object that is deleted when the interpreter ends"""
+
+
+class _ReleasedLast:
+    """Removes a pidfile when it is deleted; the lock ends with the process.
+
+    :mod:`atexit` would be too early: handlers registered before are called later. When it is
+    deleted, other modules have been cleared: whatever it calls, it has to hold itself.
+    """
+
+    def __init__(self, pidfile: Pidfile) -> None:
+        self.pidfile = pidfile
+        self._getpid, self._remove = os.getpid, _remove
+
+    def __del__(self) -> None:
+        descriptor = self.pidfile._descriptor
+        if descriptor >= 0 and self.pidfile._writer == self._getpid():
+            self._remove(self.pidfile.path, descriptor)
+
+
+_written: list[Pidfile] = []
+
+
+def _leave_to_parent() -> None:
+    for pidfile in _written:
+        pidfile.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def probe(path: str) -> tuple[Literal['running', 'died', 'stopped', 'unknown'], int | None]:
@@ -237,6 +286,40 @@ def _fault(status: os.stat_result, content: bytes = b'') -> str:
     return ''
 
 
+def _names(
+    path: str,
+    descriptor: int,
+    lstat: Callable[[str], os.stat_result] = os.lstat,
+    fstat: Callable[[int], os.stat_result] = os.fstat,
+) -> bool:
+    """Return whether *path* still names the open file."""
+    try:
+        there, ours = lstat(path), fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _remove(
+    path: str,
+    descriptor: int,
+    names: Callable[[str, int], bool] = _names,
+    unlink: Callable[[str], None] = os.unlink,
+    truncate: Callable[[int, int], None] = os.ftruncate,
+) -> None:
+    """Unlink the file, or empty it if that is not permitted or *path* names another one."""
+    try:
+        if names(path, descriptor):
+            unlink(path)
+            return
+    except OSError:
+        pass
+    try:
+        truncate(descriptor, 0)
+    except OSError:
+        pass
+
+
 def _read(descriptor: int) -> bytes:
     return os.pread(descriptor, LONGEST + 1, 0)
 
@@ -244,14 +327,6 @@ def _read(descriptor: int) -> bytes:
 def _number(content: bytes) -> int | None:
     digits = content.strip()
     return int(digits) if digits.isdigit() and int(digits) else None
-
-
-def _names(path: str, descriptor: int) -> bool:
-    """Return whether *path* still names the open file."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _flock(descriptor: int, *, shared: bool) -> bool:

@@ -265,11 +265,11 @@ class _Life(LifeCycle):
             configure_logging=lambda _: None,
             before_loop=lambda: None,
             report_ready=lambda: None,
-            last_resort=lambda _: None,
+            ending=_NoEnding(),
         )
         self.mailbox: Mailbox | None = None
         self._outbox = outbox
-        self._deadline = _NoDeadline(lambda _: None)
+        self._deadline = _NoDeadline(_NoEnding())
         self._alive, self._round = ExitStack(), ExitStack()
         self._failure: Exception | None = None
 
@@ -410,7 +410,23 @@ class _NoDeadline(Deadline):
     def arm(self, seconds: float) -> None:
         pass
 
-    def force(self, signum: int) -> None:
+    def force(self, signum: int) -> bool:
+        return True
+
+    def outlive(self) -> None:
+        pass
+
+
+class _NoEnding:
+    """Ends nothing."""
+
+    def unblock(self) -> bool:
+        return False
+
+    def report(self, signum: int) -> None:
+        pass
+
+    def end(self, signum: int) -> None:
         pass
 
 
