@@ -25,7 +25,6 @@ Logging:
 """A section that has all that is logged in the file ``log``"""
 
 
-
 def open_to_all(folder: Path) -> None:
     """Let everybody into a test's folder: pytest makes it, and those above it, one's own."""
     for each in (folder, *folder.parents):
@@ -205,3 +204,16 @@ class Life:
             line = self.program.wait_line(r'^(command|\d+) (-?\d+)$', timeout)
             self._ended[line[1]] = int(line[2])
         return self._ended[who]
+
+
+def settled(pid: int) -> str:
+    """Wait until a process sleeps and goes on to; how often it has: proc_pid_status(5)."""
+    before = None
+    while True:
+        lines = Path(f'/proc/{pid}/status').read_text().splitlines()
+        status = dict(line.split(':', 1) for line in lines)
+        now = status['State'], status['voluntary_ctxt_switches']
+        if now == before and 'sleeping' in now[0]:
+            return now[1]
+        before = now
+        time.sleep(0.005)

@@ -13,7 +13,7 @@ import pytest
 
 from clihelper.process.pidfile import probe
 from clihelper.testing import WaitError
-from tests.life import LOGGING, Life
+from tests.life import LOGGING, Life, settled
 
 F_SETPIPE_SZ = 1031
 
@@ -168,7 +168,7 @@ def test_a_stop_that_comes_when_a_failed_one_is_still_at_work_has_its_deadline(
 def test_what_a_worker_leaves_at_the_deadline_ends_with_status_143(
     tmp_path: Path, controller: str
 ) -> None:
-    with lingering(tmp_path, controller, FOREGROUND, stop_timeout=0.5, more=', workers: 2') as life:
+    with lingering(tmp_path, controller, FOREGROUND, 0.5, more=', workers: 2') as life:
         life.wait_report('process')
         life.wait_report('process')
         os.kill(life.program.pid, signal.SIGTERM)
@@ -197,6 +197,7 @@ def test_the_deadline_holds_where_nobody_reads_the_log(
     with Life(tmp_path, 'own_loops.py', 'Logging', config=config, log=log,
               stderr_to=full_pipe) as life:
         life.wait_report('loop')
+        settled(life.pid)
         begin = time.monotonic()
         life.signal(signum)
         assert life.wait() == status

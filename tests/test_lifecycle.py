@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from clihelper.testing import NotifySocket, WaitError
-from tests.life import LOGGING, Life, open_to_all
+from tests.life import LOGGING, Life, open_to_all, settled
 
 F_SETPIPE_SZ = 1031
 
@@ -152,6 +152,7 @@ def test_what_cannot_be_interrupted_is_left_behind(tmp_path: Path) -> None:
     ):
         for life, signum in ((by_term, 'TERM'), (by_quit, 'QUIT'), (blocked, 'TERM')):
             life.wait_report('loop')
+            settled(life.pid)
             life.signal(signum)
         assert by_term.wait(15) == 143
         assert by_quit.wait(15) == 131

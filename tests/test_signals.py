@@ -18,7 +18,7 @@ from clihelper.errors import StoppedEarly
 from clihelper.process.deadline import Deadline, signal_later
 from clihelper.process.pidfile import probe
 from clihelper.process.signals import Interrupted, Signals
-from tests.life import LOGGING, Life
+from tests.life import LOGGING, Life, settled
 
 CONFIG = """\
 Daemon: {pidfile: FOLDER/pid}
@@ -69,19 +69,6 @@ def handled_by(pid: int) -> Iterator[None]:
     yield
     while settled(pid) == asleep:
         pass
-
-
-def settled(pid: int) -> str:
-    """Wait until a process sleeps and goes on to; how often it has: proc_pid_status(5)."""
-    before = None
-    while True:
-        lines = Path(f'/proc/{pid}/status').read_text().splitlines()
-        status = dict(line.split(':', 1) for line in lines)
-        now = status['State'], status['voluntary_ctxt_switches']
-        if now == before and 'sleeping' in now[0]:
-            return now[1]
-        before = now
-        time.sleep(0.005)
 
 
 # Before the program is ready.

@@ -36,6 +36,9 @@ NEVER = float('inf')
 LAST_WORDS = 1.0
 """seconds for reporting that the process ends at once, before it does"""
 
+BLOCKED_WORDS = 0.1
+"""the same where nobody reads what is reported"""
+
 UNBLOCKING = 0.1
 """seconds between two looks for blocked output, while the main thread should be ending"""
 
@@ -101,18 +104,17 @@ class Deadline:
     def _watch(self, clock: _Clock) -> None:
         """Wait until the time is over, and act."""
         while clock.wait():
-            overdue = clock.is_overdue
-            if (overdue or clock.insists) and self._unblock():
-                signal_threads(signal.SIGTERM)
-            if not overdue:
-                continue
-            if clock.insists or self._is_last:
-                clock.let_report()
+            if clock.is_overdue and (clock.insists or self._is_last):
+                # Who was blocked is not woken: the process might end with another status.
+                clock.let_report(BLOCKED_WORDS if self._unblock() else LAST_WORDS)
                 self._ending.end(clock.signum)
                 return
-            clock.insist(self.GRACE)
-            self.expired = True
-            kill_main_thread(signal.SIGTERM)
+            if clock.is_overdue:
+                clock.insist(self.GRACE)
+                self.expired = True
+                kill_main_thread(signal.SIGTERM)
+            if clock.insists and self._unblock():
+                signal_threads(signal.SIGTERM)
         clock.let_report(0)
 
     def _report(self, clock: _Clock) -> None:
@@ -166,7 +168,7 @@ class _Clock:
     def is_overdue(self) -> bool:
         return self.due is not None and time.monotonic() >= self.due
 
-    def let_report(self, patience: float = LAST_WORDS) -> None:
+    def let_report(self, patience: float) -> None:
         self._begin.release()
         self._done.acquire(timeout=patience)
 
