@@ -12,12 +12,15 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
 from clihelper import logs
 from clihelper.errors import ConfigurationError, NotPermitted
+from clihelper.logs import failures
 from clihelper.logs.section import complete
+from tests.life import Life
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent
@@ -543,6 +546,101 @@ def test_a_daemon_without_a_section_logs_to_syslog(tmp_path):
     assert critical.endswith(r"shop: a lone \\udc80, a null \\0 and 100%'")
     assert critical.startswith("b'<26>")
     assert error.startswith("b'<27>")
+
+
+@pytest.fixture
+def syslogd(tmp_path, monkeypatch):
+    """Starts a syslogd that reads when the test does; it is at another place than /dev/log."""
+    monkeypatch.setattr('clihelper.logs.defaults.SYSLOG_SOCKET', str(tmp_path / 'log'))
+    sockets = []
+
+    def start(kind=socket.SOCK_DGRAM):
+        (tmp_path / 'log').unlink(missing_ok=True)
+        sockets.append(socket.socket(socket.AF_UNIX, kind))
+        sockets[-1].settimeout(10)
+        sockets[-1].bind(str(tmp_path / 'log'))
+        if kind == socket.SOCK_STREAM:
+            sockets[-1].listen()
+        return sockets[-1]
+
+    yield start
+    for each in sockets:
+        each.close()
+
+
+@pytest.fixture
+def to_syslog(syslogd):
+    """A logger with a handler as the default has it, which is closed at the end."""
+    logger = logging.Logger('shop')
+    handler = logs.SyslogHandler('orders')
+    failures.watch(handler)
+    logger.addHandler(handler)
+    yield logger
+    handler.close()
+
+
+def test_syslog_is_found_again_after_its_restart(syslogd, to_syslog):
+    to_syslog.info('before there is one')
+    first = syslogd()
+    to_syslog.info('one')
+    assert first.recv(1000).endswith(b']: shop: one')
+    first.close()
+    second = syslogd()
+    to_syslog.info('two')
+    assert second.recv(1000).endswith(b']: shop: two')
+
+
+def test_syslog_over_a_stream_ends_each_record(syslogd, to_syslog):
+    listener = syslogd(socket.SOCK_STREAM)
+    to_syslog.info('one')
+    to_syslog.info('two')
+    with listener.accept()[0] as connection:
+        received = b''
+        while received.count(b'\0') < 2:
+            received += connection.recv(1000)
+    assert re.fullmatch(rb'<30>[^\0]*: one\0<30>[^\0]*: two\0', received)
+
+
+def test_a_syslogd_that_does_not_read_is_waited_for_once_and_what_it_missed_is_counted(
+    syslogd, to_syslog, monkeypatch
+):
+    monkeypatch.setattr('clihelper.logs.defaults.PATIENCE', 200)
+    server = syslogd()
+    begin = time.monotonic()
+    for number in range(2000):
+        to_syslog.info('number %d', number)
+    assert 0.2 <= time.monotonic() - begin < 2
+    read = [server.recv(1000) for _ in range(3)]
+    assert read[2].endswith(b'number 2')
+    to_syslog.info('at last')
+    while not read[-1].endswith(b'at last'):
+        read.append(server.recv(1000))
+    lost = 2000 - (len(read) - 1)
+    assert server.recv(1000).endswith(
+        b'clihelper: log handler SyslogHandler writes again, %d records were lost' % lost)
+
+
+def test_a_record_of_many_bytes_is_cut_to_what_syslogd_takes(syslogd, to_syslog):
+    server = syslogd()
+    to_syslog.info('\N{SNOWMAN}' * 70_000)
+    assert server.recv(1_000_000).decode().endswith('\N{SNOWMAN}... (210006 bytes)')
+
+
+def test_a_stop_does_not_wait_for_a_syslogd_that_does_not_read(tmp_path):
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server.bind(str(tmp_path / 'syslogd'))
+    namespace = (f'mkdir {tmp_path}/dev && mount --rbind /dev {tmp_path}/dev && '
+                 f'mount -t tmpfs tmpfs /dev && ln -s {tmp_path}/dev/null /dev/null && '
+                 f'ln -s {tmp_path}/syslogd /dev/log && exec "$@"')
+    life = Life(tmp_path, 'own_loops.py', 'Logging', options=(), log='')
+    life.program._argv[:0] = ['unshare', '-m', 'sh', '-c', namespace, 'sh']
+    with server, life:
+        assert life.wait_command() == 0
+        life.wait_report('loop')
+        begin = time.monotonic()
+        life.signal('TERM')
+        assert life.wait_daemon() == 0
+        assert time.monotonic() - begin < 3
 
 
 def test_a_daemon_without_syslog_is_warned_of(monkeypatch, tmp_path):
