@@ -1,5 +1,6 @@
 """Logging: the section, the formatters, rotation, redirected output, handlers that fail."""
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -629,6 +630,11 @@ def test_a_record_of_many_bytes_is_cut_to_what_syslogd_takes(syslogd, to_syslog)
 def test_a_stop_does_not_wait_for_a_syslogd_that_does_not_read(tmp_path):
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(str(tmp_path / 'syslogd'))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b'unread', str(tmp_path / 'syslogd'))
     namespace = (f'mkdir {tmp_path}/dev && mount --rbind /dev {tmp_path}/dev && '
                  f'mount -t tmpfs tmpfs /dev && ln -s {tmp_path}/dev/null /dev/null && '
                  f'ln -s {tmp_path}/syslogd /dev/log && exec "$@"')
