@@ -162,6 +162,8 @@ class Run:
         """
         # What is logged before logging is configured is told on the terminal as well.
         LOGGER.addHandler(logging.NullHandler())
+        if not self.detaches:
+            self.signals.follow_terminal()
         self.config = self.read_configuration()
         if self.options.check:
             sys.exit(self._check())

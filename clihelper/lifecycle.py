@@ -189,6 +189,7 @@ class LifeCycle:
         self.sockets = [each.dup() for each in self._context.listening]
         try:
             self.loop.call(controller._setup)
+            self.signals.retake()
             try:
                 yield
             finally:
@@ -314,6 +315,8 @@ class LifeCycle:
 
     def sleeping(self) -> None:
         """Record that the loop begins to wait."""
+        if self.signals.is_reset(signal.SIGTERM):
+            self.signals.retake()
         if self._controller.state in RUNNING:
             self._become(State.SLEEPING)
 
@@ -409,6 +412,7 @@ class LifeCycle:
 
     def serve_signals(self) -> None:
         """Handle the signals in the pipe. Call this between two pieces of work."""
+        self.signals.retake()
         for signum in self.signals.read():
             self.serve(signum)
 
@@ -466,7 +470,7 @@ class LifeCycle:
             self._serving = False
 
     def _dispatch(self, signum: int) -> None:
-        name = signal.Signals(signum).name
+        name = self.signals.describe(signum)
         if signum == RETRY and self._retrying:
             self._retry()
             return

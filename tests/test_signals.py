@@ -319,6 +319,64 @@ def test_usr2_says_what_a_consumer_has(tmp_path: Path) -> None:
         assert life.wait() == 0
 
 
+# While other code handles signals, too.
+
+@pytest.mark.parametrize(('controller', 'library', 'work'), [
+    ('Sharing', 'asyncio', 'processed'),
+    ('Sharing', 'other', 'processed'),
+    ('SharingConsumer', 'asyncio', 'handled hello'),
+    ('SharingConsumer', 'other', 'handled hello'),
+    ('SharingIoloop', 'other', 'processed'),
+])
+def test_signals_arrive_though_other_code_has_taken_the_wakeup_descriptor(
+    tmp_path: Path, controller: str, library: str, work: str
+) -> None:
+    with phases(tmp_path, controller, '', env={'LIBRARY': library}) as life:
+        life.wait_report(work)
+        life.wait_report('SLEEPING')
+        for signum, effect in 2 * [('USR1', 'reloaded'), ('USR2', 'stacks')]:
+            settled(life.pid)  # nothing but the handler wakes it where a descriptor is taken
+            life.signal(signum)
+            life.wait_report(effect)
+        settled(life.pid)
+        life.signal('HUP')
+        life.wait_report('setup')
+        life.wait_report('SLEEPING')
+        settled(life.pid)
+        begin = time.monotonic()
+        life.signal('TERM')
+        assert life.wait() == 0
+        assert time.monotonic() - begin < 3
+        assert life.logged('INFO clihelper SIGHUP') == life.logged('INFO clihelper SIGTERM') == 1
+
+
+def test_a_descriptor_that_other_code_has_taken_still_gets_its_signals(pipe: Signals) -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    try:
+        signal.set_wakeup_fd(writer)
+        for _ in range(2):
+            signal.raise_signal(signal.SIGUSR1)
+            assert pipe.read() == [signal.SIGUSR1]
+        assert os.read(reader, 10) == bytes([signal.SIGUSR1] * 2)
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(reader)
+        os.close(writer)
+    signal.raise_signal(signal.SIGUSR1)
+    assert pipe.read() == [signal.SIGUSR1]
+
+
+def test_a_handler_of_the_programs_own_is_not_taken_back(pipe: Signals) -> None:
+    came: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda signum, _: came.append(signum))
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    pipe.retake()
+    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGUSR2)
+    assert came == [signal.SIGUSR1]
+    assert pipe.read() == [signal.SIGUSR2]
+
+
 # While something is in hand.
 
 @pytest.mark.parametrize('phase', AT_WORK)

@@ -5,12 +5,17 @@ loop waits on the pipe together with its own work, and reads the numbers between
 work. So a signal never interrupts anything, and no work is done in a handler. There are two
 exceptions, both decided by the owner of the loop and not here: :attr:`Signals.urgent` sees each
 signal at once and may raise, and :attr:`Signals.deliver` is called while nobody reads the pipe.
+
+The program may lend the wake-up descriptor to other code, as asyncio's ``add_signal_handler``
+does; then the handler writes the number.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal.getsignal takes ten times as long
 import _thread
 import atexit
+import errno
 import os
 import select
 import signal
@@ -37,6 +42,15 @@ HANDLED = (
 FD_SETSIZE = 1024
 """select(2) does not accept descriptors of this number or above."""
 
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+
+TERMINAL = '/dev/tty'
+"""the controlling terminal of a process, if it has one: tty(4)"""
+
+SETTLING = 0.05
+"""seconds within which a terminal is gone after a HUP: when the leader of a session ends, the
+kernel sends the signal just before it takes the terminal away"""
+
 LONGEST_WAIT = 86400.0
 """seconds; longer timeouts overflow in some system calls, so they are split into parts."""
 
@@ -54,18 +68,20 @@ class Signals:
         too busy to look into the pipe on each iteration.
     :ivar deliver: called like :attr:`urgent` and after it, while nobody reads the pipe; otherwise
         None.
+    :ivar bool hung_up: whether a HUP came because the terminal is gone, and so became a TERM.
     """
 
     def __init__(self) -> None:
         self.urgent: Callable[[int, FrameType | None], None] | None = None
         self.deliver: Callable[[int, FrameType | None], None] | None = None
-        self.arrived = False
+        self.arrived = self.hung_up = False
         self._reader = self._writer = -1
         self._previous: dict[int, Any] = {}
         self._handled: frozenset[int] = frozenset(HANDLED)
         self._owner = 0
         self._interrupting = False
         self._masks: dict[int, set[int]] = {}
+        self._has_terminal = False
 
     def install(self) -> None:
         """Open the pipe and take over the :data:`HANDLED` signals."""
@@ -86,6 +102,36 @@ class Signals:
             previous = signal.signal(signum, self._handle)
             self._previous.setdefault(signum, previous)
         self._handled = self._handled.union(signums)
+
+    def is_reset(self, signum: int) -> bool:
+        """Return whether other code has reset the signal to its default."""
+        return _signal.getsignal(signum) in _DEFAULTS
+
+    def retake(self) -> None:
+        """Take over again what other code has reset: signals, and the wake-up descriptor.
+
+        asyncio does so with a signal for which ``add_signal_handler`` was called, when its loop is
+        closed. What the program has set to something else is left alone.
+        """
+        self._claim()
+        for signum in self._handled:
+            if self.is_reset(signum):
+                signal.signal(signum, self._handle)
+
+    def follow_terminal(self) -> None:
+        """Treat a HUP as a TERM from now on if it comes because the terminal is gone.
+
+        This has no effect if there is no terminal, or if HUP was ignored before, as nohup(1)
+        arranges it.
+        """
+        ignored = self._previous.get(signal.SIGHUP) == signal.SIG_IGN
+        self._has_terminal = not ignored and _has_terminal()
+
+    def describe(self, signum: int) -> str:
+        """Return the name of a signal, as it was sent."""
+        if self.hung_up and signum == signal.SIGTERM:
+            return 'SIGHUP, because the terminal is gone'
+        return signal.Signals(signum).name
 
     def uninstall(self) -> None:
         """Restore the previous handlers of the signals."""
@@ -108,7 +154,12 @@ class Signals:
         except BlockingIOError:
             pass
         # A signal whose handler the program has replaced was handled there.
-        return [n for n in dict.fromkeys(numbers) if n in self._handled and self._is_ours(n)]
+        ours = [n for n in dict.fromkeys(numbers) if n in self._handled and self._is_ours(n)]
+        if self._has_terminal and signal.SIGHUP in ours:
+            if not self._is_hung_up():
+                time.sleep(SETTLING)
+            ours = list(dict.fromkeys(map(self._in_effect, ours)))
+        return ours
 
     def put_back(self, numbers: list[int]) -> None:
         """Put signals back into the pipe, for other code to read."""
@@ -148,6 +199,8 @@ class Signals:
             self._interrupting = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self._note(signum)
+        signum = self._in_effect(signum)
         self.arrived = True
         if self.urgent is not None:
             self.urgent(signum, frame)
@@ -157,6 +210,38 @@ class Signals:
         if self.deliver is not None:
             self.read()
             self.deliver(signum, frame)
+
+    def _note(self, signum: int) -> None:
+        """Write the number into the pipe, unless the interpreter has done so."""
+        if self._claim():
+            return
+        try:
+            os.write(self._writer, bytes((signum,)))
+        except BlockingIOError:  # it is full of numbers that are still unread
+            pass
+
+    def _claim(self) -> bool:
+        """Have signals written to the pipe, unless other code has them written elsewhere.
+
+        :returns: whether they were written to the pipe before.
+        """
+        other = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if other not in (-1, self._writer):
+            try:
+                signal.set_wakeup_fd(other)
+            except (OSError, ValueError):  # it was closed
+                pass
+        return other == self._writer
+
+    def _in_effect(self, signum: int) -> int:
+        """Return the signal as which this one is handled."""
+        if signum == signal.SIGHUP and self._is_hung_up():
+            self.hung_up = True
+            return signal.SIGTERM
+        return signum
+
+    def _is_hung_up(self) -> bool:
+        return self._has_terminal and not _has_terminal()
 
     def _is_ours(self, signum: int) -> bool:
         return signal.getsignal(signum) == self._handle
@@ -197,6 +282,15 @@ class Signals:
             os.close(self._writer)
             self._reader = self._writer = -1
             self._owner = 0
+
+
+def _has_terminal() -> bool:
+    """Return whether the process has a controlling terminal."""
+    try:
+        os.close(os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno not in (errno.ENXIO, errno.EIO)
+    return True
 
 
 def wait_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[int]:

@@ -470,7 +470,7 @@ class Supervisor:
     def _serve(self, signum: int) -> None:
         if signum == signal.SIGCHLD:
             return
-        LOGGER.info('%s', signal.Signals(signum).name)
+        LOGGER.info('%s', self._signals.describe(signum))
         if signum == signal.SIGQUIT or (signum == signal.SIGINT and self._stopping is not None):
             self._stop(signum)
         elif signum in (signal.SIGTERM, signal.SIGINT):

@@ -400,6 +400,12 @@ class _Signals(Signals):
         """Close the pipe."""
         self._close()
 
+    def is_reset(self, signum: int) -> bool:
+        return False
+
+    def _claim(self) -> bool:
+        return True
+
     def _is_ours(self, signum: int) -> bool:
         return True
 

@@ -1,6 +1,7 @@
 """A daemon that reports each phase of its life: phases.py CLASS -c FILE ..."""
 
 import os
+import signal
 import sys
 
 import reports
@@ -56,6 +57,44 @@ class Consumer(Reporting, clihelper.ConsumerController):
         reports.report('handled', body)
 
 
+def run_asyncio():
+    """Run an event loop that handles signals, and leaves the defaults behind."""
+    import asyncio
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGWINCH, signal.SIGTERM, signal.SIGUSR1):
+            loop.add_signal_handler(signum, print)
+
+    asyncio.run(main())
+
+
+def take_wakeup_descriptor():
+    """Do what another library does that wants to be woken by signals."""
+    global taken
+    taken = os.pipe2(os.O_NONBLOCK)
+    signal.set_wakeup_fd(taken[1])
+
+
+LIBRARIES = {'asyncio': run_asyncio, 'other': take_wakeup_descriptor}
+
+
+class Sharing(Periodic):
+    """Calls a library that handles signals, at each tick."""
+
+    def _process(self):
+        LIBRARIES[os.environ['LIBRARY']]()
+        super()._process()
+
+
+class SharingConsumer(Consumer):
+    """The same for each message."""
+
+    def on_message(self, body, message):
+        LIBRARIES[os.environ['LIBRARY']]()
+        super().on_message(body, message)
+
+
 class Busy(clihelper.Controller):
     def _process(self):
         reports.at('process')
@@ -74,6 +113,12 @@ class Ioloop(Reporting, clihelper.IOLoopController):
     def _process(self):
         reports.at('process')
         reports.report('processed')
+
+
+class SharingIoloop(Ioloop):
+    def _process(self):
+        LIBRARIES[os.environ['LIBRARY']]()
+        super()._process()
 
 
 class SlowToImport(Reporting, clihelper.Controller):
