@@ -73,6 +73,7 @@ class Life:
         self._gate = os.open(folder / 'gate', os.O_RDWR)
         self._unread = b''
         self.reported: list[str] = []
+        self._reporters: dict[str, set[int]] = {}
         self.pid = 0
         self._ended: dict[str, int] = {}
         self._is_daemon = options == ()
@@ -154,6 +155,7 @@ class Life:
                 line, _, self._unread = self._unread.partition(b'\n')
                 pid, _, report = line.decode().partition(' ')
                 self.reported.append(report)
+                self._reporters.setdefault(report, set()).add(int(pid))
                 if report.startswith(words):
                     self.pid = int(pid)
                     return report
@@ -171,6 +173,11 @@ class Life:
         except WaitError:
             pass
         return self.reported
+
+    def pids_of(self, report: str) -> set[int]:
+        """The processes that have reported exactly this."""
+        self.take_reports()
+        return self._reporters.get(report, set())
 
     def let_go(self, times: int = 1) -> None:
         """Open the gate at which it waits."""

@@ -242,6 +242,53 @@ def test_stop_waits_for_whoever_else_holds_the_lock(folder: Path) -> None:
 # reload
 
 
+def test_what_holds_the_lock_of_a_daemon_that_was_killed_is_named(folder: Path) -> None:
+    """As a process that a library has forked past Python."""
+    pidfile = folder / 'ticker.pid'
+    with pidfile.open('w+') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        daemon = subprocess.Popen(['sleep', '60'], pass_fds=[file.fileno()])
+        other = subprocess.Popen(['sleep', '60'], pass_fds=[file.fileno()])
+        file.write(f'{daemon.pid}\n')
+    with daemon, other:
+        daemon.kill()
+        daemon.wait()
+        by = f'process {other.pid} (sleep)'
+        assert f', which has ended: the lock is held by {by}' in state(folder)[1]
+        done = clihelper('stop', '--kill', '--timeout', '0.2', '--pidfile', pidfile)
+        assert done.returncode == 1
+        assert done.stderr == (f'clihelper: {pidfile}: locked, but not by the process whose ID it'
+                               f' contains: by {by}\n')
+        started = subprocess.run(
+            [sys.executable, folder / 'ticker.py', '-c', folder / 'ticker.yml'],
+            env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True,
+            timeout=60)
+        assert started.returncode == 73
+        assert (f'process {daemon.pid} has ended, but the lock is held by {by}'
+                in started.stderr)
+        assert other.poll() is None
+        other.kill()
+        other.wait()
+        assert clihelper('stop', '--pidfile', pidfile).returncode == 0
+        assert not pidfile.exists()
+
+
+def test_stop_waits_for_the_workers_of_a_daemon_that_was_killed(folder: Path) -> None:
+    pidfile = folder / 'ticker.pid'
+    with pidfile.open('w+') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        daemon = subprocess.Popen(['sleep', '60'], pass_fds=[file.fileno()])
+        worker = subprocess.Popen(['sleep', '3'], pass_fds=[file.fileno()])
+        file.write(f'{daemon.pid}\n')
+    with daemon, worker:
+        daemon.kill()
+        daemon.wait()
+        done = clihelper('stop', '--pidfile', pidfile)
+        assert (done.returncode, done.stdout) == (0, f'{pidfile}: stopped, killed before\n')
+        assert not pidfile.exists()
+
+
+
 def test_reload_begins_again_or_in_place(folder: Path) -> None:
     with start(folder):
         assert clihelper('reload', '--pidfile', folder / 'ticker.pid').returncode == 0

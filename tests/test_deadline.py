@@ -61,6 +61,9 @@ def second_start(folder: Path) -> tuple[int, list[str]]:
     life.configure(f'Daemon: {{pidfile: {folder}/pid}}\n' + LOGGING)
     with life:
         status = life.wait_command()
+        if status == 0:
+            life.wait_report('process')
+            life.signal('KILL')
         life.program.wait()
         return status, life.program.stderr
 
@@ -117,6 +120,26 @@ def test_the_command_returns_when_a_daemon_that_failed_is_gone(tmp_path: Path) -
         assert life.wait_command() == 1
         assert probe(str(tmp_path / 'pid')) == ('stopped', None)
         assert wait_end(life, DAEMON, pid) == 1
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_another_is_started_though_a_child_of_one_that_was_killed_lives_on(
+    tmp_path: Path, workers: int
+) -> None:
+    more = f', workers: {workers}' if workers else ''
+    with lingering(tmp_path, 'Parent', held_at='child', more=more) as life:
+        assert life.wait_command() == 0
+        pid = probe(str(tmp_path / 'pid'))[1]
+        assert pid
+        life.wait_report('child')
+        child = life.pid
+        for each in {pid, *life.pids_of('process')}:
+            os.kill(each, signal.SIGKILL)
+        life.pid = pid
+        assert life.wait_daemon() == -signal.SIGKILL
+        assert second_start(tmp_path) == (0, [])
+        os.kill(child, 0)  # it is still there
+        life.let_go(2)
 
 
 # The deadline, when the life cycle is over.

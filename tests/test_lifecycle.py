@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
 import shutil
 import signal
 import socket
@@ -408,20 +409,111 @@ def resources(pid: int) -> tuple[int, int]:
 
 # What stands around a program.
 
-def test_a_program_lives_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
-    """The HUP that it gets begins it again."""
-    master, slave = pty.openpty()
-    command = (
-        'import fcntl, os, sys, termios\n'
-        'fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n'
-        'os.execv(sys.argv[1], sys.argv[1:])\n'
-    )
-    life = Life(tmp_path, 'phases.py', 'Periodic', stdin=slave, config='')
-    life.program._argv[:0] = [sys.executable, '-c', command]
-    with life:
-        os.close(slave)
+class OnTerminal:
+    """A program whose session has a terminal, from entering the ``with`` to leaving it.
+
+    :param before: Python code that runs before the program.
+    """
+
+    def __init__(
+        self, folder: Path, controller: str, program: str = 'phases.py', before: str = '',
+        config: str = '',
+    ) -> None:
+        self.master, self._slave = pty.openpty()
+        self.life = Life(folder, program, controller, stdin=self._slave, config=config)
+        command = (
+            'import fcntl, os, signal, sys, termios\n'
+            'fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n'
+            f'{before}\n'
+            'os.execv(sys.argv[1], sys.argv[1:])\n'
+        )
+        self.life.program._argv[:0] = [sys.executable, '-c', command]
+
+    def __enter__(self) -> Life:
+        try:
+            return self.life.__enter__()
+        finally:
+            os.close(self._slave)
+
+    def __exit__(self, *exception: object) -> None:
+        self.life.__exit__(*exception)
+        if self.master >= 0:
+            self.close()
+
+    def close(self) -> None:
+        """Close the terminal; the kernel then sends HUP to the session's leader."""
+        os.close(self.master)
+        self.master = -1
+
+
+@pytest.mark.parametrize(('program', 'controller', 'ready'), [
+    ('phases.py', 'Periodic', 'SLEEPING'),
+    ('phases.py', 'Ioloop', 'SLEEPING'),
+    ('own_loops.py', 'Waiting', 'loop'),
+    ('own_loops.py', 'Asyncio', 'loop'),
+])
+def test_a_program_stops_when_its_terminal_is_closed(
+    tmp_path: Path, program: str, controller: str, ready: str
+) -> None:
+    terminal = OnTerminal(tmp_path, controller, program)
+    with terminal as life:
+        life.wait_report(ready)
+        terminal.close()
+        assert life.wait() == 0
+        assert life.take_reports().count('cleanup') == 1
+        assert life.logged('INFO clihelper SIGHUP, because the terminal is gone') == 1
+
+
+def test_a_hook_that_works_when_the_terminal_is_closed_has_the_deadline_of_a_stop(
+    tmp_path: Path
+) -> None:
+    terminal = OnTerminal(tmp_path, 'Running', 'own_loops.py')
+    with terminal as life:
+        life.wait_report('loop')
+        terminal.close()
+        assert life.wait(8) == 0
+
+
+def test_workers_stop_when_their_terminal_is_closed(tmp_path: Path) -> None:
+    terminal = OnTerminal(tmp_path, 'Periodic', config='Daemon: {workers: 2}\n')
+    with terminal as life:
+        for _ in range(2):
+            life.wait_report('SLEEPING')
+        terminal.close()
+        assert life.wait() == 0
+        assert life.take_reports().count('cleanup') == 2
+
+
+def test_a_program_stops_when_the_shell_that_started_it_is_killed(tmp_path: Path) -> None:
+    shell = 'if os.fork(): signal.pause()\n'
+    terminal = OnTerminal(tmp_path, 'Periodic', before=shell)
+    with terminal as life:
         life.wait_report('SLEEPING')
-        os.close(master)  # the kernel sends HUP to the session's leader
+        program = os.pidfd_open(life.pid)
+        os.kill(life.program.pid, signal.SIGKILL)
+        try:
+            assert select.select([program], [], [], 10)[0]
+        finally:
+            os.close(program)
+        assert life.take_reports()[-3:] == ['cleanup', 'STOPPED', 'after run']
+
+
+def test_a_hup_that_is_sent_begins_a_program_on_a_terminal_again(tmp_path: Path) -> None:
+    with OnTerminal(tmp_path, 'Periodic') as life:
+        life.wait_report('SLEEPING')
+        life.signal('HUP')
+        life.wait_report('RELOADING')
+        life.wait_report('SLEEPING')
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
+def test_with_nohup_a_program_lives_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    terminal = OnTerminal(
+        tmp_path, 'Periodic', before='signal.signal(signal.SIGHUP, signal.SIG_IGN)')
+    with terminal as life:
+        life.wait_report('SLEEPING')
+        terminal.close()
         life.wait_report('RELOADING')
         life.wait_report('SLEEPING')
         life.signal('TERM')

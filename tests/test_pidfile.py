@@ -152,6 +152,33 @@ def test_the_lock_passes_on_to_a_forked_daemon_which_releases_it(path):
         os.close(descriptor)
 
 
+def test_a_forked_child_gives_up_the_lock_and_a_worker_keeps_it(path):
+    pidfile = Pidfile(str(path))
+    pidfile.acquire()
+    pidfile.write()
+    end, go = os.pipe()
+    told, tell = os.pipe()
+    for is_shared, state in ((True, 'running'), (False, 'died')):
+        daemon = os.fork()
+        if daemon == 0:
+            again = Pidfile(str(path.with_suffix(f'.{is_shared}')))
+            again.acquire()
+            again.write()
+            again.is_shared = is_shared
+            if os.fork() == 0:
+                os.close(go)
+                os.write(tell, b'.')
+                os.read(end, 1)
+            os._exit(0)
+        os.waitpid(daemon, 0)
+        os.read(told, 1)
+        assert probe(path.with_suffix(f'.{is_shared}'))[0] == state
+    assert probe(path) == ('running', os.getpid())
+    pidfile.release()
+    for descriptor in (end, go, told, tell):
+        os.close(descriptor)
+
+
 def test_a_forked_worker_does_not_release_it(path):
     pidfile = Pidfile(str(path))
     pidfile.acquire()

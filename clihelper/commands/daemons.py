@@ -6,7 +6,7 @@ import os
 import time
 
 from clihelper.errors import ConfigurationError, Error, NotPermitted, UsageError
-from clihelper.process.pidfile import probe
+from clihelper.process.pidfile import holders, holds, named, probe
 from clihelper.program import pidfile_directories
 
 TYPE_CHECKING = False
@@ -56,6 +56,8 @@ class Found:
         text = f'{self.label}: {self.state}'
         if self.pid:
             text += f', pid {self.pid}'
+        if self.state == 'running' and self.pid:
+            text += _left_behind(self.path, self.pid)
         if self.state == 'unknown':
             text += ': it is not a pidfile, or may not be read'
         return text if self.label == self.path else f'{text} ({self.path})'
@@ -121,6 +123,15 @@ def _default_pidfiles(name: str) -> list[str]:
     return [os.path.join(folder, f'{name}.pid') for folder in folders]
 
 
+class NotHeld(Error):
+    """The process whose ID is in a pidfile does not hold its lock; another one does."""
+
+    def __init__(self, path: str) -> None:
+        others = _holders(path)
+        by = f': by {named(others)}' if others else ''
+        super().__init__(f'{path}: locked, but not by the process whose ID it contains{by}')
+
+
 class LockedDaemon:
     """A running daemon that can be signalled without ever hitting another process.
 
@@ -130,7 +141,7 @@ class LockedDaemon:
     :param found: a daemon whose state is ``running``.
     :raises ProcessLookupError: it has ended since.
     :raises NotPermitted: its pidfile may not be read.
-    :raises Error: the process whose ID is in the file does not hold the lock.
+    :raises NotHeld: the process whose ID is in the file does not hold the lock.
     """
 
     def __init__(self, found: Found) -> None:
@@ -140,7 +151,7 @@ class LockedDaemon:
         end = time.monotonic() + STARTING
         while not self._take_hold():
             if time.monotonic() > end:
-                raise Error(f'{self.path}: locked, but not by the process whose ID it contains')
+                raise NotHeld(self.path)
             time.sleep(_NAP)
 
     def __enter__(self) -> LockedDaemon:
@@ -173,11 +184,7 @@ class LockedDaemon:
         end = time.monotonic() + timeout
         if not select.select([self._process], (), (), timeout)[0]:
             return False
-        state, pid = probe(self.path)
-        # With another process ID it is another daemon, which was started at once.
-        if state != 'running' or pid not in (None, self.pid):
-            return True
-        return _wait_unlocked(self._lock, end - time.monotonic())
+        return wait_unlocked(self.path, self.pid, end - time.monotonic())
 
     def _take_hold(self) -> bool:
         """Open the process and the lock, and return whether they belong together yet."""
@@ -190,7 +197,7 @@ class LockedDaemon:
         try:
             lock = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
             process = os.pidfd_open(pid)
-            taken = _holds(pid, lock) and probe(self.path) == ('running', pid)
+            taken = holds(pid, lock) and probe(self.path) == ('running', pid)
         except OSError:  # it has ended, and so may have its successor
             taken = False
         if taken:
@@ -202,32 +209,53 @@ class LockedDaemon:
         return False
 
 
-def _holds(pid: int, lock: int) -> bool:
-    """Whether a process has the file of a descriptor open and locked: see proc_pid_fdinfo(5).
+def wait_unlocked(path: str, pid: int | None, timeout: float) -> bool:
+    """Wait until nobody holds the lock of a daemon that has ended, or another daemon does.
 
-    If that may not be looked at, it is assumed.
+    Its workers may hold it for longer than it does.
+
+    :param pid: the process ID of the daemon.
+    :returns: whether that is so; False after the timeout.
     """
-    ours = os.fstat(lock)
-    try:
-        numbers = os.listdir(f'/proc/{pid}/fd')
-    except PermissionError:
+    lock = _open(path)
+    if lock < 0:
         return True
-    for number in numbers:
-        try:
-            if not os.path.samestat(os.stat(f'/proc/{pid}/fd/{number}'), ours):
-                continue
-            with open(f'/proc/{pid}/fdinfo/{number}') as file:
-                if 'FLOCK' in file.read():
-                    return True
-        except PermissionError:
+    try:
+        state, now = probe(path)
+        # With another process ID it is another daemon, which was started at once.
+        if state != 'running' or now not in (None, pid):
             return True
-        except OSError:  # it was closed in between
-            continue
-    return False
+        return _lock_within(lock, timeout)
+    finally:
+        os.close(lock)
 
 
-def _wait_unlocked(lock: int, timeout: float) -> bool:
-    """Wait until nobody holds the lock; a daemon's workers may hold it for longer than it does."""
+def _left_behind(path: str, pid: int) -> str:
+    """Return what a line about a running daemon adds if only others hold its lock."""
+    if os.path.exists(f'/proc/{pid}'):
+        return ''
+    others = _holders(path)
+    return f', which has ended: the lock is held by {named(others)}' if others else ''
+
+
+def _holders(path: str) -> list[int]:
+    lock = _open(path)
+    try:
+        return [] if lock < 0 else holders(lock)
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:  # it is gone, or may not be read
+        return -1
+
+
+def _lock_within(lock: int, timeout: float) -> bool:
+    """Take the lock within *timeout* seconds, and drop it; return whether that was possible."""
     import fcntl
     import signal
 

@@ -75,6 +75,11 @@ def _end(found: daemons.Found, timeout: float, *, kill: bool) -> str:
             raise Error(f'{found.label}: still runs after {timeout:g} s, pid {daemon.pid}')
     except ProcessLookupError:
         return ''
+    except daemons.NotHeld:
+        # It was killed, and its workers end by themselves.
+        if daemons.wait_unlocked(found.path, found.pid, timeout):
+            return ', killed before'
+        raise
 
 
 def _tidy(path: str) -> None:

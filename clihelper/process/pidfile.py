@@ -197,6 +197,9 @@ class Pidfile:
                 break
             time.sleep(_PROBE)
         pid = _number(_read(descriptor))
+        others = [] if pid is None or holds(pid, descriptor) else holders(descriptor)
+        if others:
+            raise self._error(f'process {pid} has ended, but the lock is held by {named(others)}')
         raise self._error('already running' + (f', pid {pid}' if pid else ''))
 
     def _is_unused(self, descriptor: int) -> bool:
@@ -270,6 +273,57 @@ def probe(path: str) -> tuple[Literal['running', 'died', 'stopped', 'unknown'], 
     if pid:
         return 'died', pid
     return ('unknown' if content else 'stopped'), None
+
+
+def holds(pid: int, descriptor: int, *, unseen: bool = True) -> bool:
+    """Return whether a process has the file of *descriptor* open and locked.
+
+    See proc_pid_fdinfo(5).
+
+    :param unseen: what is returned if that may not be looked at.
+    """
+    ours = os.fstat(descriptor)
+    try:
+        for number in os.listdir(f'/proc/{pid}/fd'):
+            if _is_locked(pid, number, ours):
+                return True
+    except PermissionError:
+        return unseen
+    except OSError:  # it has ended
+        pass
+    return False
+
+
+def _is_locked(pid: int, number: str, file: os.stat_result) -> bool:
+    try:
+        if not os.path.samestat(os.stat(f'/proc/{pid}/fd/{number}'), file):
+            return False
+        with open(f'/proc/{pid}/fdinfo/{number}') as info:
+            return 'FLOCK' in info.read()
+    except PermissionError:
+        raise
+    except OSError:  # it was closed in between
+        return False
+
+
+def holders(descriptor: int) -> list[int]:
+    """Return the processes that have the file open and locked, of those that may be looked at."""
+    pids = sorted(int(name) for name in os.listdir('/proc') if name.isdigit())
+    return [pid for pid in pids if holds(pid, descriptor, unseen=False)]
+
+
+def named(pids: list[int]) -> str:
+    """Return processes by number and name: ``process 12 (python3)``."""
+    return ', '.join(f'process {pid} ({_command(pid)})' for pid in pids)
+
+
+def _command(pid: int) -> str:
+    """Return the name of a process, as ps(1) shows it: proc_pid_comm(5)."""
+    try:
+        with open(f'/proc/{pid}/comm', 'rb') as file:
+            return ascii(file.read().decode(errors='replace').rstrip('\n'))[1:-1]
+    except OSError:
+        return 'ended'
 
 
 def _fault(status: os.stat_result, content: bytes = b'') -> str:
