@@ -336,6 +336,7 @@ class Run:
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,
+            ending=ForcedEnd(self),
             work=self._work_in,
         ).run()
 

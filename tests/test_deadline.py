@@ -131,14 +131,16 @@ def test_another_is_started_though_a_child_of_one_that_was_killed_lives_on(
         assert life.wait_command() == 0
         pid = probe(str(tmp_path / 'pid'))[1]
         assert pid
-        life.wait_report('child')
-        child = life.pid
+        for _ in range(workers or 1):
+            life.wait_report('process')
+        children = life.pids_of('child')
         for each in {pid, *life.pids_of('process')}:
             os.kill(each, signal.SIGKILL)
         life.pid = pid
         assert life.wait_daemon() == -signal.SIGKILL
         assert second_start(tmp_path) == (0, [])
-        os.kill(child, 0)  # it is still there
+        for each in children:
+            os.kill(each, 0)  # it is still there
         life.let_go(2)
 
 
@@ -200,6 +202,15 @@ def test_what_a_worker_leaves_at_the_deadline_ends_with_status_143(
         assert life.logged('has not stopped in time: killed') == 0
 
 
+def test_an_exit_handler_of_the_program_does_not_keep_the_supervisor(tmp_path: Path) -> None:
+    with lingering(tmp_path, 'Lingering', FOREGROUND, 0.2, 'last', more=', workers: 2') as life:
+        life.wait_report('process')
+        life.wait_report('process')
+        os.kill(life.program.pid, signal.SIGTERM)
+        life.wait_report('last')
+        assert life.wait() == 143
+
+
 # Output that nobody reads.
 
 @pytest.fixture
@@ -238,3 +249,17 @@ def test_the_deadline_holds_where_nobody_reads_what_was_printed(
         life.signal('TERM')
         assert life.wait() == 143
         assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize(('signum', 'status'), [('TERM', 143), ('QUIT', 131)])
+def test_a_supervisor_stops_its_workers_where_nobody_reads_the_log(
+    tmp_path: Path, full_pipe: int, signum: str, status: int
+) -> None:
+    config = 'Daemon: {stop_timeout: 2, workers: 2}\n'
+    with Life(tmp_path, 'own_loops.py', 'Waiting', config=config, log=CONSOLE,
+              stderr_to=full_pipe) as life:
+        life.wait_report('loop')
+        begin = time.monotonic()
+        os.kill(life.program.pid, getattr(signal, f'SIG{signum}'))
+        assert life.wait() == status
+        assert time.monotonic() - begin < 8

@@ -50,23 +50,30 @@ class Deadline:
     the deadline itself: the main thread may then be where the interpreter ignores exceptions.
 
     :param ending: ends the process.
+    :param interrupts: whether the main thread is interrupted; otherwise the process is ended at
+        the deadline.
     :ivar bool expired: whether the time is over; the main thread then receives a TERM.
     """
 
     GRACE = 5.0
     """seconds between the interruption of the main thread and the end of the process"""
 
-    def __init__(self, ending: Ending) -> None:
+    def __init__(self, ending: Ending, *, interrupts: bool = True) -> None:
         self.expired = False
         self._ending = ending
         self._clock: _Clock | None = None
-        self._is_last = False
+        self._is_last = not interrupts
 
-    def arm(self, seconds: float) -> None:
-        """Start the clock, unless it is running. May be called in a signal handler."""
+    def arm(self, seconds: float, signum: int = signal.SIGTERM) -> None:
+        """Let the time be over after *seconds*, unless it is over earlier already.
+
+        :param signum: the signal by which the process then ends. May be called in its handler.
+        """
         clock = self._start()
-        if clock.due == NEVER:
-            clock.set(time.monotonic() + seconds)
+        due = time.monotonic() + seconds
+        if clock.due is not None and due < clock.due:
+            clock.signum = signum
+            clock.set(due)
 
     def force(self, signum: int) -> bool:
         """End the process: within :data:`GRACE`, or at once when the life cycle is over.
@@ -196,6 +203,20 @@ def signal_threads(signum: int) -> None:
     """
     for ident in sys._current_frames().keys() - {_thread.get_ident()}:
         signal.pthread_kill(ident, signum)
+
+
+def discard_if_stuck(ending: Ending, is_stuck: Callable[[], bool]) -> None:
+    """Let a main thread go on that is stuck in output. May be called in a signal handler.
+
+    :param is_stuck: returns whether it is; it is called after a second, in a bare thread.
+    """
+
+    def look() -> None:
+        time.sleep(LAST_WORDS)
+        if is_stuck() and ending.unblock():
+            signal_threads(signal.SIGTERM)
+
+    start_thread(look)
 
 
 def signal_later(

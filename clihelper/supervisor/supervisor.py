@@ -12,9 +12,10 @@ from clihelper.backoff import Backoff
 from clihelper.config.reloading import Reloader
 from clihelper.errors import Error, StopNow
 from clihelper.process import title
+from clihelper.process.deadline import Deadline, discard_if_stuck
 from clihelper.process.init import reap
 from clihelper.process.scoreboard import SLOTS, Scoreboard
-from clihelper.process.signals import HANDLED
+from clihelper.process.signals import HANDLED, wait_readable
 from clihelper.supervisor import child
 from clihelper.supervisor.monitor import NEVER, STATUS_POLL, Monitor
 from clihelper.supervisor.policy import (
@@ -30,8 +31,10 @@ from clihelper.supervisor.worker import Worker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from clihelper.config import Config
+    from clihelper.process.deadline import Ending
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
     from clihelper.process.systemd import Notifier
@@ -48,6 +51,10 @@ MOST = 1024
 
 GRACE = 0.5
 """seconds after ``Daemon.stop_timeout``, when a worker should end itself, until it is killed"""
+
+OVERTIME = 2.0
+"""seconds after ``Daemon.stop_timeout``, when every worker has ended, until the supervisor is
+ended in spite of whatever it still does"""
 
 AT_ONCE = 2.0
 """seconds allowed for a worker to stop at once"""
@@ -74,6 +81,8 @@ class Supervisor:
     :param reread: reads and validates the configuration again.
     :param configure_logging: sets up the supervisor's own logging.
     :param report_ready: reports to the waiting command that all workers are ready.
+    :param ending: ends the process if its main thread does not: see
+        :class:`~clihelper.process.deadline.Deadline`.
     :param work: called in a new process, with its channel and configuration; returns its exit
         status. It takes over the signals and unblocks them.
     """
@@ -89,6 +98,7 @@ class Supervisor:
         reread: Callable[[], Config],
         configure_logging: Callable[[Config], None],
         report_ready: Callable[[], None],
+        ending: Ending,
         work: Callable[[child.WorkerChannel, Config], int],
     ) -> None:
         self._appname = appname
@@ -98,6 +108,8 @@ class Supervisor:
         self._ledger = scoreboard
         self._reloader = Reloader(reread, configure_logging)
         self._report_ready = report_ready
+        self._ending = ending
+        self._deadline = Deadline(ending, interrupts=False)
         self._work = work
         self._wanted: int = config.daemon['workers']
         self._workers: list[Worker] = []
@@ -126,10 +138,13 @@ class Supervisor:
         :raises clihelper.errors.StopNow: it was told to stop at once.
         """
         title.set_title(f'{self._appname}: supervisor')
-        self._signals.urgent = None
+        self._signals.urgent = self._urgent
         self._signals.take_over((*OWN_SIGNALS, *((signal.SIGCHLD,) if self._reaps else ())))
-        while self._stopping is None or self._workers:
-            self._step()
+        try:
+            while self._stopping is None or self._workers:
+                self._step()
+        finally:
+            self._deadline.outlive()
         return self._judge()
 
     def _step(self) -> None:
@@ -466,6 +481,21 @@ class Supervisor:
                 worker.signal(signal.SIGKILL)
 
     # Signals.
+
+    def _urgent(self, signum: int, frame: FrameType | None) -> None:
+        """Ensure that a stop ends, whatever this process waits for or does when workers are gone.
+
+        That may be an exit handler, or a log that nobody reads.
+        """
+        if signum == signal.SIGQUIT or (signum == signal.SIGINT and self._stopping is not None):
+            self._deadline.arm(AT_ONCE + OVERTIME, signum)
+        elif signum in (signal.SIGTERM, signal.SIGINT):
+            self._deadline.arm(self._config.daemon['stop_timeout'] + OVERTIME)
+        else:
+            return
+        if self._workers:
+            signals = self._signals.fileno()
+            discard_if_stuck(self._ending, lambda: bool(wait_readable((signals,), 0)))
 
     def _serve(self, signum: int) -> None:
         if signum == signal.SIGCHLD:

@@ -413,7 +413,7 @@ class _Signals(Signals):
 class _NoDeadline(Deadline):
     """A deadline that never expires: it would send a signal to the process of the tests."""
 
-    def arm(self, seconds: float) -> None:
+    def arm(self, seconds: float, signum: int = signal.SIGTERM) -> None:
         pass
 
     def force(self, signum: int) -> bool:
