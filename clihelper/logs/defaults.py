@@ -70,7 +70,7 @@ class ConsoleHandler(_StreamHandler):
 class SyslogHandler(logging.Handler):
     """Sends records to the local syslog, in the format of syslog(3).
 
-    A line begins with ``ident[pid]: ``. It reconnects after a restart of syslogd. A record that
+    A line begins with ``ident[pid]:``. It reconnects after a restart of syslogd. A record that
     cannot be delivered within a second is dropped, and so are those after it until syslogd reads
     again; their number is then logged.
 
