@@ -25,7 +25,7 @@ from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly, e
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
 from clihelper.process.signals import Signals
-from clihelper.process.systemd import Notifier
+from clihelper.process.systemd import Notifier, listen_fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -242,14 +242,16 @@ class Run:
             held.callback(self.pidfile.release)
 
     def _listen(self, held: ExitStack) -> None:
-        if not self.config.daemon['listen']:
+        passed = listen_fds()
+        if not passed and not self.config.daemon['listen']:
             return
         from clihelper.process.sockets import Listening
 
         self.listening = Listening()
+        held.callback(self.listening.close)
+        self.listening.inherit(passed)
         ids = (-1, -1) if self.foreground else (self.identity.uid, self.identity.gid)
         self.listening.bind(self.config.daemon['listen'], *ids)
-        held.callback(self.listening.close)
 
     def _go_on_in_child(self) -> None:
         """Fork; the parent only waits for the child, and ends here."""
@@ -347,7 +349,9 @@ class Run:
         def work() -> int:
             self._begin_process()
             channel.prepare(jittered(config.daemon['max_messages']))
-            context = WorkerContext(channel.number, channel.slot, self._sockets(), supervised=True)
+            context = WorkerContext(
+                channel.number, channel.slot, self._sockets(), self._names(), supervised=True
+            )
             return self._control(channel, context, life)
 
         status, lines = self._work_and_judge(work)
@@ -379,7 +383,7 @@ class Run:
 
     def _make_context(self) -> WorkerContext:
         """Return the context of a single process, without a supervisor."""
-        context = WorkerContext(listening=self._sockets())
+        context = WorkerContext(listening=self._sockets(), names=self._names())
         has_state = self.config.daemon['state_directory'] is not None
         if has_state and (scoreboard := self._find_scoreboard()):
             context.slot = scoreboard.slot(0)
@@ -388,6 +392,9 @@ class Run:
 
     def _sockets(self) -> Sequence[socket]:
         return self.listening.sockets if self.listening is not None else ()
+
+    def _names(self) -> Sequence[str]:
+        return self.listening.names if self.listening is not None else ()
 
     def _control(
         self,

@@ -22,7 +22,7 @@ LOOPS = ('interval', 'ioloop', 'consumer')
 WORKING = {
     'clihelper-example': 'order [0-9]* shipped',
     'my-interval': 'hello, world',
-    'my-ioloop': 'listening on port',
+    'my-ioloop': 'listening at',
     'my-consumer': 'consuming my-consumer',
 }
 
@@ -126,6 +126,18 @@ def check_systemd() -> None:
                 sys.exit('the unit is not as it should be')
 
 
+def check_socket() -> None:
+    """The socket of what ``clihelper new --loop ioloop`` writes, held by systemd as process 1."""
+    with Chroot('socket') as chroot:
+        chroot.apt('update')
+        chroot.install('systemd', 'dbus')
+        install(chroot, 'my-ioloop')
+        chroot.copy_in([ROOT / 'packages/check-socket.sh'], '/usr/local/bin')
+        with Booted(chroot) as booted:
+            if booted.run('/usr/local/bin/check-socket.sh'):
+                sys.exit('the socket does not outlive the service')
+
+
 def check_piuparts() -> None:
     """Installing, upgrading, removing and purging leave nothing behind."""
     base = CHROOTS / 'base.tar.gz'
@@ -206,6 +218,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     'container': container.check,
     'units': check_units,
     'systemd': check_systemd,
+    'socket': check_socket,
     'piuparts': check_piuparts,
     'suite': check_suite,
 }

@@ -27,6 +27,7 @@ import time
 
 from clihelper.errors import ConfigurationError, Error, NotPermitted, StoppedEarly
 from clihelper.process.signals import HANDLED
+from clihelper.process.systemd import listen_fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,9 +52,6 @@ traceback. A second INT is passed on unchanged: a daemon that is stopping then s
 
 WRITING = 5000
 """milliseconds that a daemon waits for a command that does not read, such as a suspended one"""
-
-LISTEN_FDS_START = 3
-"""the first descriptor that a service manager hands over: sd_listen_fds(3)"""
 
 _LONGEST_POLL = 86400.0  # seconds; a longer timeout overflows in poll(2)
 
@@ -141,7 +139,7 @@ def detach(
         failure in the daemon is reported to the command, with status 1.
     :raises Error: there are too many processes or open files to detach.
     """
-    listening = _listening_descriptors()
+    listening = listen_fds()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
         detach_process = _import_detach_process()
@@ -400,17 +398,6 @@ def _import_detach_process() -> Callable[[], None]:
     finally:
         resource.getrlimit = getrlimit
     return detach_process_context  # type: ignore[no-any-return]
-
-
-def _listening_descriptors() -> range:
-    """Return the descriptors that a service manager passed to this process: sd_listen_fds(3)."""
-    if os.environ.get('LISTEN_PID') != str(os.getpid()):
-        return range(0)
-    try:
-        count = int(os.environ.get('LISTEN_FDS', ''))
-    except ValueError:
-        count = 0
-    return range(LISTEN_FDS_START, LISTEN_FDS_START + count)
 
 
 def _close_inherited(preserve: set[int], listening: range) -> None:

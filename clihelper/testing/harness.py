@@ -18,11 +18,12 @@ from clihelper.controller import (
     IOLoopController,
     check_class,
 )
-from clihelper.lifecycle import LifeCycle
+from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.loops import Loop
 from clihelper.options import Options
 from clihelper.process.deadline import Deadline
 from clihelper.process.signals import HANDLED, Signals
+from clihelper.process.sockets import Listening
 from clihelper.process.systemd import Notifier
 from clihelper.states import RUNNING, State
 from clihelper.testing import configuration
@@ -45,9 +46,10 @@ class Harness(Generic[C]):
     daemon.
 
     The process itself does not change: no signal handler is installed, logging and standard
-    output are left alone, and no connection is opened. An :class:`~clihelper.IOLoopController`
-    gets an event loop of its own. Afterwards there is no current one, as after
-    :func:`asyncio.run`.
+    output are left alone, and no connection is opened; but the addresses of ``Daemon.listen`` are
+    bound for the controller's ``sockets``, where port 0 stands for any free one. An
+    :class:`~clihelper.IOLoopController` gets an event loop of its own. Afterwards there is no
+    current one, as after :func:`asyncio.run`.
 
     If a subclass overrides ``_loop``, neither that nor its ``_shutdown`` is run: use
     :class:`~clihelper.testing.Program` instead.
@@ -99,6 +101,8 @@ class Harness(Generic[C]):
         )
         with ExitStack() as held:
             held.callback(life.signals.close)
+            life.listening.bind(config.daemon['listen'])
+            held.callback(life.listening.close)
             if issubclass(self._class, IOLoopController):
                 held.enter_context(_event_loop())
             if issubclass(self._class, ConsumerController):
@@ -256,6 +260,7 @@ class _Life(LifeCycle):
     def __init__(
         self, appname: str, config: Config, reread: Callable[[], Config], outbox: Outbox
     ) -> None:
+        self.listening = Listening()
         super().__init__(
             appname=appname,
             config=config,
@@ -266,6 +271,7 @@ class _Life(LifeCycle):
             before_loop=lambda: None,
             report_ready=lambda: None,
             last_resort=lambda _: None,
+            context=WorkerContext(listening=self.listening.sockets),
         )
         self.mailbox: Mailbox | None = None
         self._outbox = outbox
