@@ -540,6 +540,10 @@ def test_thousands_of_misspelt_names_take_a_second(faults):
 def test_a_required_section_that_is_missing_is_named(faults, load):
     assert faults('Daemon:\n', 'Shop') == [
         'example.yml: Shop: a section that app requires is missing']
+    assert faults('Application: {}\nThumbnail: {}\nOther: {}\n', 'Thumbnails') == [
+        'example.yml:2:1: Thumbnail: the section Thumbnails, which app requires, is missing;'
+        ' did you mean Thumbnails?']
+    assert load('Thumbnail:\nThumbnails:\n', 'Thumbnails')['Thumbnail'] is None
     assert load('Shop:\n', 'Shop')['Shop'] is None
     assert load('Loging: 1\n', 'Loging')['Loging'] == 1
 

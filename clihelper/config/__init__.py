@@ -13,7 +13,12 @@ from clihelper.config import nodes, schema
 from clihelper.config.faults import Faults, position, printable
 from clihelper.config.nodes import Mapping
 from clihelper.config.permissions import refuse_foreign_writers
-from clihelper.config.validation import Validation, check_amqp, check_misspelt_sections
+from clihelper.config.validation import (
+    Validation,
+    check_amqp,
+    check_misspelt_sections,
+    check_required_sections,
+)
 from clihelper.errors import ConfigurationError, NotPermitted
 
 TYPE_CHECKING = False
@@ -118,9 +123,7 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
     required = tuple(required)
     faults = Faults(shown)
     root = nodes.parse(data, os.path.dirname(path), faults)
-    for name in required:
-        if name not in root.entries:
-            faults.add(0, 0, (name,), f'a section that {appname} requires is missing')
+    check_required_sections(root, required, appname, faults)
     validation = Validation(faults)
     config = Config(validation.table(schema.SECTIONS, root, ()), path)
     config._root, config._shown = root, shown
