@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from clihelper import config as configuration
@@ -154,6 +154,10 @@ class Run:
         self._path = os.path.abspath(options.configuration)
         # The defaults are those of the user who started it, even after the user has changed.
         self._as_root = os.geteuid() == 0
+        if self.foreground:
+            # It stays in its directory, and so do log files with a relative name, as in 1.x.
+            with suppress(FileNotFoundError):
+                program.current.default_logs_directory = os.getcwd()
 
     def run(self) -> int:
         """Take the program from its configuration to its exit status.

@@ -19,6 +19,8 @@ class Program:
     :ivar required_sections: the sections that the configuration must contain.
     :ivar default_pidfile: returns the default of ``Daemon.pidfile`` for the name of the program;
         None: the usual directories are searched.
+    :ivar default_logs_directory: the default of ``Daemon.logs_directory``; None: the working
+        directory.
     """
 
     def __init__(self) -> None:
@@ -27,6 +29,7 @@ class Program:
         self.version: str | None = None
         self.required_sections: list[str] = []
         self.default_pidfile: Callable[[str], str] | None = None
+        self.default_logs_directory: str | None = None
 
 
 current = Program()

@@ -215,7 +215,9 @@ def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
         daemon['state_directory'] = _first_directory('STATE_DIRECTORY')
     if 'logs_directory' not in daemon:
         daemon['logs_directory'] = _first_directory('LOGS_DIRECTORY')
-    daemon['logs_directory'] = daemon['logs_directory'] or daemon['working_directory']
+    if daemon['logs_directory'] is None:
+        default = program.current.default_logs_directory
+        daemon['logs_directory'] = default or daemon['working_directory']
     for key in ('pidfile', 'state_directory', 'logs_directory'):
         if daemon[key] is not None:
             daemon[key] = os.path.join(daemon['working_directory'], daemon[key])
