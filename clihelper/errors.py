@@ -46,6 +46,12 @@ class CannotListen(Error):
     status = os.EX_CANTCREAT  # 73
 
 
+class UnavailableForNow(Error):
+    """Something outside the configuration is missing, and may be there at a later start."""
+
+    status = os.EX_TEMPFAIL  # 75
+
+
 class NotPermitted(Error):
     """An unknown user or group, a missing privilege, a file that may not be read or written."""
 

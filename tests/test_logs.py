@@ -1,5 +1,7 @@
 """Logging: the section, the formatters, rotation, redirected output, handlers that fail."""
 
+import builtins
+import errno
 import fcntl
 import json
 import logging
@@ -16,8 +18,12 @@ import textwrap
 import pytest
 
 from clihelper import logs
-from clihelper.errors import ConfigurationError, NotPermitted
+from clihelper.commands import new
+from clihelper.errors import ConfigurationError, NotPermitted, UnavailableForNow
+from clihelper.logs import validation
 from clihelper.logs.section import complete
+from clihelper.testing import Program
+from tests.life import PROGRAMS, Life
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent
@@ -920,3 +926,63 @@ def test_a_record_from_a_signal_handler_survives_a_write_that_it_interrupts():
     assert output.count('from the handler') == 1
     assert output.count('x') == 100_000
     assert 'rror' not in output
+
+
+# A handler that cannot be made
+
+SERVER = """\
+Logging:
+  handlers:
+    server: {class: logging.handlers.SysLogHandler, address: [ADDRESS], socktype: 1}
+  root: {handlers: [server]}
+"""
+
+
+@pytest.mark.parametrize('options', [('-f',), ()])
+@pytest.mark.parametrize('host', ['127.0.0.1', 'no.such.host.invalid'])
+def test_a_log_server_that_is_away_is_not_the_configurations_fault(tmp_path, host, options):
+    with socket.socket() as unused:
+        unused.bind(('127.0.0.1', 0))
+        address = f'{host}, {unused.getsockname()[1]}'
+        log = SERVER.replace('ADDRESS', address)
+        with Life(tmp_path, 'announced_interval.py', options=options, log=log) as life:
+            assert (life.wait() if options else life.wait_command()) == 75
+            line, = life.program.stderr
+            assert re.match(r'.*app.yml:4:\d+: Logging\.handlers\.server: .* at a later start\)$',
+                            line)
+        unused.listen()
+        if host == '127.0.0.1':
+            with Program([sys.executable, PROGRAMS / 'announced_interval.py', '-c',
+                          tmp_path / 'app.yml', '-f']) as program:
+                program.wait_ready()
+                assert program.stop() == 0
+
+
+class Away(logging.Handler):
+    def __init__(self, kind):
+        raise getattr(builtins, kind)('no')
+
+
+@pytest.mark.parametrize(('kind', 'error'), [
+    ('ConnectionRefusedError', UnavailableForNow), ('RuntimeError', UnavailableForNow),
+    ('TimeoutError', UnavailableForNow), ('ValueError', ConfigurationError),
+    ('KeyError', ConfigurationError), ('AttributeError', ConfigurationError),
+])
+def test_the_exception_of_a_class_decides_whether_the_configuration_is_at_fault(kind, error):
+    section = {'handlers': {'it': {'class': f'{__name__}.Away', 'kind': kind}}}
+    with pytest.raises(error, match=r'Logging.handlers.it: ') as caught:
+        logs.configure(section, foreground=True, detached=False, appname='x', locate=locate)
+    assert caught.value.status == {UnavailableForNow: 75, ConfigurationError: 78}[error]
+
+
+def test_a_full_disk_is_not_the_configurations_fault():
+    full = validation.explain(OSError(errno.ENOSPC, 'No space left', '/x'), locate)
+    gone = validation.explain(FileNotFoundError(errno.ENOENT, 'No such file', '/x'), locate)
+    forbidden = validation.explain(PermissionError(errno.EACCES, 'Permission denied'), locate)
+    assert [each.status for each in (full, gone, forbidden)] == [75, 78, 77]
+
+
+def test_units_are_started_again_where_something_is_away():
+    unit = new.project('hello', 'interval')['debian/hello.service'].text
+    assert '\nRestartForceExitStatus=75\n' in unit
+    assert '75' not in re.search('RestartPreventExitStatus=(.*)', unit)[1].split()

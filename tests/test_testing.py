@@ -266,7 +266,8 @@ def test_the_options_that_the_program_adds_have_their_defaults() -> None:
 
 def test_options_can_be_given_as_words() -> None:
     with testing.Harness(
-        Counting, ONE_QUEUE, option_callback=add_options, arguments=['--limit', '7', '--key', 'k', 'a']
+        Counting, ONE_QUEUE, option_callback=add_options,
+        arguments=['--limit', '7', '--key', 'k', 'a'],
     ) as harness:
         assert (harness.controller.options.limit, harness.controller.arguments) == (7, ['a'])
 

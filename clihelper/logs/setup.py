@@ -56,6 +56,7 @@ def configure(section: Mapping[str, Any] | None, *, foreground: bool, detached: 
         default: the current one.
     :raises ConfigurationError: ``dictConfig`` rejects the section, or a file cannot be opened.
     :raises NotPermitted: a log file may not be opened.
+    :raises UnavailableForNow: a handler cannot be made now, as its server is away.
     """
     request = (copied(section), foreground, detached, appname, working_directory)
     if request == _applied.request:

@@ -7,9 +7,15 @@ import logging
 import os
 import re
 import sys
+from io import UnsupportedOperation
 from logging import Formatter
 
-from clihelper.errors import ConfigurationError, NotPermitted, did_you_mean
+from clihelper.errors import (
+    ConfigurationError,
+    NotPermitted,
+    UnavailableForNow,
+    did_you_mean,
+)
 from clihelper.logs.section import (
     INHERITED_FORMATTERS,
     INHERITED_HANDLERS,
@@ -304,6 +310,12 @@ def argument_faults(made: object, given: Iterable[str]) -> Iterator[tuple[tuple[
 
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What may keep even a file from being opened that the configuration names rightly.
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS,
+              errno.EIO)
+# What is raised for a class or an argument that is wrong; anything else may be different tomorrow.
+_WRONG = (ValueError, TypeError, AttributeError, ImportError, LookupError, NameError,
+          AssertionError, NotImplementedError)
 _PLACE = re.compile(
     r"(?:Unable to configure|No handler found with name)\s+(\w*)\s*'(.*)'$")
 
@@ -313,7 +325,8 @@ def explain(error: BaseException, locate: Callable[..., str]) -> Error:
 
     :param error: the exception, with the chain of its causes.
     :param locate: returns ``file:line:column`` for a path of keys.
-    :returns: :class:`NotPermitted` if a file may not be opened, otherwise
+    :returns: :class:`NotPermitted` if a file may not be opened, :class:`UnavailableForNow` if a
+        later attempt may succeed, as with a log server that is away, otherwise
         :class:`ConfigurationError`.
     """
     path = _place(str(error))
@@ -322,7 +335,16 @@ def explain(error: BaseException, locate: Callable[..., str]) -> Error:
     line = f'{locate(*path)}: {".".join(path)}: {_in_words(causes)}'.replace('\n', '\\n')
     if isinstance(last, OSError) and last.errno in _FORBIDDEN:
         return NotPermitted(line)
+    if _is_unavailable(last):
+        return UnavailableForNow(f'{line} (this may be different at a later start)')
     return ConfigurationError(line)
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    """Return whether an exception of a handler's class is no fault of the configuration."""
+    if isinstance(error, OSError) and not isinstance(error, UnsupportedOperation):
+        return error.filename is None or error.errno in _EXHAUSTED
+    return not isinstance(error, _WRONG)
 
 
 def _place(message: str) -> tuple[str, ...]:
