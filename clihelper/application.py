@@ -83,6 +83,9 @@ def run(
         has ``add_option``) to add the application's options.
     :raises SystemExit: with the exit status, except after a clean stop.
     """
+    line = program.explain_hidden()
+    if line is not None:
+        raise ImportError(line)  # in the run that has imported the program as a module of its own
     daemonize.mend_standard_streams()
     collects = gc.isenabled()
     gc.disable()  # until the loop runs: what is imported until then is never freed
@@ -110,6 +113,12 @@ def run(
     except (Error, StopNow, StoppedEarly) as error:
         _say(appname, str(error))
         status = error.status
+    except (ImportError, AttributeError) as fault:
+        line = program.explain_hidden(fault)
+        if line is None:
+            raise
+        _say(appname, line)
+        status = Error.status
     if status:
         sys.exit(status)
 
@@ -302,7 +311,7 @@ class Run:
             raise
         except BaseException as error:  # asyncio.CancelledError is no Exception
             LOGGER.critical('%s', error, exc_info=True)
-            return 1, [_describe(error)]
+            return 1, [program.explain_hidden(error) or _describe(error)]
 
     def _report(self) -> None:
         if self.status:

@@ -10,8 +10,10 @@ import sys
 from io import UnsupportedOperation
 from logging import Formatter
 
+from clihelper import program
 from clihelper.errors import (
     ConfigurationError,
+    Error,
     NotPermitted,
     UnavailableForNow,
     did_you_mean,
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import CodeType
     from typing import Any
-
-    from clihelper.errors import Error
 
 _SECTION_KEYS = (*NAMED_PARTS, 'root', 'version', 'incremental', 'disable_existing_loggers')
 _LOGGER_KEYS = ('level', 'handlers', 'filters', 'propagate')
@@ -329,6 +329,9 @@ def explain(error: BaseException, locate: Callable[..., str]) -> Error:
         later attempt may succeed, as with a log server that is away, otherwise
         :class:`ConfigurationError`.
     """
+    hidden = program.explain_hidden(error)
+    if hidden is not None:
+        return Error(hidden)
     path = _place(str(error))
     causes = _causes(error)
     last = causes[-1]

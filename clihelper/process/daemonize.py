@@ -31,7 +31,7 @@ from clihelper.process.systemd import listen_fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import NoReturn, Protocol, TextIO
 
     class SignalPipe(Protocol):
@@ -394,10 +394,41 @@ def _import_detach_process() -> Callable[[], None]:
     getrlimit = resource.getrlimit
     resource.getrlimit = lambda _: (1024, 1024)
     try:
-        from daemon.daemon import detach_process_context
+        with _python_daemon_first():
+            from daemon.daemon import detach_process_context
     finally:
         resource.getrlimit = getrlimit
     return detach_process_context  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _python_daemon_first() -> Iterator[None]:
+    """Return a context in which ``daemon`` is python-daemon, and not the program itself.
+
+    Many programs are called ``daemon.py``; for them, ``daemon`` stays what it was.
+    """
+    if not any(map(_hides_python_daemon, sys.path)):
+        yield
+        return
+    path, modules = sys.path[:], {name: sys.modules.pop(name) for name in _modules_of('daemon')}
+    sys.path[:] = [folder for folder in path if not _hides_python_daemon(folder)]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in _modules_of('daemon'):
+            del sys.modules[name]
+        sys.modules.update(modules)
+
+
+def _hides_python_daemon(folder: str) -> bool:
+    path = os.path.join(folder, 'daemon')
+    return (os.path.isfile(f'{path}.py') or os.path.isdir(path)) and not os.path.isfile(
+        os.path.join(path, 'daemon.py'))
+
+
+def _modules_of(package: str) -> list[str]:
+    return [name for name in sys.modules if name.partition('.')[0] == package]
 
 
 def _close_inherited(preserve: set[int], listening: range) -> None:
