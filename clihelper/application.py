@@ -336,6 +336,7 @@ class Run:
         from clihelper.supervisor.supervisor import Supervisor
 
         self._preload()
+        _warn_of_threads()
         gc.freeze()  # what exists by now is shared by all of them, and must not be copied
         if self.collects:
             gc.enable()
@@ -525,6 +526,19 @@ def _stop_early(signals: Signals) -> None:
         raise StopNow(signum) if signum == signal.SIGQUIT else StoppedEarly
 
     signals.urgent = stop
+
+
+def _warn_of_threads() -> None:
+    """Log which threads the workers will not have; those of log listeners are begun anew there."""
+    import threading
+
+    from clihelper.logs.setup import running_listeners
+
+    known = {threading.main_thread(), *running_listeners()}
+    for thread in threading.enumerate():
+        if thread not in known:
+            LOGGER.warning('the thread %s is in the main process only: the workers, which are'
+                           ' forked from it, do without', thread.name)
 
 
 def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:

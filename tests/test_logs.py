@@ -986,3 +986,62 @@ def test_units_are_started_again_where_something_is_away():
     unit = new.project('hello', 'interval')['debian/hello.service'].text
     assert '\nRestartForceExitStatus=75\n' in unit
     assert '75' not in re.search('RestartPreventExitStatus=(.*)', unit)[1].split()
+
+
+# Handlers with threads, and workers
+
+WORKERS = """\
+Daemon: {workers: 2, pidfile: FOLDER/pid}
+Application: {wake_interval: 60}
+"""
+
+THREADS = """\
+Logging:
+  handlers:
+    it: {CLASS, filename: FOLDER/log}
+  root: {level: INFO, handlers: [it]}
+"""
+
+
+@pytest.mark.parametrize('options', [('-f',), ()])
+def test_a_listener_that_a_class_starts_itself_has_a_thread_in_each_worker(tmp_path, options):
+    log = THREADS.replace('CLASS', "'()': queued.Queued")
+    with Life(tmp_path, 'queued.py', options=options, config=WORKERS, log=log) as life:
+        for number in (1, 2):
+            life.wait_logged(f'worker {number} works')
+        if options:
+            life.program.stop()
+        else:
+            life.pid = int((tmp_path / 'pid').read_text())
+            life.signal('TERM')
+            life.wait_daemon()
+        # What was queued last is written, by the workers and by their supervisor.
+        assert {line.partition(' (')[0] for line in life.log} >= {
+            'worker 1 cleans up', 'worker 2 cleans up', 'worker 1', 'worker 2'}
+        assert not any('main process only' in line for line in life.log)
+
+
+def test_a_thread_that_workers_do_without_is_named(tmp_path):
+    log = THREADS.replace('CLASS', 'class: queued.Threaded')
+    with Life(tmp_path, 'queued.py', config=WORKERS, log=log) as life:
+        life.wait_logged('the thread writer is in the main process only')
+        life.program.stop()
+
+
+def test_a_child_of_a_process_with_a_listener_logs(tmp_path):
+    printed(f'''
+        import sys
+        sys.path.insert(0, {str(PROGRAMS)!r})
+        configure({{'handlers': {{'it': {{'()': 'queued.Queued', 'filename': '{tmp_path}/log'}}}},
+                    'root': {{'handlers': ['it'], 'level': 'INFO'}}}})
+        import logging.handlers
+        from clihelper.logs.setup import stop_all_listeners
+        if not os.fork():
+            logging.info('child')
+            stop_all_listeners()
+            os._exit(0)
+        os.wait()
+        logging.info('parent')
+        stop_all_listeners()
+    ''')
+    assert (tmp_path / 'log').read_text() == 'child\nparent\n'
