@@ -182,6 +182,7 @@ class Run:
         with ExitStack() as held:
             # Pushed first, so that it reports last: with all released, it can be started again.
             held.callback(self._report)
+            self._warn_of_logs()
             if self.foreground:
                 self._say_who()
             else:
@@ -245,14 +246,20 @@ class Run:
         self.identity = privileges.resolve(daemon['user'], daemon['group'])
         self.identity.check()
         daemonize.check_working_directory(daemon['working_directory'])
-        if self.config.logging is None:
-            warning = logs.check_default(self.detaches)
-            if warning:
-                self._say(warning)
         if daemon['pidfile'] is not None:
             self.pidfile = Pidfile(daemon['pidfile'])
             self.pidfile.acquire()
             held.callback(self.pidfile.release)
+
+    def _warn_of_logs(self) -> None:
+        """Tell which handlers lose what they are given, because nobody is there to take it."""
+        section = self.config.logging
+        if section is not None:
+            lines = logs.warnings(section, self.config.locate, foreground=self.foreground)
+        else:
+            lines = list(filter(None, [logs.check_default(self.detaches)]))
+        for line in lines:
+            self._say(line)
 
     def _listen(self, held: ExitStack) -> None:
         passed = listen_fds()

@@ -1045,3 +1045,51 @@ def test_a_child_of_a_process_with_a_listener_logs(tmp_path):
         stop_all_listeners()
     ''')
     assert (tmp_path / 'log').read_text() == 'child\nparent\n'
+
+
+# Syslog without a socket
+
+SYSLOG = """\
+Logging:
+  handlers:
+    file: {class: logging.FileHandler, filename: FOLDER/log}
+    syslog: {class: logging.handlers.SysLogHandler, address: FOLDER/devlog}
+    gone: {class: logging.handlers.SysLogHandler, address: /no/such/socket, debug_only: true}
+    net: {class: logging.handlers.SysLogHandler, address: [127.0.0.1, 9]}
+  root: {level: INFO, handlers: [file, syslog, gone, net]}
+"""
+
+
+@pytest.mark.parametrize('options', [('-f',), ()])
+def test_a_syslog_without_a_socket_is_a_warning_on_the_terminal(tmp_path, options):
+    with Life(tmp_path, 'announced_interval.py', options=options, log=SYSLOG) as life:
+        life.wait_logged('Would be processing')
+        lines = [line for line in life.program.stderr if 'there is no' in line]
+        life.program.stop() if options else stop_daemon(life, tmp_path / 'pid')
+    expected = [rf'{tmp_path}/app.yml:5:\d+: Logging.handlers.syslog: there is no'
+                rf' {tmp_path}/devlog: what is logged there is lost until there is one']
+    if options:
+        expected.append(r'.*: Logging.handlers.gone: there is no /no/such/socket: .*')
+    assert len(lines) == len(expected)
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.fullmatch(pattern, line)
+
+
+def stop_daemon(life, pidfile):
+    life.pid = int(pidfile.read_text())
+    life.signal('TERM')
+    life.wait_daemon()
+
+
+def test_a_syslog_with_a_socket_is_not(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslogd:
+        syslogd.bind(str(tmp_path / 'devlog'))
+        section = {'handlers': {
+            'there': {'class': 'logging.handlers.SysLogHandler',
+                      'address': str(tmp_path / 'devlog')},
+            'own': {'class': 'clihelper.logs.SyslogHandler', 'ident': 'x'},
+            'other': {'class': 'logging.StreamHandler'},
+        }}
+        found = logs.warnings(section, locate, foreground=True)
+    assert len(found) == (not os.path.exists('/dev/log'))
+    assert all('handlers.own: there is no /dev/log' in line for line in found)

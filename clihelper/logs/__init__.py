@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from clihelper.logs.setup import configure as configure
     from clihelper.logs.setup import reopen as reopen
     from clihelper.logs.validation import check as check
+    from clihelper.logs.validation import warnings as warnings
 
 _HOMES = {
     'check': 'validation',
@@ -44,6 +45,7 @@ _HOMES = {
     'redirect_output': 'redirect',
     'reopen': 'setup',
     'restore_output': 'redirect',
+    'warnings': 'validation',
     'ColorFormatter': 'formatters',
     'ConsoleHandler': 'defaults',
     'JSONFormatter': 'formatters',

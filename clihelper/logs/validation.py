@@ -18,10 +18,12 @@ from clihelper.errors import (
     UnavailableForNow,
     did_you_mean,
 )
+from clihelper.logs.defaults import LOST, SYSLOG_SOCKET, SyslogHandler
 from clihelper.logs.section import (
     INHERITED_FORMATTERS,
     INHERITED_HANDLERS,
     NAMED_PARTS,
+    complete,
     is_memory_handler,
 )
 
@@ -58,6 +60,39 @@ def check(section: Mapping[str, Any] | None, locate: Callable[..., str], *,
     checker = _Checker(section or {}, locate, working_directory or os.getcwd())
     checker.run()
     return checker.faults
+
+
+def warnings(section: Mapping[str, Any], locate: Callable[..., str], *,
+             foreground: bool) -> list[str]:
+    """Return a warning for each handler whose syslog has no socket, as in many containers.
+
+    Neither :class:`logging.handlers.SysLogHandler` nor syslog(3) says so.
+
+    :param section: the section, which has no faults.
+    :param foreground: whether ``debug_only`` handlers exist.
+    """
+    handlers = complete(section, foreground=foreground, working_directory=None).get('handlers', {})
+    sockets = {name: _syslog_socket(body) for name, body in handlers.items()}
+    return [f'{locate("Logging", "handlers", name)}: Logging.handlers.{name}: there is no {path}:'
+            f' {LOST}' for name, path in sockets.items() if path and not os.path.exists(path)]
+
+
+def _syslog_socket(body: Mapping[str, Any]) -> str | None:
+    """Return the socket in the file system that a handler sends to; None if it does not."""
+    from logging.config import BaseConfigurator
+
+    name, address = body.get('()', body.get('class')), body.get('address')
+    if not isinstance(name, str) or name.startswith('cfg://'):
+        return None
+    made = BaseConfigurator({}).resolve(name.removeprefix('ext://'))
+    if not isinstance(made, type):
+        return None
+    if issubclass(made, SyslogHandler):
+        return SYSLOG_SOCKET
+    from logging.handlers import SysLogHandler
+
+    is_path = issubclass(made, SysLogHandler) and isinstance(address, str) and address[:1] == '/'
+    return address if is_path else None
 
 
 class _Checker:
