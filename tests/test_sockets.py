@@ -18,6 +18,7 @@ from clihelper.errors import CannotListen, NotPermitted
 from clihelper.process import systemd
 from clihelper.process.sockets import Listening
 from clihelper.testing import Program
+from tests.forking import fork, status_of
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'web.py')
 
@@ -183,16 +184,13 @@ def test_an_address_of_another_machine(listening, address, error):
 
 def test_a_folder_that_is_not_for_this_user(listening, tmp_path):
     tmp_path.chmod(0o700)
-    pid = os.fork()
-    if not pid:
+
+    def bind():
         os.setresuid(54323, 54323, 54323)
-        try:
+        with pytest.raises(NotPermitted):
             listening.bind([f'unix:{tmp_path}/socket'])
-        except NotPermitted:
-            os._exit(77)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 77
+
+    assert status_of(fork(bind)) == 0
 
 
 # Socket activation
