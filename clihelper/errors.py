@@ -146,6 +146,11 @@ def encodable(text: str, encoding: str | None) -> str:
     return text.encode(encoding or 'utf-8', 'backslashreplace').decode(encoding or 'utf-8')
 
 
+def counted(number: int, noun: str) -> str:
+    """Return *number* and *noun* in singular or plural: ``1 worker``, ``2 workers``."""
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
 def one_line(text: str) -> str:
     """*text* with each run of white space, line breaks included, as one space."""
     return ' '.join(text.split())

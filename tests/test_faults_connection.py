@@ -380,8 +380,8 @@ def test_a_flapping_broker_is_not_stormed(configure, proxy, queue_name, figure):
         figure('flapping broker: connects a minute', f'{minute:.0f}')
         assert minute < 600
         delays = [
-            float(found[1]) for line in program.lines
-            if (found := re.search(r'next attempt in (\d+\.\d+) s', line))
+            float(found[1] or 0) for line in program.lines
+            if (found := re.search(r'next attempt (?:in (\d+\.\d+) s|at once)', line))
         ]
         assert len(delays) == 8
         assert len(set(delays)) > 4  # jitter
@@ -390,8 +390,8 @@ def test_a_flapping_broker_is_not_stormed(configure, proxy, queue_name, figure):
         for _ in range(6):  # stable for more than 5 s
             program.wait_line('tick')
         proxy.reset()
-        again = program.wait_line(r'next attempt in (\d+\.\d+) s')
-        assert float(again[1]) <= 0.1
+        again = program.wait_line(r'next attempt (?:in (\d+\.\d+) s|at once)')
+        assert float(again[1] or 0) <= 0.1
         assert program.stop() == 0
 
 
