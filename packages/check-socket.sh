@@ -43,7 +43,7 @@ clients() {
 		        print(error)
 		        unanswered += 1
 		print(f'{asked} requests, {refused} refused, {unanswered} without an answer')
-		sys.exit(min(refused + unanswered + (asked < 10), 255))
+		sys.exit(min(refused + unanswered + (asked < 3), 255))
 	END
 }
 
