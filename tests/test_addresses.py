@@ -174,6 +174,7 @@ def two_addresses(tmp_path, broker):
         yield words, proxy
 
 
+@pytest.mark.root
 def test_a_consumer_finds_the_address_that_works(tmp_path, broker, queue_name, figure):
     with two_addresses(tmp_path, broker) as (words, proxy):
         config = write(tmp_path, f'amqp://broker.test:{proxy.port}', queue_name)
@@ -191,6 +192,7 @@ def test_a_consumer_finds_the_address_that_works(tmp_path, broker, queue_name, f
             assert program.stop() == 0
 
 
+@pytest.mark.root
 def test_a_stop_does_not_wait_for_addresses_that_are_silent(tmp_path, queue_name):
     hosts = tmp_path / 'hosts'
     hosts.write_text('127.0.0.1 broker.test\n127.77.0.3 broker.test\n')

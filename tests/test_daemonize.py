@@ -406,6 +406,7 @@ def test_no_descriptor_left_is_told_in_one_line(daemon):
     assert (status, lines) == (1, ['cannot detach: Too many open files'])
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('processes', [1, 2])
 def test_no_process_left_is_told_in_one_line(daemon, processes):
     os.chmod(daemon.folder, 0o777)
@@ -445,6 +446,7 @@ def should_detach(foreground=False, wrapper=(), **environment):
     return subprocess.check_output(argv, cwd=ROOT, env=environment, text=True).strip()
 
 
+@pytest.mark.root
 def test_a_program_detaches_but_in_the_foreground_under_a_service_manager_or_as_process_1():
     assert should_detach() == 'True'
     assert should_detach(foreground=True) == 'False'
@@ -460,6 +462,7 @@ def test_a_working_directory_that_cannot_be_is_found_before_detaching(tmp_path):
         daemonize.check_working_directory('/dev/null')
 
 
+@pytest.mark.root
 def test_a_working_directory_that_may_not_be_entered_is_found_before_detaching(tmp_path):
     script = (
         'import os; from clihelper.process import daemonize;'

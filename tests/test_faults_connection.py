@@ -49,7 +49,7 @@ def _since(began):
 
 # A peer that is silent
 
-@pytest.mark.parametrize('way', ['swallow', 'vanish'])
+@pytest.mark.parametrize('way', ['swallow', pytest.param('vanish', marks=pytest.mark.root)])
 def test_a_silent_peer_is_found_and_left(configure, channel, proxy, queue_name, way, figure):
     with consuming(configure(proxy.url)) as program:
         getattr(proxy, way)()
@@ -121,7 +121,7 @@ def test_a_peer_with_much_to_say_is_not_silent_because_nobody_reads(
 # TERM and QUIT work at every moment
 
 @pytest.mark.parametrize(('signum', 'status'), [('TERM', 0), ('QUIT', 131)])
-@pytest.mark.parametrize('way', ['swallow', 'vanish'])
+@pytest.mark.parametrize('way', ['swallow', pytest.param('vanish', marks=pytest.mark.root)])
 def test_a_blackholed_consumer_ends_at_once(configure, proxy, way, signum, status, figure):
     with consuming(configure(proxy.url)) as program:
         getattr(proxy, way)()

@@ -202,6 +202,7 @@ def test_exiting_in_process_gives_the_status_and_releases_the_pidfile(
         assert not (tmp_path / 'pid').exists()
 
 
+@pytest.mark.root
 def test_where_it_runs(start: Start, tmp_path: Path) -> None:
     with start() as life:
         if is_daemon(life):

@@ -306,6 +306,7 @@ def test_what_dictconfig_rejects_is_one_line(section, expected):
     assert str(caught.value).partition('. Did you mean')[0] == expected  # 3.13 adds that
 
 
+@pytest.mark.root
 def test_a_log_file_that_may_not_be_written_is_not_permitted(tmp_path):
     tmp_path.chmod(0o755)
     output = printed(f'''
@@ -537,6 +538,7 @@ def test_lines_in_the_journal_have_their_priority():
     assert '<6>' not in run(GREET, env=environment(JOURNAL_STREAM=journal)).stderr
 
 
+@pytest.mark.root
 def test_a_daemon_without_a_section_logs_to_syslog(tmp_path):
     namespace = (f'mkdir {tmp_path}/dev && mount --rbind /dev {tmp_path}/dev && '
                  f'mount -t tmpfs tmpfs /dev && ln -s {tmp_path}/dev/null /dev/null && '
@@ -807,6 +809,7 @@ def test_libraries_can_use_what_stands_for_standard_output():
 # Handlers that fail
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('mode', ['a', 'w'])
 def test_a_full_disk_costs_only_the_records_it_has_no_room_for(tmp_path, mode):
     namespace = (f'mount -t tmpfs -o size=128k tmpfs {tmp_path} && exec {sys.executable} '

@@ -304,6 +304,7 @@ def test_a_path_that_cannot_be_one_is_told(tmp_path):
         Pidfile(f'{tmp_path}/\0').acquire()
 
 
+@pytest.mark.root
 def test_a_folder_that_the_user_may_not_write_is_told(path, hold, tmp_path):
     os.chmod(tmp_path, 0o755)
     process = hold(path, '--user', NOBODY)
@@ -323,14 +324,17 @@ def in_tmpfs(options, script):
 ACQUIRE = 'from clihelper.process.pidfile import Pidfile; p = Pidfile("/mnt/p"); p.acquire()'
 
 
+@pytest.mark.root
 def test_a_read_only_file_system_is_told():
     assert in_tmpfs('ro', ACQUIRE) == 'pidfile /mnt/p: Read-only file system'
 
 
+@pytest.mark.root
 def test_a_file_system_without_room_for_another_file_is_told():
     assert in_tmpfs('nr_inodes=1', ACQUIRE) == 'pidfile /mnt/p: No space left on device'
 
 
+@pytest.mark.root
 def test_a_full_file_system_is_told():
     script = (
         'full = open("/mnt/full", "wb", 0)\n'
@@ -371,6 +375,7 @@ def test_a_file_that_took_the_place_of_ours_is_left_alone(path, tmp_path):
     assert (tmp_path / 'old').read_text() == ''
 
 
+@pytest.mark.root
 def test_it_is_emptied_where_the_user_may_not_unlink_it_and_started_over_again(
     path, hold, tmp_path
 ):
@@ -384,6 +389,7 @@ def test_it_is_emptied_where_the_user_may_not_unlink_it_and_started_over_again(
     cycle(path)
 
 
+@pytest.mark.root
 def test_root_starts_over_what_another_user_left_in_a_sticky_folder(path, tmp_path):
     os.chmod(tmp_path, 0o1777)
     path.write_text('4194304\n')
@@ -491,6 +497,7 @@ def test_a_probe_follows_no_link(path):
     assert probe(str(path)) == ('unknown', None)
 
 
+@pytest.mark.root
 def test_a_probe_of_a_file_that_may_not_be_read_knows_nothing(path):
     path.write_text('1\n')
 

@@ -81,7 +81,7 @@ def test_so_is_one_that_is_called_like_a_library_of_its_loop(
         assert f'{tmp_path}/{name}.py is in the way of the module {name}' in running.lines[-1]
 
 
-@pytest.mark.parametrize('name', ['logging', 'yaml', 'select'])
+@pytest.mark.parametrize('name', ['logging', 'yaml', 'socket'])
 def test_so_is_a_file_beside_the_program(command, tmp_path: Path, name: str) -> None:
     (tmp_path / f'{name}.py').write_text('')
     done = subprocess.run(command('mine.py'), capture_output=True, text=True, timeout=60)

@@ -188,6 +188,7 @@ def linked(path):
     os.link(path, path.parent / 'other')
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     ('make', 'why'),
     [
@@ -227,6 +228,7 @@ def test_without_a_state_directory_or_room_there_is_none(tmp_path, caplog):
     assert 'No such file or directory' in caplog.text
 
 
+@pytest.mark.root
 def test_a_full_disk_is_told_and_does_not_kill(tmp_path):
     script = (
         'mount -t tmpfs -o size=64k none "$1" && exec "$2" -c "'

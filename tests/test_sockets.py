@@ -182,6 +182,7 @@ def test_an_address_of_another_machine(listening, address, error):
         listening.bind([address])
 
 
+@pytest.mark.root
 def test_a_folder_that_is_not_for_this_user(listening, tmp_path):
     tmp_path.chmod(0o700)
 

@@ -1007,6 +1007,7 @@ def test_a_program_is_given_its_environment_and_directory(
             program.wait_ready()
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('user', ['nobody', 65534])
 def test_a_program_can_be_another_users(user: str | int) -> None:
     # Not Python, which may be where only root may go.
