@@ -92,6 +92,18 @@ rm "$sign"
 wait $asking || fail 'clients were refused by workers, or got no answer'
 echo 'ok: nor with workers'
 
+# Installing the package again is an upgrade for its scripts.
+rm -f /usr/sbin/policy-rc.d
+before=$(property MainPID)
+sign=$(mktemp)
+clients "$sign" &
+asking=$!
+dpkg --force-confold -i /debs/${unit}_*.deb >/dev/null
+rm "$sign"
+wait $asking || fail 'clients were refused during an upgrade, or got no answer'
+[ "$(property MainPID)" != "$before" ] || fail 'an upgrade does not restart it'
+echo 'ok: nor does an upgrade'
+
 systemctl stop $unit.socket
 [ "$(property ActiveState)" = inactive ] || fail 'it goes on without its socket'
 systemctl disable --quiet $unit.socket

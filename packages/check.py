@@ -108,10 +108,11 @@ def check_units() -> None:
         for name in WORKING:
             install(chroot, name)
         for name in WORKING:
-            unit = f'/lib/systemd/system/{name}.service'
-            chroot.run('systemd-analyze', 'verify', unit, silent=True)
+            for unit in (chroot.path / 'lib/systemd/system').glob(f'{name}.*'):
+                chroot.run('systemd-analyze', 'verify', f'/lib/systemd/system/{unit.name}',
+                           silent=True)
             chroot.run('systemd-analyze', 'security', '--offline=true', '--threshold=15',
-                       '--no-pager', unit)
+                       '--no-pager', f'/lib/systemd/system/{name}.service')
 
 
 def check_systemd() -> None:
