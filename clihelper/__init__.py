@@ -50,13 +50,27 @@ def __getattr__(name: str) -> Any:
         # A lower-case word is a module that is about to be imported.
         if name.startswith('__') or (name.isalpha() and name.islower()):
             raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-        from clihelper import legacy
-
-        return legacy.module_attribute(name)
-    import importlib
-
-    value = globals()[name] = getattr(importlib.import_module(home), name)
+        return _imported('clihelper.legacy').module_attribute(name)
+    value = globals()[name] = getattr(_imported(home), name)
     return value
+
+
+def _imported(module: str) -> Any:
+    """Import a module of the package.
+
+    :raises SystemExit: a file of the program's hides a module that it needs.
+    """
+    try:
+        import importlib
+
+        return importlib.import_module(module)
+    except (ImportError, AttributeError) as error:
+        from clihelper import program
+
+        line = program.explain_hidden(error)
+        if line is None:
+            raise
+        raise SystemExit(f'{sys.argv[0].rpartition("/")[2]}: {line}') from None
 
 
 def __dir__() -> list[str]:

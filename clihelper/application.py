@@ -26,7 +26,7 @@ from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly, e
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
 from clihelper.process.signals import Signals
-from clihelper.process.systemd import Notifier
+from clihelper.process.systemd import Notifier, listen_fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def run(
         has ``add_option``) to add the application's options.
     :raises SystemExit: with the exit status, except after a clean stop.
     """
+    line = program.explain_hidden()
+    if line is not None:
+        raise ImportError(line)  # in the run that has imported the program as a module of its own
     daemonize.mend_standard_streams()
     collects = gc.isenabled()
     gc.disable()  # until the loop runs: what is imported until then is never freed
@@ -109,6 +112,12 @@ def run(
     except (Error, StopNow, StoppedEarly) as error:
         _say(appname, str(error))
         status = error.status
+    except (ImportError, AttributeError) as fault:
+        line = program.explain_hidden(fault)
+        if line is None:
+            raise
+        _say(appname, line)
+        status = Error.status
     if status:
         sys.exit(status)
 
@@ -153,6 +162,10 @@ class Run:
         self._path = os.path.abspath(options.configuration)
         # The defaults are those of the user who started it, even after the user has changed.
         self._as_root = os.geteuid() == 0
+        if self.foreground:
+            # It stays in its directory, and so do log files with a relative name, as in 1.x.
+            with suppress(FileNotFoundError):
+                program.current.default_logs_directory = os.getcwd()
 
     def run(self) -> int:
         """Take the program from its configuration to its exit status.
@@ -170,6 +183,7 @@ class Run:
         with ExitStack() as held:
             # Pushed first, so that it reports last: with all released, it can be started again.
             held.callback(self._report)
+            self._warn_of_logs()
             if self.foreground:
                 self._say_who()
             else:
@@ -233,24 +247,32 @@ class Run:
         self.identity = privileges.resolve(daemon['user'], daemon['group'])
         self.identity.check()
         daemonize.check_working_directory(daemon['working_directory'])
-        if self.config.logging is None:
-            warning = logs.check_default(self.detaches)
-            if warning:
-                self._say(warning)
         if daemon['pidfile'] is not None:
             self.pidfile = Pidfile(daemon['pidfile'])
             self.pidfile.acquire()
             held.callback(self.pidfile.release_last)
 
+    def _warn_of_logs(self) -> None:
+        """Tell which handlers lose what they are given, because nobody is there to take it."""
+        section = self.config.logging
+        if section is not None:
+            lines = logs.warnings(section, self.config.locate, foreground=self.foreground)
+        else:
+            lines = list(filter(None, [logs.check_default(self.detaches)]))
+        for line in lines:
+            self._say(line)
+
     def _listen(self, held: ExitStack) -> None:
-        if not self.config.daemon['listen']:
+        passed = listen_fds()
+        if not passed and not self.config.daemon['listen']:
             return
         from clihelper.process.sockets import Listening
 
         self.listening = Listening()
+        held.callback(self.listening.close)
+        self.listening.inherit(passed)
         ids = (-1, -1) if self.foreground else (self.identity.uid, self.identity.gid)
         self.listening.bind(self.config.daemon['listen'], *ids)
-        held.callback(self.listening.close)
 
     def _go_on_in_child(self) -> None:
         """Fork; the parent only waits for the child, and ends here."""
@@ -297,7 +319,7 @@ class Run:
             raise
         except BaseException as error:  # asyncio.CancelledError is no Exception
             LOGGER.critical('%s', error, exc_info=True)
-            return 1, [_describe(error)]
+            return 1, [program.explain_hidden(error) or _describe(error)]
 
     def _report(self) -> None:
         if self.status:
@@ -324,6 +346,7 @@ class Run:
         if self.pidfile is not None:
             self.pidfile.is_shared = True
         self._preload()
+        _warn_of_threads()
         gc.freeze()  # what exists by now is shared by all of them, and must not be copied
         if self.collects:
             gc.enable()
@@ -353,7 +376,9 @@ class Run:
         def work() -> int:
             self._begin_process()
             channel.prepare(jittered(config.daemon['max_messages']))
-            context = WorkerContext(channel.number, channel.slot, self._sockets(), supervised=True)
+            context = WorkerContext(
+                channel.number, channel.slot, self._sockets(), self._names(), supervised=True
+            )
             return self._control(channel, context, life)
 
         status, lines = self._work_and_judge(work)
@@ -385,7 +410,7 @@ class Run:
 
     def _make_context(self) -> WorkerContext:
         """Return the context of a single process, without a supervisor."""
-        context = WorkerContext(listening=self._sockets())
+        context = WorkerContext(listening=self._sockets(), names=self._names())
         has_state = self.config.daemon['state_directory'] is not None
         if has_state and (scoreboard := self._find_scoreboard()):
             context.slot = scoreboard.slot(0)
@@ -394,6 +419,9 @@ class Run:
 
     def _sockets(self) -> Sequence[socket]:
         return self.listening.sockets if self.listening is not None else ()
+
+    def _names(self) -> Sequence[str]:
+        return self.listening.names if self.listening is not None else ()
 
     def _control(
         self,
@@ -535,6 +563,19 @@ def _stop_early(signals: Signals) -> None:
         raise StopNow(signum) if signum == signal.SIGQUIT else StoppedEarly
 
     signals.urgent = stop
+
+
+def _warn_of_threads() -> None:
+    """Log which threads the workers will not have; those of log listeners are begun anew there."""
+    import threading
+
+    from clihelper.logs.setup import running_listeners
+
+    known = {threading.main_thread(), *running_listeners()}
+    for thread in threading.enumerate():
+        if thread not in known:
+            LOGGER.warning('the thread %s is in the main process only: the workers, which are'
+                           ' forked from it, do without', thread.name)
 
 
 def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:

@@ -14,6 +14,11 @@ JITTER = 0.2
 """the fraction by which a limit may be lowered, so that workers are not all replaced at once"""
 
 
+def when(delay: float) -> str:
+    """Return when something is tried again, in words: ``at once``, or ``in 0.25 s``."""
+    return f'in {delay:.2f} s' if delay >= 0.005 else 'at once'
+
+
 class Backoff:
     """Delays that double up to a cap, with jitter.
 

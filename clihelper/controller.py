@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
         @property
         def worker(self) -> int: ...
+        @property
+        def socket_names(self) -> Sequence[str]: ...
         def run_own_loop(self) -> None: ...
         def stop(self) -> None: ...
         def restart(self) -> None: ...
@@ -170,12 +172,25 @@ class Controller:
 
     @property
     def sockets(self) -> list[socket]:
-        """The listening sockets of ``Daemon.listen``, the same in all workers.
+        """The listening sockets, the same in all workers.
+
+        First those that a service manager passed (sd_listen_fds(3)), then those of
+        ``Daemon.listen``, except where one that was passed already listens.
 
         These are duplicates made for each run of the loop: code that receives them in ``_setup``,
         such as Tornado's ``add_sockets``, may close them.
         """
         return self._life.sockets if self._life else []
+
+    def sockets_named(self, name: str) -> list[socket]:
+        """Return those of :attr:`sockets` that a service manager passed under a name.
+
+        :param name: ``FileDescriptorName=`` of the ``.socket`` unit; by default, the unit's name.
+        """
+        if self._life is None:
+            return []
+        named = zip(self._life.sockets, self._life.socket_names, strict=False)
+        return [each for each, its_name in named if its_name == name]
 
     # Messages, through the broker of the AMQP section. Any thread may call these.
 

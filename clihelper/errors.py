@@ -46,6 +46,12 @@ class CannotListen(Error):
     status = os.EX_CANTCREAT  # 73
 
 
+class UnavailableForNow(Error):
+    """Something outside the configuration is missing, and may be there at a later start."""
+
+    status = os.EX_TEMPFAIL  # 75
+
+
 class NotPermitted(Error):
     """An unknown user or group, a missing privilege, a file that may not be read or written."""
 
@@ -138,6 +144,11 @@ def _in_common(word: str, known: str) -> int:
 def encodable(text: str, encoding: str | None) -> str:
     """*text* with escapes for what an encoding does not have: a name to print, in any terminal."""
     return text.encode(encoding or 'utf-8', 'backslashreplace').decode(encoding or 'utf-8')
+
+
+def counted(number: int, noun: str) -> str:
+    """Return *number* and *noun* in singular or plural: ``1 worker``, ``2 workers``."""
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def one_line(text: str) -> str:

@@ -70,7 +70,9 @@ class WorkerContext:
     :param worker: its number among the workers, from 1.
     :param slot: where it records the message in flight, for the processes that survive it; None:
         it does not record it.
-    :param listening: the sockets of ``Daemon.listen``.
+    :param listening: the listening sockets: those that a service manager passed, then those of
+        ``Daemon.listen``.
+    :param names: the names of those that were passed.
     :param supervised: whether it is a worker of a supervisor, which logs what a reload changes.
     """
 
@@ -79,11 +81,13 @@ class WorkerContext:
         worker: int = 1,
         slot: Slot | None = None,
         listening: Sequence[socket] = (),
+        names: Sequence[str] = (),
         supervised: bool = False,
     ) -> None:
         self.worker = worker
         self.slot = slot
         self.listening = listening
+        self.names = names
         self.supervised = supervised
 
 
@@ -266,6 +270,11 @@ class LifeCycle:
     def worker(self) -> int:
         """The number of the process among the workers."""
         return self._context.worker
+
+    @property
+    def socket_names(self) -> Sequence[str]:
+        """The names of the first of :attr:`sockets`, which a service manager has passed."""
+        return self._context.names
 
     @property
     def slot(self) -> Slot | None:

@@ -66,6 +66,20 @@ systemctl kill --signal=KILL $unit
 wait_for restarted
 echo 'ok: killed, it is started again'
 
+# A log server that is away when the service starts.
+port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
+sed -i "s/^  handlers:/&\n    server: {class: logging.handlers.SysLogHandler, address: [127.0.0.1, $port], socktype: 1}/; \
+	s/handlers: \[console, file\]/handlers: [console, file, server]/" $config
+! systemctl restart $unit 2>/dev/null || fail 'it starts without its log server'
+is ExecMainStatus 75
+python3 -c "import socket, time; s = socket.create_server(('127.0.0.1', $port)); time.sleep(60)" &
+server=$!
+wait_for restarted
+kill $server
+cp -p /root/good $config
+systemctl restart $unit
+echo 'ok: without its log server it is started again until that is there'
+
 # A secret that only root can read.
 printf 'memory://\n' >/etc/$unit.secret
 chmod 600 /etc/$unit.secret

@@ -22,7 +22,7 @@ LOOPS = ('interval', 'ioloop', 'consumer')
 WORKING = {
     'clihelper-example': 'order [0-9]* shipped',
     'my-interval': 'hello, world',
-    'my-ioloop': 'listening on port',
+    'my-ioloop': 'listening at',
     'my-consumer': 'consuming my-consumer',
 }
 
@@ -108,10 +108,11 @@ def check_units() -> None:
         for name in WORKING:
             install(chroot, name)
         for name in WORKING:
-            unit = f'/lib/systemd/system/{name}.service'
-            chroot.run('systemd-analyze', 'verify', unit, silent=True)
+            for unit in (chroot.path / 'lib/systemd/system').glob(f'{name}.*'):
+                chroot.run('systemd-analyze', 'verify', f'/lib/systemd/system/{unit.name}',
+                           silent=True)
             chroot.run('systemd-analyze', 'security', '--offline=true', '--threshold=15',
-                       '--no-pager', unit)
+                       '--no-pager', f'/lib/systemd/system/{name}.service')
 
 
 def check_systemd() -> None:
@@ -124,6 +125,18 @@ def check_systemd() -> None:
         with Booted(chroot) as booted:
             if booted.run('/usr/local/bin/check-systemd.sh'):
                 sys.exit('the unit is not as it should be')
+
+
+def check_socket() -> None:
+    """The socket of what ``clihelper new --loop ioloop`` writes, held by systemd as process 1."""
+    with Chroot('socket') as chroot:
+        chroot.apt('update')
+        chroot.install('systemd', 'dbus')
+        install(chroot, 'my-ioloop')
+        chroot.copy_in([ROOT / 'packages/check-socket.sh'], '/usr/local/bin')
+        with Booted(chroot) as booted:
+            if booted.run('/usr/local/bin/check-socket.sh'):
+                sys.exit('the socket does not outlive the service')
 
 
 def check_piuparts() -> None:
@@ -206,6 +219,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     'container': container.check,
     'units': check_units,
     'systemd': check_systemd,
+    'socket': check_socket,
     'piuparts': check_piuparts,
     'suite': check_suite,
 }

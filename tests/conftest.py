@@ -1,5 +1,6 @@
-"""What all tests share: the broker, a queue's name, and two rules of the house.
+"""What all tests share: the broker, a queue's name, and three rules of the house.
 
+- A test that needs root is marked so. An ordinary user is told so first, and does without it.
 - A skipped test is a failed one in continuous integration (``CI=true``), where everything that
   the tests need is there.
 - A test ends what it starts: a process left over when the tests are done is an error.
@@ -20,6 +21,8 @@ from tests.broker import Broker
 
 CI = os.environ.get('CI') == 'true'
 
+IS_ROOT = os.geteuid() == 0
+
 #: In the environment of every process that the tests start, and so the way to find them again,
 #: daemons of other sessions and parents included (proc_pid_environ(5)).
 MARK = f'CLIHELPER_TESTS={uuid.uuid4()}'
@@ -38,6 +41,16 @@ WARNINGS = [
     # What kombu of Debian 12 calls to find its transports, in Python 3.11.
     'ignore:SelectableGroups dict interface:DeprecationWarning:kombu.utils.compat',
 ]
+
+
+def pytest_report_header() -> list[str]:
+    return [] if IS_ROOT else ['an ordinary user: tests that need root are skipped']
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not IS_ROOT and item.get_closest_marker('root'):
+            item.add_marker(pytest.mark.skip(reason='needs root'))
 
 
 @pytest.fixture

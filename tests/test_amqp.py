@@ -200,3 +200,11 @@ def test_delays_are_jittered_in_full():
 )
 def test_addresses_are_shown_without_passwords(url, shown):
     assert masked(url) == shown
+
+
+@pytest.mark.parametrize(('runs', 'words'), [
+    (1, 'run 1 time, and the process ended then'),
+    (5, 'run 5 times, and the process ended each time'),
+])
+def test_the_reason_of_a_crashed_message_counts_its_runs(runs, words):
+    assert str(settlement.Crashed(runs)) == words

@@ -142,6 +142,7 @@ def test_an_unknown_user_is_status_77(tmp_path: Path) -> None:
     assert_one_line(run(argv(file)), 77, 'nobody-knows-them')
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('options', [['-f'], []], ids=['foreground', 'daemon'])
 def test_a_configuration_that_others_may_write_is_status_77(
     tmp_path: Path, options: list[str]
@@ -169,6 +170,7 @@ def as_nobody(words: list[str]) -> subprocess.CompletedProcess[str]:
     return run([sys.executable, '-c', code, *words[1:]])
 
 
+@pytest.mark.root
 def test_a_configuration_that_may_not_be_read_is_status_77(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
@@ -177,6 +179,7 @@ def test_a_configuration_that_may_not_be_read_is_status_77(tmp_path: Path) -> No
     assert_one_line(as_nobody(argv(file, '-f')), 77, 'app.yml')
 
 
+@pytest.mark.root
 def test_another_user_takes_root(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
@@ -184,6 +187,7 @@ def test_another_user_takes_root(tmp_path: Path) -> None:
     assert_one_line(as_nobody(argv(file)), 77, 'root')
 
 
+@pytest.mark.root
 def test_a_log_file_that_may_not_be_written_is_status_77(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)

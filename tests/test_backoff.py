@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clihelper.amqp.connection import STABLE, BrokerBackoff, Connection, Unreachable
+from clihelper.backoff import when
 from tests.peer import Peer
 
 
@@ -119,3 +120,11 @@ def test_one_that_cannot_be_reached_has_not_refused(clock, connection):
             connection.open()
         delays.append(connection.delay())
     assert delays == [0.1, 0.2, 0.4, 0.8, 1.0]
+
+
+@pytest.mark.parametrize(('delay', 'words'), [
+    (0.0, 'at once'), (0.004, 'at once'), (0.006, 'in 0.01 s'), (0.25, 'in 0.25 s'),
+    (30, 'in 30.00 s'),
+])
+def test_a_delay_in_words(delay, words):
+    assert when(delay) == words

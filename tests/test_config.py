@@ -59,6 +59,7 @@ def as_nobody():
 
 # What a good file gives
 
+@pytest.mark.root
 def test_absent_sections_have_their_defaults(load):
     read = load('Logging: {version: 1}\n')
     assert read == {
@@ -113,6 +114,7 @@ def test_keys_of_the_application_are_passed_on(load):
     assert (read['Shop'], read[1]) == (['a'], 'b')
 
 
+@pytest.mark.root
 def test_files_of_tls_are_relative_to_the_working_directory(load):
     read = load('AMQP: {url: amqps://a, tls: {ca: a.pem, certificate: /b.pem, key: c/d.pem}}\n'
                 'Daemon: {working_directory: /srv}\n')
@@ -247,6 +249,7 @@ def test_the_pidfile_names_the_program(load, typed, pidfile):
     assert load(text).daemon['pidfile'] == pidfile
 
 
+@pytest.mark.root
 def test_the_working_directory_is_where_a_user_started(load, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load('Daemon:\n').daemon['working_directory'] == '/'
@@ -270,6 +273,7 @@ def test_the_state_directory_is_systemds_first(load, monkeypatch):
     assert load('Daemon: {state_directory: null}\n').daemon['state_directory'] is None
 
 
+@pytest.mark.root
 def test_the_logs_directory_is_systemds_first_and_then_the_working_directory(load, monkeypatch):
     assert load('Daemon: {working_directory: /srv}\n').daemon['logs_directory'] == '/srv'
     read = load('Daemon: {working_directory: /srv, logs_directory: logs}\n')
@@ -279,6 +283,7 @@ def test_the_logs_directory_is_systemds_first_and_then_the_working_directory(loa
     assert load('Daemon: {logs_directory: null}\n').daemon['logs_directory'] == '/'
 
 
+@pytest.mark.root
 def test_an_ordinary_users_defaults_are_not_roots():
     with tempfile.TemporaryDirectory(dir='/tmp') as folder:
         os.chmod(folder, 0o777)
@@ -540,6 +545,10 @@ def test_thousands_of_misspelt_names_take_a_second(faults):
 def test_a_required_section_that_is_missing_is_named(faults, load):
     assert faults('Daemon:\n', 'Shop') == [
         'example.yml: Shop: a section that app requires is missing']
+    assert faults('Application: {}\nThumbnail: {}\nOther: {}\n', 'Thumbnails') == [
+        'example.yml:2:1: Thumbnail: the section Thumbnails, which app requires, is missing;'
+        ' did you mean Thumbnails?']
+    assert load('Thumbnail:\nThumbnails:\n', 'Thumbnails')['Thumbnail'] is None
     assert load('Shop:\n', 'Shop')['Shop'] is None
     assert load('Loging: 1\n', 'Loging')['Loging'] == 1
 
@@ -593,6 +602,7 @@ def test_what_is_no_file_of_text_is_one_line(tmp_path, load):
         load('')
 
 
+@pytest.mark.root
 def test_a_file_that_may_not_be_read_is_not_permitted():
     with tempfile.TemporaryDirectory(dir='/tmp') as folder:
         os.chmod(folder, 0o755)
@@ -620,6 +630,7 @@ def load_as_root(path):
     return config.load(str(path), appname='app', shown='a.yml')
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(('name', 'mode', 'uid', 'gid', 'reason'), [
     ('conf/sub/a.yml', 0o666, 0, 0, 'can be written by everybody (mode 0666)'),
     ('conf/sub/a.yml', 0o664, 0, 65534, 'can be written by group 65534 (mode 0664)'),
@@ -645,6 +656,7 @@ def test_what_only_root_may_write_is_read_as_root(tree, name, mode):
     assert load_as_root(tree / 'conf/sub/a.yml')
 
 
+@pytest.mark.root
 def test_a_list_of_those_who_may_write_is_looked_at(tree):
     """An access control list, see acl(5): user 65534 may write, and the mode says group 0."""
     entries = [(0x01, 6, -1), (0x02, 6, 65534), (0x04, 4, -1), (0x10, 6, -1), (0x20, 4, -1)]
@@ -655,6 +667,7 @@ def test_a_list_of_those_who_may_write_is_looked_at(tree):
         load_as_root(tree / 'conf/sub/a.yml')
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('way', ['home/a.yml', 'home/../conf/sub/a.yml', 'there.yml', 'up/a.yml'])
 def test_a_way_through_what_others_may_write_is_refused_as_root(tree, way):
     """The file is safe, but a link or folder on the way to it is somebody else's."""
@@ -668,6 +681,7 @@ def test_a_way_through_what_others_may_write_is_refused_as_root(tree, way):
         load_as_root(tree / way)
 
 
+@pytest.mark.root
 def test_a_link_of_another_in_a_sticky_folder_is_refused_as_root(tree):
     (tree / 'tmp').mkdir()
     (tree / 'tmp').chmod(0o1777)
@@ -678,6 +692,7 @@ def test_a_link_of_another_in_a_sticky_folder_is_refused_as_root(tree):
         load_as_root(tree / 'tmp/a.yml')
 
 
+@pytest.mark.root
 def test_a_file_that_was_replaced_after_it_was_opened_is_refused_as_root(tree):
     (tree / 'conf/other.yml').write_text('Daemon:\n')
     with open(tree / 'conf/other.yml') as opened, pytest.raises(NotPermitted, match='replaced'):

@@ -302,6 +302,7 @@ def test_reload_begins_again_or_in_place(folder: Path) -> None:
     assert done.stderr == f'clihelper: {folder}/ticker.pid: does not run\n'
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('command', ['stop', 'reload'])
 def test_another_users_daemon_is_not_yours_to_signal(folder: Path, command: str) -> None:
     for path in (folder, *folder.parents):

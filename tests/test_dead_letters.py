@@ -22,6 +22,7 @@ from clihelper.commands import dead_letters
 from clihelper.errors import Error
 from clihelper.testing import Program
 from tests.faults import consuming
+from tests.forking import fork, status_of
 from tests.proxy import Proxy
 
 
@@ -593,13 +594,14 @@ def test_a_letter_whose_looker_is_killed_each_time_stays(limited_desk):
     desk = limited_desk
     desk.die('a')
     desk.die('b')
+
+    def look_and_die():
+        read = desk.letters().__enter__().read(desk.dead, desk.queue)
+        next(read), next(read)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     for _ in range(25):
-        pid = os.fork()
-        if not pid:
-            read = desk.letters().__enter__().read(desk.dead, desk.queue)
-            next(read), next(read)
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.waitpid(pid, 0)
+        assert status_of(fork(look_and_die)) == -signal.SIGKILL
         desk.wait_for_letters(2)
     assert sorted(desk.bodies(desk.dead)) == ['a', 'b']
 

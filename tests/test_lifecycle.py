@@ -261,6 +261,7 @@ def forbid(path: Path) -> None:
     path.chmod(0)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(('spoil', 'where', 'user'), [
     (vanish, 'app.yml: ', 'root'),
     (break_off, 'app.yml:2:1: ', 'root'),
@@ -330,6 +331,7 @@ def test_what_usr1_leaves_to_hup_is_named(tmp_path: Path) -> None:
         assert life.wait() == 0
 
 
+@pytest.mark.root
 def test_a_relative_configuration_is_found_again_by_a_daemon(tmp_path: Path) -> None:
     life = Life(tmp_path, 'phases.py', 'Periodic', options=())
     argv = life.program._argv
@@ -540,6 +542,7 @@ def test_it_lives_on_when_nobody_reads_what_it_writes(tmp_path: Path, stream: st
         assert life.wait() == 0
 
 
+@pytest.mark.root
 def test_as_process_1_of_a_container_it_does_not_detach_and_is_stopped_by_term(
     tmp_path: Path
 ) -> None:

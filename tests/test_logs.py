@@ -1,6 +1,8 @@
 """Logging: the section, the formatters, rotation, redirected output, handlers that fail."""
 
+import builtins
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -18,10 +20,12 @@ import time
 import pytest
 
 from clihelper import logs
-from clihelper.errors import ConfigurationError, NotPermitted
-from clihelper.logs import failures
+from clihelper.commands import new
+from clihelper.errors import ConfigurationError, NotPermitted, UnavailableForNow
+from clihelper.logs import failures, validation
 from clihelper.logs.section import complete
-from tests.life import Life
+from clihelper.testing import Program
+from tests.life import PROGRAMS, Life
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent
@@ -304,6 +308,7 @@ def test_what_dictconfig_rejects_is_one_line(section, expected):
     assert str(caught.value).partition('. Did you mean')[0] == expected  # 3.13 adds that
 
 
+@pytest.mark.root
 def test_a_log_file_that_may_not_be_written_is_not_permitted(tmp_path):
     tmp_path.chmod(0o755)
     output = printed(f'''
@@ -535,6 +540,7 @@ def test_lines_in_the_journal_have_their_priority():
     assert '<6>' not in run(GREET, env=environment(JOURNAL_STREAM=journal)).stderr
 
 
+@pytest.mark.root
 def test_a_daemon_without_a_section_logs_to_syslog(tmp_path):
     namespace = (f'mkdir {tmp_path}/dev && mount --rbind /dev {tmp_path}/dev && '
                  f'mount -t tmpfs tmpfs /dev && ln -s {tmp_path}/dev/null /dev/null && '
@@ -905,6 +911,7 @@ def test_libraries_can_use_what_stands_for_standard_output():
 # Handlers that fail
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('mode', ['a', 'w'])
 def test_a_full_disk_costs_only_the_records_it_has_no_room_for(tmp_path, mode):
     namespace = (f'mount -t tmpfs -o size=128k tmpfs {tmp_path} && exec {sys.executable} '
@@ -1024,3 +1031,170 @@ def test_a_record_from_a_signal_handler_survives_a_write_that_it_interrupts():
     assert output.count('from the handler') == 1
     assert output.count('x') == 100_000
     assert 'rror' not in output
+
+
+# A handler that cannot be made
+
+SERVER = """\
+Logging:
+  handlers:
+    server: {class: logging.handlers.SysLogHandler, address: [ADDRESS], socktype: 1}
+  root: {handlers: [server]}
+"""
+
+
+@pytest.mark.parametrize('options', [('-f',), ()])
+@pytest.mark.parametrize('host', ['127.0.0.1', 'no.such.host.invalid'])
+def test_a_log_server_that_is_away_is_not_the_configurations_fault(tmp_path, host, options):
+    with socket.socket() as unused:
+        unused.bind(('127.0.0.1', 0))
+        address = f'{host}, {unused.getsockname()[1]}'
+        log = SERVER.replace('ADDRESS', address)
+        with Life(tmp_path, 'announced_interval.py', options=options, log=log) as life:
+            assert (life.wait() if options else life.wait_command()) == 75
+            line, = life.program.stderr
+            assert re.match(r'.*app.yml:4:\d+: Logging\.handlers\.server: .* at a later start\)$',
+                            line)
+        unused.listen()
+        if host == '127.0.0.1':
+            with Program([sys.executable, PROGRAMS / 'announced_interval.py', '-c',
+                          tmp_path / 'app.yml', '-f']) as program:
+                program.wait_ready()
+                assert program.stop() == 0
+
+
+class Away(logging.Handler):
+    def __init__(self, kind):
+        raise getattr(builtins, kind)('no')
+
+
+@pytest.mark.parametrize(('kind', 'error'), [
+    ('ConnectionRefusedError', UnavailableForNow), ('RuntimeError', UnavailableForNow),
+    ('TimeoutError', UnavailableForNow), ('ValueError', ConfigurationError),
+    ('KeyError', ConfigurationError), ('AttributeError', ConfigurationError),
+])
+def test_the_exception_of_a_class_decides_whether_the_configuration_is_at_fault(kind, error):
+    section = {'handlers': {'it': {'class': f'{__name__}.Away', 'kind': kind}}}
+    with pytest.raises(error, match=r'Logging.handlers.it: ') as caught:
+        logs.configure(section, foreground=True, detached=False, appname='x', locate=locate)
+    assert caught.value.status == {UnavailableForNow: 75, ConfigurationError: 78}[error]
+
+
+def test_a_full_disk_is_not_the_configurations_fault():
+    full = validation.explain(OSError(errno.ENOSPC, 'No space left', '/x'), locate)
+    gone = validation.explain(FileNotFoundError(errno.ENOENT, 'No such file', '/x'), locate)
+    forbidden = validation.explain(PermissionError(errno.EACCES, 'Permission denied'), locate)
+    assert [each.status for each in (full, gone, forbidden)] == [75, 78, 77]
+
+
+def test_units_are_started_again_where_something_is_away():
+    unit = new.project('hello', 'interval')['debian/hello.service'].text
+    assert '\nRestartForceExitStatus=75\n' in unit
+    assert '75' not in re.search('RestartPreventExitStatus=(.*)', unit)[1].split()
+
+
+# Handlers with threads, and workers
+
+WORKERS = """\
+Daemon: {workers: 2, pidfile: FOLDER/pid}
+Application: {wake_interval: 60}
+"""
+
+THREADS = """\
+Logging:
+  handlers:
+    it: {CLASS, filename: FOLDER/log}
+  root: {level: INFO, handlers: [it]}
+"""
+
+
+@pytest.mark.parametrize('options', [('-f',), ()])
+def test_a_listener_that_a_class_starts_itself_has_a_thread_in_each_worker(tmp_path, options):
+    log = THREADS.replace('CLASS', "'()': queued.Queued")
+    with Life(tmp_path, 'queued.py', options=options, config=WORKERS, log=log) as life:
+        for number in (1, 2):
+            life.wait_logged(f'worker {number} works')
+        if options:
+            life.program.stop()
+        else:
+            life.pid = int((tmp_path / 'pid').read_text())
+            life.signal('TERM')
+            life.wait_daemon()
+        # What was queued last is written, by the workers and by their supervisor.
+        assert {line.partition(' (')[0] for line in life.log} >= {
+            'worker 1 cleans up', 'worker 2 cleans up', 'worker 1', 'worker 2'}
+        assert not any('main process only' in line for line in life.log)
+
+
+def test_a_thread_that_workers_do_without_is_named(tmp_path):
+    log = THREADS.replace('CLASS', 'class: queued.Threaded')
+    with Life(tmp_path, 'queued.py', config=WORKERS, log=log) as life:
+        life.wait_logged('the thread writer is in the main process only')
+        life.program.stop()
+
+
+def test_a_child_of_a_process_with_a_listener_logs(tmp_path):
+    printed(f'''
+        import sys
+        sys.path.insert(0, {str(PROGRAMS)!r})
+        configure({{'handlers': {{'it': {{'()': 'queued.Queued', 'filename': '{tmp_path}/log'}}}},
+                    'root': {{'handlers': ['it'], 'level': 'INFO'}}}})
+        import logging.handlers
+        from clihelper.logs.setup import stop_all_listeners
+        if not os.fork():
+            logging.info('child')
+            stop_all_listeners()
+            os._exit(0)
+        os.wait()
+        logging.info('parent')
+        stop_all_listeners()
+    ''')
+    assert (tmp_path / 'log').read_text() == 'child\nparent\n'
+
+
+# Syslog without a socket
+
+SYSLOG = """\
+Logging:
+  handlers:
+    file: {class: logging.FileHandler, filename: FOLDER/log}
+    syslog: {class: logging.handlers.SysLogHandler, address: FOLDER/devlog}
+    gone: {class: logging.handlers.SysLogHandler, address: /no/such/socket, debug_only: true}
+    net: {class: logging.handlers.SysLogHandler, address: [127.0.0.1, 9]}
+  root: {level: INFO, handlers: [file, syslog, gone, net]}
+"""
+
+
+@pytest.mark.parametrize('options', [('-f',), ()])
+def test_a_syslog_without_a_socket_is_a_warning_on_the_terminal(tmp_path, options):
+    with Life(tmp_path, 'announced_interval.py', options=options, log=SYSLOG) as life:
+        life.wait_logged('Would be processing')
+        lines = [line for line in life.program.stderr if 'there is no' in line]
+        life.program.stop() if options else stop_daemon(life, tmp_path / 'pid')
+    expected = [rf'{tmp_path}/app.yml:5:\d+: Logging.handlers.syslog: there is no'
+                rf' {tmp_path}/devlog: what is logged there is lost until there is one']
+    if options:
+        expected.append(r'.*: Logging.handlers.gone: there is no /no/such/socket: .*')
+    assert len(lines) == len(expected)
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.fullmatch(pattern, line)
+
+
+def stop_daemon(life, pidfile):
+    life.pid = int(pidfile.read_text())
+    life.signal('TERM')
+    life.wait_daemon()
+
+
+def test_a_syslog_with_a_socket_is_not(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslogd:
+        syslogd.bind(str(tmp_path / 'devlog'))
+        section = {'handlers': {
+            'there': {'class': 'logging.handlers.SysLogHandler',
+                      'address': str(tmp_path / 'devlog')},
+            'own': {'class': 'clihelper.logs.SyslogHandler', 'ident': 'x'},
+            'other': {'class': 'logging.StreamHandler'},
+        }}
+        found = logs.warnings(section, locate, foreground=True)
+    assert len(found) == (not os.path.exists('/dev/log'))
+    assert all('handlers.own: there is no /dev/log' in line for line in found)

@@ -63,6 +63,23 @@ def test_the_description_of_the_package_suits_a_terminal(loop: str) -> None:
     assert max(map(len, description.splitlines())) <= 79
 
 
+def test_the_socket_of_a_server_is_at_the_address_that_its_configuration_names() -> None:
+    files = new.project('my-server', 'ioloop')
+    listen = config.parse(files['my-server.yml'].text.encode(), '/etc/my-server.yml',
+                          appname='my-server', shown='x.yml').daemon['listen']
+    unit = files['debian/my-server.socket'].text
+    assert [line.partition('=')[2] for line in unit.splitlines() if 'Stream=' in line] == listen
+    # The service is restarted at an upgrade, and its socket stays.
+    rules = files['debian/rules'].text
+    assert '--no-stop-on-upgrade my-server.socket\n' in rules
+    assert rules.endswith('dh_installsystemd --name=my-server my-server.service\n')
+
+
+@pytest.mark.parametrize('loop', ['interval', 'consumer'])
+def test_what_serves_nobody_has_no_socket(loop: str) -> None:
+    assert not [path for path in new.project('hello', loop) if path.endswith('.socket')]
+
+
 # Names
 
 

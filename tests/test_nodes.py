@@ -322,6 +322,7 @@ def test_what_is_no_small_file_of_text_is_a_fault_where_it_is_named(tmp_path):
     ]
 
 
+@pytest.mark.root
 def test_a_file_that_may_not_be_read_is_not_permitted():
     with tempfile.TemporaryDirectory(dir='/tmp') as folder:
         os.chmod(folder, 0o755)

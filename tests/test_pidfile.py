@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import select
 import socket
 import stat
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from clihelper.errors import PidfileError
 from clihelper.process.pidfile import Pidfile, probe
+from tests.forking import fork, status_of
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(ROOT / 'tests' / 'programs' / 'daemon_hold.py')
@@ -133,14 +135,15 @@ def test_the_lock_passes_on_to_a_forked_daemon_which_releases_it(path):
     pidfile.acquire()
     told, tell = os.pipe()
     end, go = os.pipe()
-    daemon = os.fork()
-    if daemon == 0:
+
+    def be_the_daemon():
         os.close(go)
         pidfile.write()
         os.write(tell, b'.')
         os.read(end, 1)
         pidfile.release()
-        os._exit(0)
+
+    daemon = fork(be_the_daemon)
     os.read(told, 1)
     pidfile.release()  # the command that started the daemon: neither removes nor unlocks it
     assert path.read_text() == f'{daemon}\n'
@@ -183,11 +186,7 @@ def test_a_forked_worker_does_not_release_it(path):
     pidfile = Pidfile(str(path))
     pidfile.acquire()
     pidfile.write()
-    worker = os.fork()
-    if worker == 0:
-        pidfile.release()
-        os._exit(0)
-    os.waitpid(worker, 0)
+    assert status_of(fork(pidfile.release)) == 0
     assert probe(str(path)) == ('running', os.getpid())
     assert refusal(path) == f'already running, pid {os.getpid()}'
     pidfile.release()
@@ -197,9 +196,7 @@ def test_a_forked_worker_does_not_release_it(path):
 
 
 def zombie():
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
+    child = fork(lambda: None)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     return child
 
@@ -334,6 +331,7 @@ def test_a_path_that_cannot_be_one_is_told(tmp_path):
         Pidfile(f'{tmp_path}/\0').acquire()
 
 
+@pytest.mark.root
 def test_a_folder_that_the_user_may_not_write_is_told(path, hold, tmp_path):
     os.chmod(tmp_path, 0o755)
     process = hold(path, '--user', NOBODY)
@@ -353,14 +351,17 @@ def in_tmpfs(options, script):
 ACQUIRE = 'from clihelper.process.pidfile import Pidfile; p = Pidfile("/mnt/p"); p.acquire()'
 
 
+@pytest.mark.root
 def test_a_read_only_file_system_is_told():
     assert in_tmpfs('ro', ACQUIRE) == 'pidfile /mnt/p: Read-only file system'
 
 
+@pytest.mark.root
 def test_a_file_system_without_room_for_another_file_is_told():
     assert in_tmpfs('nr_inodes=1', ACQUIRE) == 'pidfile /mnt/p: No space left on device'
 
 
+@pytest.mark.root
 def test_a_full_file_system_is_told():
     script = (
         'full = open("/mnt/full", "wb", 0)\n'
@@ -401,6 +402,7 @@ def test_a_file_that_took_the_place_of_ours_is_left_alone(path, tmp_path):
     assert (tmp_path / 'old').read_text() == ''
 
 
+@pytest.mark.root
 def test_it_is_emptied_where_the_user_may_not_unlink_it_and_started_over_again(
     path, hold, tmp_path
 ):
@@ -414,6 +416,7 @@ def test_it_is_emptied_where_the_user_may_not_unlink_it_and_started_over_again(
     cycle(path)
 
 
+@pytest.mark.root
 def test_root_starts_over_what_another_user_left_in_a_sticky_folder(path, tmp_path):
     os.chmod(tmp_path, 0o1777)
     path.write_text('4194304\n')
@@ -455,32 +458,20 @@ def compete(path, marker, rounds):
 
 
 def test_never_do_two_run_while_many_start_and_stop(path, tmp_path):
-    children = []
-    for _ in range(6):
-        child = os.fork()
-        if child == 0:
-            try:
-                compete(str(path), tmp_path / 'marker', 150)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
+    children = [fork(lambda: compete(str(path), tmp_path / 'marker', 150)) for _ in range(6)]
+    assert [status_of(child) for child in children] == [0] * 6
     assert not path.exists()
 
 
 def test_looking_at_the_pidfile_does_not_make_a_start_fail(path):
     done, stop = os.pipe()
-    prober = os.fork()
-    if prober == 0:
+
+    def look_all_the_time():
         os.close(stop)
-        os.set_blocking(done, False)
-        while True:
-            try:
-                os.read(done, 1)
-                os._exit(0)
-            except BlockingIOError:
-                probe(str(path))
+        while not select.select([done], [], [], 0)[0]:
+            probe(str(path))
+
+    prober = fork(look_all_the_time)
     path.touch()
     try:
         for _ in range(2000):
@@ -490,7 +481,7 @@ def test_looking_at_the_pidfile_does_not_make_a_start_fail(path):
     finally:
         os.close(stop)
         os.close(done)
-        _, status = os.waitpid(prober, 0)
+        status = status_of(prober)
     assert status == 0
 
 
@@ -533,10 +524,12 @@ def test_a_probe_follows_no_link(path):
     assert probe(str(path)) == ('unknown', None)
 
 
+@pytest.mark.root
 def test_a_probe_of_a_file_that_may_not_be_read_knows_nothing(path):
     path.write_text('1\n')
-    child = os.fork()
-    if child == 0:
+
+    def look():
         os.setresuid(NOBODY, NOBODY, NOBODY)
-        os._exit(probe(str(path)) != ('unknown', None))
-    assert os.waitpid(child, 0)[1] == 0
+        assert probe(str(path)) == ('unknown', None)
+
+    assert status_of(fork(look)) == 0

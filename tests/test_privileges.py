@@ -56,6 +56,7 @@ def assert_exactly(facts, uid, gid, groups):
     assert facts['is_current']
 
 
+@pytest.mark.root
 def test_a_user_has_his_primary_group_and_those_of_the_database_and_no_way_back(become):
     facts = become('orders', None)
     assert_exactly(facts, 4001, 4002, [4002, 4010, 4011])
@@ -65,6 +66,7 @@ def test_a_user_has_his_primary_group_and_those_of_the_database_and_no_way_back(
     assert facts['was_current'] is False
 
 
+@pytest.mark.root
 def test_capabilities_that_were_to_be_kept_are_dropped(become):
     facts = become('orders', None, env={'KEEP_CAPABILITIES': '1'})
     assert facts['errors'] == []
@@ -72,18 +74,21 @@ def test_capabilities_that_were_to_be_kept_are_dropped(become):
     assert facts['way_back'] == []
 
 
+@pytest.mark.root
 def test_a_user_and_a_group(become):
     facts = become('orders', 'solo')
     assert_exactly(facts, 4001, 4012, [4010, 4011, 4012])
     assert facts['way_back'] == []
 
 
+@pytest.mark.root
 def test_a_group_only_keeps_the_user_and_drops_all_other_groups(become):
     facts = become(None, 'solo')
     assert_exactly(facts, 0, 4012, [4012])
     assert facts['environment'] == ['/root', 'root', 'root']
 
 
+@pytest.mark.root
 def test_neither_changes_nothing(become):
     facts = become(None, None)
     assert_exactly(facts, 0, 0, [0, 4, 4011, 4999])
@@ -91,10 +96,12 @@ def test_neither_changes_nothing(become):
     assert facts['environment'] == ['/root', 'root', 'root']
 
 
+@pytest.mark.root
 def test_root_by_name_has_only_the_groups_of_the_database(become):
     assert_exactly(become('root', None), 0, 0, [0])
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('user', [4001, '4001'])
 def test_a_number_stands_for_its_user(become, user):
     facts = become(user, None)
@@ -102,6 +109,7 @@ def test_a_number_stands_for_its_user(become, user):
     assert facts['name'] == 'orders'
 
 
+@pytest.mark.root
 def test_a_name_of_digits_is_a_name_first_and_a_number_is_none(become):
     assert_exactly(become('4004', None), 4005, 4005, [4005])
     assert become(4004, None)['errors'] == [
@@ -109,6 +117,7 @@ def test_a_name_of_digits_is_a_name_first_and_a_number_is_none(become):
     ]
 
 
+@pytest.mark.root
 def test_a_number_that_is_not_in_the_database_needs_a_group(become):
     facts = become(54321, 54322)
     assert_exactly(facts, 54321, 54322, [54322])
@@ -145,6 +154,7 @@ def as_user(uid, gid, groups):
     return ['setpriv', *ids, *groups, *keep]
 
 
+@pytest.mark.root
 def test_an_ordinary_user_may_not_become_another_and_it_is_told_before_trying(become):
     facts = become('root', None, wrapper=as_user(4001, 4002, [4002]))
     assert facts['status'] == 77
@@ -156,6 +166,7 @@ def test_an_ordinary_user_may_not_become_another_and_it_is_told_before_trying(be
     assert facts['way_back'] == []
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('groups', [[], [4002], [4999]])
 def test_an_ordinary_user_may_name_himself_whatever_the_groups_of_his_login(become, groups):
     facts = become('orders', None, wrapper=as_user(4001, 4002, groups))
@@ -164,6 +175,7 @@ def test_an_ordinary_user_may_name_himself_whatever_the_groups_of_his_login(beco
     assert facts['environment'] == ['/srv/orders', 'orders', 'orders']
 
 
+@pytest.mark.root
 def test_an_ordinary_user_may_name_his_group_and_no_other(become):
     himself = as_user(4001, 4002, [4010])
     assert_exactly(become('orders', 'orders', wrapper=himself), 4001, 4002, [4010])
@@ -174,6 +186,7 @@ def test_an_ordinary_user_may_name_his_group_and_no_other(become):
     )
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('missing', ['setuid', 'setgid'])
 def test_root_without_the_capability_is_told_which_one_it_is(become, missing):
     facts = become('orders', None, wrapper=['setpriv', '--bounding-set', f'-{missing}'])
@@ -184,6 +197,7 @@ def test_root_without_the_capability_is_told_which_one_it_is(become, missing):
     )
 
 
+@pytest.mark.root
 def test_where_root_could_be_had_back_the_daemon_does_not_go_on(become):
     """The kernel is told to let a process keep its capabilities when it ceases to be root."""
     facts = become('orders', None, wrapper=['setpriv', '--securebits', '+no_setuid_fixup'])

@@ -46,6 +46,7 @@ def zombies(pid):
     ]
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(('daemon', 'count'), [('', 1), ('workers: 2', 2)])
 def test_orphans_are_reaped_and_own_children_are_not(tmp_path, daemon, count):
     with Container(tmp_path, daemon) as container:
@@ -63,11 +64,13 @@ def test_orphans_are_reaped_and_own_children_are_not(tmp_path, daemon, count):
         assert sum('after run' in line for line in container.lines) == 1
 
 
+@pytest.mark.root
 def test_the_end_of_the_program_is_that_of_process_1(tmp_path):
     with Container(tmp_path, more='die: true') as container:
         assert container.wait() == 128 + 9
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(('signum', 'status'), [(15, 75), (2, 75), (3, 131)])
 def test_a_stop_before_the_child_has_its_handlers_is_a_stop(tmp_path, signum, status):
     with Container(tmp_path, held_at_fork=True) as container:

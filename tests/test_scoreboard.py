@@ -12,6 +12,7 @@ import pytest
 
 from clihelper.process import scoreboard
 from clihelper.process.scoreboard import CRASHED, ENTRIES, EXPIRY, SIZE, TIMEOUT, Scoreboard, find
+from tests.forking import fork, status_of
 
 ROOT = Path(__file__).parent.parent
 MESSAGE = 4711
@@ -24,12 +25,8 @@ def path(tmp_path):
 
 def die_with(slot, message):
     """A process that has that in hand, and is killed."""
-    pid = os.fork()
-    if not pid:
-        slot.claim()
-        slot.take(1.0, message)
-        os._exit(9)
-    os.waitpid(pid, 0)
+    pid = fork(lambda: (slot.claim(), slot.take(1.0, message)))
+    assert status_of(pid) == 0
     return pid
 
 
@@ -61,11 +58,7 @@ def test_who_is_counted_already_is_not_counted_twice_while_the_slot_is_not_clear
 def test_a_zombie_is_dead_and_a_living_process_is_not():
     book = Scoreboard.anonymous()
     slot = book.slot(0)
-    pid = os.fork()
-    if not pid:
-        slot.claim()
-        slot.take(0.0, MESSAGE)
-        os._exit(0)
+    pid = fork(lambda: (slot.claim(), slot.take(0.0, MESSAGE)))
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert book.deaths(MESSAGE) == (1, CRASHED)
     os.waitpid(pid, 0)
@@ -195,6 +188,7 @@ def linked(path):
     os.link(path, path.parent / 'other')
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     ('make', 'why'),
     [
@@ -234,6 +228,7 @@ def test_without_a_state_directory_or_room_there_is_none(tmp_path, caplog):
     assert 'No such file or directory' in caplog.text
 
 
+@pytest.mark.root
 def test_a_full_disk_is_told_and_does_not_kill(tmp_path):
     script = (
         'mount -t tmpfs -o size=64k none "$1" && exec "$2" -c "'

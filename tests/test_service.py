@@ -112,12 +112,14 @@ def run(files: Path, *command: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.root
 def test_the_service_starts_reloads_rotates_restarts_and_stops(files: Path) -> None:
     done = run(files, 'check-my-service')
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith('The service works as expected.\n')
 
 
+@pytest.mark.root
 def test_the_init_script_says_what_is_wrong_and_its_statuses_are_lsbs(files: Path) -> None:
     done = run(files, 'sh', '-c', FAULTS)
     lines = done.stdout.splitlines()

@@ -18,6 +18,7 @@ from clihelper.errors import StoppedEarly
 from clihelper.process.deadline import Deadline, signal_later
 from clihelper.process.pidfile import probe
 from clihelper.process.signals import Interrupted, Signals
+from tests.forking import fork, status_of
 from tests.life import LOGGING, Life, settled
 
 CONFIG = """\
@@ -539,11 +540,8 @@ def test_a_signal_interrupts_a_blocking_call_and_is_not_lost(pipe: Signals) -> N
 
 
 def test_a_forked_child_has_its_signals_for_itself(pipe: Signals) -> None:
-    child = os.fork()
-    if not child:
-        os.kill(os.getpid(), signal.SIGTERM)  # by its default action
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    child = fork(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert status_of(child) == -signal.SIGTERM  # by its default action
     assert pipe.read() == []
 
 

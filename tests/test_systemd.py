@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from clihelper.process.systemd import Notifier
+from tests.forking import fork, status_of
 
 
 @pytest.fixture
@@ -155,10 +156,12 @@ def test_a_child_can_send_and_is_not_watched(manager: socket.socket) -> None:
         'WATCHDOG_USEC': '3000000', 'WATCHDOG_PID': str(os.getpid()),
     })
     assert notifier.watchdog_interval == 3
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if notifier.ready() and notifier.watchdog_interval is None else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def send() -> None:
+        assert notifier.ready()
+        assert notifier.watchdog_interval is None
+
+    assert status_of(fork(send)) == 0
     assert manager.recv(4096) == b'READY=1'
 
 

@@ -8,6 +8,7 @@ import fcntl
 import gc
 import logging
 import os
+import re
 import select
 import signal
 import socket
@@ -28,7 +29,7 @@ import pytest
 
 import clihelper
 from clihelper import testing
-from clihelper.errors import ConfigurationError, StopNow
+from clihelper.errors import ConfigurationError, StopNow, UsageError
 from clihelper.process.systemd import Notifier
 from clihelper.states import State
 from clihelper.testing import Outcome
@@ -36,7 +37,7 @@ from clihelper.testing import Outcome
 ROOT = Path(__file__).resolve().parent.parent
 TELLER = ROOT / 'tests' / 'programs' / 'testing_daemon.py'
 
-QUEUE = {'AMQP': {'queues': {'orders': {}}}}
+QUEUE: dict[str, Any] = {'AMQP': {'queues': {'orders': {}}}}
 
 
 class Diary(clihelper.Controller):
@@ -236,6 +237,67 @@ def test_options_and_arguments_are_passed_on() -> None:
         assert harness.controller.options.verbose == 3
         assert harness.controller.options.foreground is True
         assert harness.controller.arguments == ['a', 'b']
+
+
+class Counting(clihelper.ConsumerController):
+    def on_message(self, body: Any, message: Any) -> str:
+        return f'{self.options.prefix} {self.options.limit} {self.options.key}'
+
+
+def add_options(parser: Any) -> None:
+    parser.add_option('--prefix', default='order', help='%default')
+    parser.add_argument('--limit', type=int, default='5')
+    parser.add_argument('--key', required=True)
+
+
+ONE_QUEUE: dict[str, Any] = {'AMQP': {'queues': {'q': {}}}}
+
+
+def test_the_options_that_the_program_adds_have_their_defaults() -> None:
+    with testing.Harness(
+        Counting, ONE_QUEUE, option_callback=add_options, options={'key': 'k'}, arguments=['a']
+    ) as harness:
+        reply = harness.deliver('x', reply_to='r').reply
+        assert reply is not None
+        assert reply.body == 'order 5 k'
+        assert harness.controller.options.foreground
+        assert harness.controller.arguments == ['a']
+
+
+def test_options_can_be_given_as_words() -> None:
+    with testing.Harness(
+        Counting, ONE_QUEUE, option_callback=add_options,
+        arguments=['--limit', '7', '--key', 'k', 'a'],
+    ) as harness:
+        assert (harness.controller.options.limit, harness.controller.arguments) == (7, ['a'])
+
+
+@pytest.mark.parametrize(('options', 'arguments', 'fault'), [
+    ({}, [], '--key'),
+    ({'key': 'k', 'limits': 1}, [], 'there is no option limits; did you mean limit?'),
+    ({'key': 'k'}, ['--nonsense'], '--nonsense'),
+])
+def test_options_that_the_program_has_not_are_an_error(
+    options: dict[str, Any], arguments: list[str], fault: str
+) -> None:
+    harness = testing.Harness(
+        Counting, ONE_QUEUE, option_callback=add_options, options=options, arguments=arguments
+    )
+    with pytest.raises(UsageError, match=re.escape(fault)), harness:
+        pass
+
+
+def test_the_addresses_of_the_configuration_are_listened_at_until_the_end() -> None:
+    class Server(clihelper.Controller):
+        pass
+
+    with testing.Harness(Server, {'Daemon': {'listen': '127.0.0.1:0'}}) as harness:
+        address = harness.controller.sockets[0].getsockname()
+        socket.create_connection(address).close()
+        harness.signal('HUP')
+        socket.create_connection(address).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
 
 
 def test_the_logger_is_named_like_the_application() -> None:
@@ -945,6 +1007,7 @@ def test_a_program_is_given_its_environment_and_directory(
             program.wait_ready()
 
 
+@pytest.mark.root
 @pytest.mark.parametrize('user', ['nobody', 65534])
 def test_a_program_can_be_another_users(user: str | int) -> None:
     # Not Python, which may be where only root may go.

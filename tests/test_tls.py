@@ -277,6 +277,7 @@ def run(config, *words, python=(sys.executable,)):
     )
 
 
+@pytest.mark.root
 def test_a_key_that_the_daemon_may_not_read_is_an_error_before_its_command_returns(
     configure, secure, tmp_path
 ):

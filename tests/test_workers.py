@@ -338,6 +338,7 @@ def test_the_command_waits_for_all_workers_and_the_pidfile_is_the_supervisors(tm
         assert failing.lines == ['crew: no worker becomes ready: ValueError: no hands']
 
 
+@pytest.mark.root
 def test_when_no_process_can_be_started_it_waits_and_recovers(tmp_path):
     keep = '-all,+dac_read_search'  # to read the modules of whoever runs the tests
     user = ['setpriv', f'--reuid={PLAIN_USER}', f'--regid={PLAIN_USER}', '--clear-groups',

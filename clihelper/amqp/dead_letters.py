@@ -42,7 +42,7 @@ from clihelper.amqp.settlement import (
     TIME,
 )
 from clihelper.amqp.topology import Topology
-from clihelper.errors import UnavailableError
+from clihelper.errors import UnavailableError, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -366,8 +366,8 @@ class _Reader:
             letter = DeadLetter(delivery, self._queue, 0, '')
             self._warn(
                 f'{letter.id} cannot be published anew: {error}. It has been delivered'
-                f' {_deliveries(delivery)} times, and a quorum queue drops it at its limit: set'
-                ' its delivery-limit to -1 by a policy, or replay or drop the letter'
+                f' {counted(_deliveries(delivery), "time")}, and a quorum queue drops it at its'
+                ' limit: set its delivery-limit to -1 by a policy, or replay or drop the letter'
             )
             return False
         self.acknowledge(delivery.delivery_tag)

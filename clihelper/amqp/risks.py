@@ -5,6 +5,7 @@ from __future__ import annotations
 from clihelper.amqp.declarer import TYPE
 from clihelper.amqp.settlement import DELIVERY_LIMIT, renewal_threshold
 from clihelper.amqp.topology import NOT_KEPT, QUORUM, STREAM, STREAM_OFFSET
+from clihelper.errors import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def _of_limit(arguments: Options) -> Iterator[Risk]:
     else:
         text = (
             f'x-delivery-limit is {limit}: messages are published anew after'
-            f' {renewal_threshold(limit)} returns, and the queue {lost} one that is returned'
-            f' {limit + 1} times, by stops and lost connections, before its turn'
+            f' {counted(renewal_threshold(limit), "return")}, and the queue {lost} one that is'
+            f' returned {limit + 1} times, by stops and lost connections, before its turn'
         )
     yield Risk(
         f'{text}; set {DELIVERY_LIMIT} or more', 'arguments', 'x-delivery-limit', chosen=False

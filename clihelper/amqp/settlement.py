@@ -12,6 +12,7 @@ import time
 
 from clihelper.amqp import exception_text
 from clihelper.amqp.properties import InvalidProperties
+from clihelper.errors import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ class Crashed(Exception):
     """
 
     def __init__(self, runs: int) -> None:
-        super().__init__(f'run {runs} times, and the process ended each time')
+        each = 'then' if runs == 1 else 'each time'
+        super().__init__(f'run {counted(runs, "time")}, and the process ended {each}')
         self.runs = runs
 
 

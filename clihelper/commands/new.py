@@ -42,16 +42,18 @@ class Loop:
 
     :ivar description: what the program does, in words.
     :ivar depends: the Debian packages that it needs besides clihelper.
+    :ivar has_socket: whether systemd listens for it.
     """
 
-    def __init__(self, description: str, *depends: str) -> None:
+    def __init__(self, description: str, *depends: str, has_socket: bool = False) -> None:
         self.description = description
         self.depends = depends
+        self.has_socket = has_socket
 
 
 LOOPS = {
     'interval': Loop('Says hello every minute'),
-    'ioloop': Loop('Says hello over HTTP', 'python3-tornado'),
+    'ioloop': Loop('Says hello over HTTP', 'python3-tornado', has_socket=True),
     'consumer': Loop('Says hello to whoever a message names', 'python3-amqp', 'python3-kombu'),
 }
 
@@ -106,8 +108,9 @@ def project(name: str, loop: str) -> dict[str, File]:
     return {
         **render('project', facts),
         **render('service', facts),
-        f'{facts["module"]}/controller.py': parts['controller.py'],
-        f'tests/test_{facts["module"]}.py': parts['test.py'],
+        f'{facts["module"]}/controller.py': parts.pop('controller.py'),
+        f'tests/test_{facts["module"]}.py': parts.pop('test.py'),
+        **parts,
         f'{name}.yml': File(configuration(name, name, sections(name, loop))),
     }
 
@@ -117,7 +120,7 @@ def sections(name: str, loop: str) -> dict[str, dict[str, Any]]:
     if loop == 'interval':
         return {'Application': {'name': 'world'}}
     if loop == 'ioloop':
-        return {'Application': {'address': '127.0.0.1', 'port': 8888}}
+        return {'Daemon': {'listen': '127.0.0.1:8888'}, 'Application': {}}
     # memory:// needs no broker. No messages arrive until it is replaced.
     return {'Application': {}, 'AMQP': {'url': 'memory://', 'queues': {name: {}}}}
 
@@ -194,10 +197,19 @@ def _facts(name: str, loop: str) -> dict[str, str]:
         'synopsis': description[0].lower() + description[1:],
         'depends': depends,
         'build_depends': ''.join(f'\n {package} <!nocheck>,' for package in LOOPS[loop].depends),
+        'installsystemd': '\n\t'.join(_installsystemd(name, LOOPS[loop].has_socket)),
         'maintainer': _maintainer(),
         'year': time.strftime('%Y'),
         'date': formatdate(localtime=True),
     }
+
+
+def _installsystemd(name: str, has_socket: bool) -> list[str]:
+    """Return the commands that install the units: an upgrade does not close the socket."""
+    command = f'dh_installsystemd --name={name}'
+    if not has_socket:
+        return [command]
+    return [f'{command} --no-stop-on-upgrade {name}.socket', f'{command} {name}.service']
 
 
 def _maintainer() -> str:

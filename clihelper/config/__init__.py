@@ -13,7 +13,12 @@ from clihelper.config import nodes, schema
 from clihelper.config.faults import Faults, position, printable
 from clihelper.config.nodes import Mapping
 from clihelper.config.permissions import refuse_foreign_writers
-from clihelper.config.validation import Validation, check_amqp, check_misspelt_sections
+from clihelper.config.validation import (
+    Validation,
+    check_amqp,
+    check_misspelt_sections,
+    check_required_sections,
+)
 from clihelper.errors import ConfigurationError, NotPermitted
 
 TYPE_CHECKING = False
@@ -118,9 +123,7 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
     required = tuple(required)
     faults = Faults(shown)
     root = nodes.parse(data, os.path.dirname(path), faults)
-    for name in required:
-        if name not in root.entries:
-            faults.add(0, 0, (name,), f'a section that {appname} requires is missing')
+    check_required_sections(root, required, appname, faults)
     validation = Validation(faults)
     config = Config(validation.table(schema.SECTIONS, root, ()), path)
     config._root, config._shown = root, shown
@@ -212,7 +215,9 @@ def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
         daemon['state_directory'] = _first_directory('STATE_DIRECTORY')
     if 'logs_directory' not in daemon:
         daemon['logs_directory'] = _first_directory('LOGS_DIRECTORY')
-    daemon['logs_directory'] = daemon['logs_directory'] or daemon['working_directory']
+    if daemon['logs_directory'] is None:
+        default = program.current.default_logs_directory
+        daemon['logs_directory'] = default or daemon['working_directory']
     for key in ('pidfile', 'state_directory', 'logs_directory'):
         if daemon[key] is not None:
             daemon[key] = os.path.join(daemon['working_directory'], daemon[key])

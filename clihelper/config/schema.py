@@ -539,7 +539,8 @@ DAEMON = Table(
         '``$STATE_DIRECTORY`` if that is set, otherwise none', effect=AT_START),
     Key('logs_directory', Either(Nothing(), Text('a path'), words='a path or null'), ABSENT,
         'The directory that relative names of log files are relative to.',
-        '``$LOGS_DIRECTORY`` if that is set, otherwise ``working_directory``', effect=AT_ONCE),
+        '``$LOGS_DIRECTORY`` if that is set, otherwise ``working_directory``, or with ``-f`` where'
+        ' it was started', effect=AT_ONCE),
     Key('workers', Number(1, 1024, whole=True), 1,
         'Processes that share the work: see :doc:`workers`.', effect=AT_ONCE, supervised=True),
     Key('max_messages', Either(Nothing(), Number(1, 2**63 - 1, whole=True),

@@ -179,6 +179,23 @@ def _hint_for_exponent(kind: schema.Scalar | schema.Either, text: str) -> str:
 
 # Checks across several keys
 
+def check_required_sections(root: Mapping, required: Collection[str], appname: str,
+                            faults: Faults) -> None:
+    """Note the required sections that are missing: where another may be meant for it, there."""
+    others = [name for name in root.entries
+              if name not in schema.SECTIONS.keys and name not in required]
+    del others[100:]  # comparing takes time
+    for name in required:
+        if name in root.entries:
+            continue
+        found = next((other for other in others if did_you_mean(other, [name])), None)
+        if found is None:
+            faults.add(0, 0, (name,), f'a section that {appname} requires is missing')
+        else:
+            faults.at(root.entries[found][0], (found,), f'the section {name}, which {appname}'
+                      f' requires, is missing; did you mean {name}?')
+
+
 def check_misspelt_sections(root: Mapping, required: Iterable[str], faults: Faults) -> None:
     """Note sections whose name is one slip from one of clihelper's: they are taken as misspelt."""
     for name, (key, _) in root.entries.items():

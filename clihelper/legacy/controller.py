@@ -209,6 +209,8 @@ class LegacyController(Controller):
 
     @Old
     def logging_config(self) -> Any:
+        if not isinstance(self, LegacyController):
+            return self.config['Logging']  # a controller of today, on which it can be read too
         from clihelper.legacy import module
 
         return module.logging_config(self._sections)

@@ -230,7 +230,7 @@ class Logging:
             detached=not self._debug,
             appname=program.current.name or 'clihelper',
             locate=config.locate if config is not None else lambda *_: 'Logging',
-            working_directory=config.daemon['working_directory'] if config is not None else None,
+            working_directory=config.daemon['logs_directory'] if config is not None else None,
         )
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from clihelper.logs.setup import reopen as reopen
     from clihelper.logs.setup import unblock as unblock
     from clihelper.logs.validation import check as check
+    from clihelper.logs.validation import warnings as warnings
 
 _HOMES = {
     'check': 'validation',
@@ -46,6 +47,7 @@ _HOMES = {
     'reopen': 'setup',
     'restore_output': 'redirect',
     'unblock': 'setup',
+    'warnings': 'validation',
     'ColorFormatter': 'formatters',
     'ConsoleHandler': 'defaults',
     'JSONFormatter': 'formatters',

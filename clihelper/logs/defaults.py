@@ -25,6 +25,8 @@ SYSLOG_SOCKET = '/dev/log'
 PATIENCE = 1000
 """milliseconds that a record waits for a syslogd that does not read; those after it do not wait"""
 
+LOST = 'what is logged there is lost until there is one'
+
 # In bytes. A datagram larger than the socket's buffer (about 200 KiB) would be refused as a whole.
 _LONGEST_MESSAGE = 64 * 1024
 
@@ -38,8 +40,7 @@ def check_default(detached: bool) -> str | None:
     """
     if not detached or os.path.exists(SYSLOG_SOCKET):
         return None
-    return (f'the configuration has no Logging section and there is no {SYSLOG_SOCKET}: '
-            'what the daemon logs is lost until there is one')
+    return f'the configuration has no Logging section and there is no {SYSLOG_SOCKET}: {LOST}'
 
 
 def install_default(*, console: bool, appname: str) -> None:

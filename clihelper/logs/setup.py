@@ -16,6 +16,7 @@ from clihelper.logs.section import complete, copied
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from logging.handlers import QueueListener
     from typing import Any
@@ -56,6 +57,7 @@ def configure(section: Mapping[str, Any] | None, *, foreground: bool, detached: 
         default: the current one.
     :raises ConfigurationError: ``dictConfig`` rejects the section, or a file cannot be opened.
     :raises NotPermitted: a log file may not be opened.
+    :raises UnavailableForNow: a handler cannot be made now, as its server is away.
     """
     request = (copied(section), foreground, detached, appname, working_directory)
     if request == _applied.request:
@@ -246,14 +248,18 @@ _hooked = False
 def start_listeners(handlers: Iterable[logging.Handler]) -> None:
     """Start each handler's listener, if it has one that is not running.
 
-    Listeners are stopped, with their queues emptied, around each fork of this process and at exit.
+    Listeners are stopped, with their queues emptied, around each fork of this process; those that
+    are started here, at exit as well.
     """
     for handler in handlers:
         listener: Any = getattr(handler, 'listener', None)
-        if hasattr(listener, 'start') and getattr(listener, '_thread', None) is None:
+        if not hasattr(listener, 'start') or getattr(listener, '_thread', None) is not None:
+            continue
+        # dictConfig gives one without handlers to a class that has a running one of its own.
+        if getattr(listener, 'handlers', True):
             listener.start()
             _running.append(listener)
-    if _running:
+    if running_listeners():
         _hook()
 
 
@@ -263,14 +269,36 @@ def stop_listeners() -> None:
         _running.pop().stop()
 
 
+def stop_all_listeners() -> None:
+    """Stop every listener, also those that a handler's class has started itself."""
+    for listener in running_listeners().values():
+        listener.stop()
+    _running.clear()
+
+
+def running_listeners() -> dict[threading.Thread, QueueListener]:
+    """Return the threads of listeners, whoever has started them, and the listeners.
+
+    Those of :mod:`logging.handlers` and of logutils have threads that run a method of theirs.
+    """
+    import threading
+
+    owners: dict[threading.Thread, Any] = {
+        thread: getattr(getattr(thread, '_target', None), '__self__', None)
+        for thread in threading.enumerate()
+    }
+    return {thread: owner for thread, owner in owners.items()
+            if all(hasattr(owner, name) for name in ('start', 'stop', 'handlers', '_thread'))}
+
+
 def _hook() -> None:
-    """Pause the listeners at each fork: a child would inherit their threads' locks for ever."""
+    """Pause the listeners at each fork: a child would have their locks, but not their threads."""
     global _hooked
     if not _hooked:
         paused: list[QueueListener] = []
 
         def pause() -> None:
-            paused[:] = _running
+            paused[:] = running_listeners().values()
             for listener in paused:
                 listener.stop()
 

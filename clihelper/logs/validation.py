@@ -7,13 +7,23 @@ import logging
 import os
 import re
 import sys
+from io import UnsupportedOperation
 from logging import Formatter
 
-from clihelper.errors import ConfigurationError, NotPermitted, did_you_mean
+from clihelper import program
+from clihelper.errors import (
+    ConfigurationError,
+    Error,
+    NotPermitted,
+    UnavailableForNow,
+    did_you_mean,
+)
+from clihelper.logs.defaults import LOST, SYSLOG_SOCKET, SyslogHandler
 from clihelper.logs.section import (
     INHERITED_FORMATTERS,
     INHERITED_HANDLERS,
     NAMED_PARTS,
+    complete,
     is_memory_handler,
 )
 
@@ -22,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import CodeType
     from typing import Any
-
-    from clihelper.errors import Error
 
 _SECTION_KEYS = (*NAMED_PARTS, 'root', 'version', 'incremental', 'disable_existing_loggers')
 _LOGGER_KEYS = ('level', 'handlers', 'filters', 'propagate')
@@ -52,6 +60,39 @@ def check(section: Mapping[str, Any] | None, locate: Callable[..., str], *,
     checker = _Checker(section or {}, locate, working_directory or os.getcwd())
     checker.run()
     return checker.faults
+
+
+def warnings(section: Mapping[str, Any], locate: Callable[..., str], *,
+             foreground: bool) -> list[str]:
+    """Return a warning for each handler whose syslog has no socket, as in many containers.
+
+    Neither :class:`logging.handlers.SysLogHandler` nor syslog(3) says so.
+
+    :param section: the section, which has no faults.
+    :param foreground: whether ``debug_only`` handlers exist.
+    """
+    handlers = complete(section, foreground=foreground, working_directory=None).get('handlers', {})
+    sockets = {name: _syslog_socket(body) for name, body in handlers.items()}
+    return [f'{locate("Logging", "handlers", name)}: Logging.handlers.{name}: there is no {path}:'
+            f' {LOST}' for name, path in sockets.items() if path and not os.path.exists(path)]
+
+
+def _syslog_socket(body: Mapping[str, Any]) -> str | None:
+    """Return the socket in the file system that a handler sends to; None if it does not."""
+    from logging.config import BaseConfigurator
+
+    name, address = body.get('()', body.get('class')), body.get('address')
+    if not isinstance(name, str) or name.startswith('cfg://'):
+        return None
+    made = BaseConfigurator({}).resolve(name.removeprefix('ext://'))
+    if not isinstance(made, type):
+        return None
+    if issubclass(made, SyslogHandler):
+        return SYSLOG_SOCKET
+    from logging.handlers import SysLogHandler
+
+    is_path = issubclass(made, SysLogHandler) and isinstance(address, str) and address[:1] == '/'
+    return address if is_path else None
 
 
 class _Checker:
@@ -304,6 +345,12 @@ def argument_faults(made: object, given: Iterable[str]) -> Iterator[tuple[tuple[
 
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What may keep even a file from being opened that the configuration names rightly.
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS,
+              errno.EIO)
+# What is raised for a class or an argument that is wrong; anything else may be different tomorrow.
+_WRONG = (ValueError, TypeError, AttributeError, ImportError, LookupError, NameError,
+          AssertionError, NotImplementedError)
 _PLACE = re.compile(
     r"(?:Unable to configure|No handler found with name)\s+(\w*)\s*'(.*)'$")
 
@@ -313,16 +360,29 @@ def explain(error: BaseException, locate: Callable[..., str]) -> Error:
 
     :param error: the exception, with the chain of its causes.
     :param locate: returns ``file:line:column`` for a path of keys.
-    :returns: :class:`NotPermitted` if a file may not be opened, otherwise
+    :returns: :class:`NotPermitted` if a file may not be opened, :class:`UnavailableForNow` if a
+        later attempt may succeed, as with a log server that is away, otherwise
         :class:`ConfigurationError`.
     """
+    hidden = program.explain_hidden(error)
+    if hidden is not None:
+        return Error(hidden)
     path = _place(str(error))
     causes = _causes(error)
     last = causes[-1]
     line = f'{locate(*path)}: {".".join(path)}: {_in_words(causes)}'.replace('\n', '\\n')
     if isinstance(last, OSError) and last.errno in _FORBIDDEN:
         return NotPermitted(line)
+    if _is_unavailable(last):
+        return UnavailableForNow(f'{line} (this may be different at a later start)')
     return ConfigurationError(line)
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    """Return whether an exception of a handler's class is no fault of the configuration."""
+    if isinstance(error, OSError) and not isinstance(error, UnsupportedOperation):
+        return error.filename is None or error.errno in _EXHAUSTED
+    return not isinstance(error, _WRONG)
 
 
 def _place(message: str) -> tuple[str, ...]:

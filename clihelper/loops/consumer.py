@@ -30,6 +30,7 @@ from clihelper.amqp.settlement import Outcome
 from clihelper.amqp.streams import Positions
 from clihelper.amqp.topology import Topology
 from clihelper.amqp.waiting import POLL, BrokerWait
+from clihelper.backoff import when
 from clihelper.errors import Error, UnavailableError
 from clihelper.loops import Loop, wait_until
 from clihelper.loops.interval import Ticks
@@ -168,7 +169,7 @@ class ConsumerLoop(Loop):
         """Wait before the next attempt if every address has been tried; a signal ends the wait."""
         if delay is None:
             delay = self._connection.delay()
-        LOGGER.warning('%s; next attempt in %.2f s', why, delay)
+        LOGGER.warning('%s; next attempt %s', why, when(delay))
         host = self._host
         host.notifier.status(why)
         if not self._was_consuming:
@@ -335,7 +336,7 @@ class ConsumerLoop(Loop):
                  self._processor.description(len(self._deliveries))]
         if not self._connection.is_open:
             left = max(self._next_attempt - time.monotonic(), 0.0)
-            lines.append(f'next attempt in {left:.2f} s')
+            lines.append(f'next attempt {when(left)}')
         return '\n'.join(lines)
 
     # For the controller.

@@ -27,10 +27,11 @@ import time
 
 from clihelper.errors import ConfigurationError, Error, NotPermitted, StoppedEarly
 from clihelper.process.signals import HANDLED
+from clihelper.process.systemd import listen_fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import NoReturn, Protocol, TextIO
 
     class SignalPipe(Protocol):
@@ -51,9 +52,6 @@ traceback. A second INT is passed on unchanged: a daemon that is stopping then s
 
 WRITING = 5000
 """milliseconds that a daemon waits for a command that does not read, such as a suspended one"""
-
-LISTEN_FDS_START = 3
-"""the first descriptor that a service manager hands over: sd_listen_fds(3)"""
 
 _LONGEST_POLL = 86400.0  # seconds; a longer timeout overflows in poll(2)
 
@@ -141,7 +139,7 @@ def detach(
         failure in the daemon is reported to the command, with status 1.
     :raises Error: there are too many processes or open files to detach.
     """
-    listening = _listening_descriptors()
+    listening = listen_fds()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
         detach_process = _import_detach_process()
@@ -412,21 +410,41 @@ def _import_detach_process() -> Callable[[], None]:
     getrlimit = resource.getrlimit
     resource.getrlimit = lambda _: (1024, 1024)
     try:
-        from daemon.daemon import detach_process_context
+        with _python_daemon_first():
+            from daemon.daemon import detach_process_context
     finally:
         resource.getrlimit = getrlimit
     return detach_process_context  # type: ignore[no-any-return]
 
 
-def _listening_descriptors() -> range:
-    """Return the descriptors that a service manager passed to this process: sd_listen_fds(3)."""
-    if os.environ.get('LISTEN_PID') != str(os.getpid()):
-        return range(0)
+@contextlib.contextmanager
+def _python_daemon_first() -> Iterator[None]:
+    """Return a context in which ``daemon`` is python-daemon, and not the program itself.
+
+    Many programs are called ``daemon.py``; for them, ``daemon`` stays what it was.
+    """
+    if not any(map(_hides_python_daemon, sys.path)):
+        yield
+        return
+    path, modules = sys.path[:], {name: sys.modules.pop(name) for name in _modules_of('daemon')}
+    sys.path[:] = [folder for folder in path if not _hides_python_daemon(folder)]
     try:
-        count = int(os.environ.get('LISTEN_FDS', ''))
-    except ValueError:
-        count = 0
-    return range(LISTEN_FDS_START, LISTEN_FDS_START + count)
+        yield
+    finally:
+        sys.path[:] = path
+        for name in _modules_of('daemon'):
+            del sys.modules[name]
+        sys.modules.update(modules)
+
+
+def _hides_python_daemon(folder: str) -> bool:
+    path = os.path.join(folder, 'daemon')
+    return (os.path.isfile(f'{path}.py') or os.path.isdir(path)) and not os.path.isfile(
+        os.path.join(path, 'daemon.py'))
+
+
+def _modules_of(package: str) -> list[str]:
+    return [name for name in sys.modules if name.partition('.')[0] == package]
 
 
 def _close_inherited(preserve: set[int], listening: range) -> None:

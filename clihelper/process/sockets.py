@@ -1,4 +1,8 @@
-"""The sockets of ``Daemon.listen``: bound before privileges are dropped, shared by all workers."""
+"""Listening sockets, shared by all workers: passed by a service manager, or of ``Daemon.listen``.
+
+They are there before privileges are dropped. What a service manager has passed
+(systemd.socket(5)) stays open there when this program ends, so that a restart refuses nobody.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import socket
 import stat
 
 from clihelper.errors import CannotListen, NotPermitted
+from clihelper.process import systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,16 +30,37 @@ class Listening:
     """Listening sockets, closed at the end by the process that made them.
 
     :ivar list sockets: the sockets; they are non-blocking, and programs that this one starts do
-        not inherit them.
+        not inherit them. Those that were passed come first.
+    :ivar list names: the names of those that were passed.
     """
 
     def __init__(self) -> None:
         self.sockets: list[socket.socket] = []
+        self.names: list[str] = []
         self._paths: list[tuple[str, os.stat_result]] = []
         self._owner = os.getpid()
 
+    def inherit(self, passed: range) -> None:
+        """Take over the sockets among the descriptors that a service manager passed.
+
+        Any other descriptor among them, such as a FIFO, is left to the program.
+
+        :param passed: see :func:`clihelper.process.systemd.listen_fds`.
+        :raises CannotListen: a descriptor is not open.
+        """
+        name = systemd.listen_names(passed)
+        for descriptor in passed:
+            try:
+                if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    self.sockets.append(_adopted(descriptor))
+                    self.names.append(name(descriptor))
+            except OSError as error:
+                raise CannotListen(
+                    f'LISTEN_FDS: descriptor {descriptor}: {error.strerror}'
+                ) from error
+
     def bind(self, addresses: Iterable[str], uid: int = -1, gid: int = -1) -> None:
-        """Listen on all *addresses*.
+        """Listen on all *addresses*, except where a socket that was passed does already.
 
         :param addresses: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``; if a
             name has several addresses, all of them are bound.
@@ -63,6 +89,7 @@ class Listening:
         for each in self.sockets:
             each.close()
         self.sockets.clear()
+        self.names.clear()
         if self._owner != os.getpid():
             return
         for path, status in self._paths:
@@ -80,6 +107,8 @@ class Listening:
             flags=socket.AI_PASSIVE,
         )
         for family, kind, protocol, _, place in dict.fromkeys(found):
+            if self._is_passed(family, place):
+                continue
             try:
                 each = socket.socket(family, kind, protocol)
             except OSError as error:
@@ -94,6 +123,8 @@ class Listening:
             self._listen(each, place)
 
     def _bind_path(self, path: str, uid: int, gid: int) -> None:
+        if self._is_passed(socket.AF_UNIX, path):
+            return
         _remove_stale(path)
         each = socket.socket(socket.AF_UNIX)
         self.sockets.append(each)
@@ -105,10 +136,33 @@ class Listening:
         self._paths.append((path, os.lstat(path)))
         os.chown(path, uid, gid, follow_symlinks=False)
 
+    def _is_passed(self, family: int, place: Any) -> bool:
+        """Return whether a socket that was passed already listens at an address."""
+        return any(_listens_at(each, family, place) for each in self.sockets[:len(self.names)])
+
     def _listen(self, each: socket.socket, place: Any) -> None:
         each.bind(place)
         each.listen(BACKLOG)
         each.setblocking(False)
+
+
+def _adopted(descriptor: int) -> socket.socket:
+    adopted = socket.socket(fileno=descriptor)
+    adopted.set_inheritable(False)
+    adopted.setblocking(False)
+    return adopted
+
+
+def _listens_at(passed: socket.socket, family: int, place: Any) -> bool:
+    if passed.type != socket.SOCK_STREAM:
+        return False
+    own = passed.getsockname()
+    if passed.family == family:
+        return bool(own == place)
+    # A socket of systemd for :: takes the connections to 0.0.0.0 too: BindIPv6Only.
+    both = (passed.family, family) == (socket.AF_INET6, socket.AF_INET)
+    return (both and (own[0], place[0], own[1]) == ('::', '0.0.0.0', place[1])
+            and not passed.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
 def _remove_stale(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Reporting the program's state to a service manager, with the protocol of sd_notify(3).
+"""The protocols of a service manager: sd_notify(3), and the descriptors of sd_listen_fds(3).
 
 A message is one datagram of ``NAME=value`` lines to the socket that ``NOTIFY_SOCKET`` names.
 Without such a socket, everything here does nothing.
@@ -19,10 +19,32 @@ from clihelper.errors import one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+LISTEN_FDS_START = 3
+"""the number of the first descriptor that a service manager passes"""
 
 #: Bytes of a status text that are sent; the manager ignores datagrams of more than 4096 bytes.
 STATUS_LIMIT = 2048
+
+
+def listen_fds(environ: Mapping[str, str] = os.environ) -> range:
+    """Return the descriptors that a service manager passed to this process: sd_listen_fds(3)."""
+    if environ.get('LISTEN_PID') != str(os.getpid()):
+        return range(0)
+    return range(LISTEN_FDS_START, LISTEN_FDS_START + _number(environ.get('LISTEN_FDS', '')))
+
+
+def listen_names(passed: range, environ: Mapping[str, str] = os.environ) -> Callable[[int], str]:
+    """Return a function from a descriptor of :func:`listen_fds` to the name that it has.
+
+    Without valid names, all are ``unknown``, as in sd_listen_fds_with_names(3).
+    """
+    text = environ.get('LISTEN_FDNAMES', '')
+    names = text.split(':') if text else []
+    if len(names) != passed.stop - passed.start:
+        return lambda _: 'unknown'
+    return lambda descriptor: names[passed.index(descriptor)]
 
 
 class Notifier:

@@ -147,12 +147,12 @@ def leave(status: int) -> NoReturn:
     import atexit
     import threading
 
-    from clihelper.logs.setup import stop_listeners
+    from clihelper.logs.setup import stop_all_listeners
 
     for step in (
         threading._shutdown,  # type: ignore[attr-defined]
         atexit._run_exitfuncs,
-        stop_listeners,
+        stop_all_listeners,
         logging.shutdown,
         *(stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None),
     ):

@@ -6,8 +6,8 @@ import logging
 import signal
 import time
 
+from clihelper.errors import counted
 from clihelper.process.scoreboard import TIMEOUT
-from clihelper.supervisor.policy import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

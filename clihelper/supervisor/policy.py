@@ -78,8 +78,3 @@ def describe(status: int) -> str:
 def exit_status(status: int) -> int:
     """Return the service's exit status for the *status* of the worker that ends it; never 0."""
     return 128 - status if status < 0 else status or 1
-
-
-def counted(number: int, noun: str) -> str:
-    """Return *number* and *noun* in singular or plural: ``1 worker``, ``2 workers``."""
-    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'

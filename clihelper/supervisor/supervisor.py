@@ -8,9 +8,9 @@ import select
 import signal
 import time
 
-from clihelper.backoff import Backoff
+from clihelper.backoff import Backoff, when
 from clihelper.config.reloading import Reloader
-from clihelper.errors import Error, StopNow
+from clihelper.errors import Error, StopNow, counted
 from clihelper.process import title
 from clihelper.process.deadline import Deadline, discard_if_stuck
 from clihelper.process.init import reap
@@ -22,7 +22,6 @@ from clihelper.supervisor.policy import (
     FIRST_DELAY,
     RestartBackoff,
     StartFailures,
-    counted,
     describe,
     exit_status,
 )
@@ -223,8 +222,8 @@ class Supervisor:
             self._forget(worker)
             delay = self._fork_backoff.next()
             LOGGER.error(
-                'worker %d cannot be started: %s; next attempt in %.2f s',
-                number, error.strerror, delay,
+                'worker %d cannot be started: %s; next attempt %s',
+                number, error.strerror, when(delay),
             )
             self._due[number] = time.monotonic() + delay
             return False
@@ -354,7 +353,7 @@ class Supervisor:
             LOGGER.warning('%s', words)
             return
         if worker.is_ready or worker.timed_out:
-            LOGGER.error('%s; starting another in %.2f s', words, delay)
+            LOGGER.error('%s; starting another %s', words, when(delay))
         else:
             LOGGER.error('%s, before it was ready', words)
             delay = delay or FIRST_DELAY

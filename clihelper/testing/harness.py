@@ -18,14 +18,15 @@ from clihelper.controller import (
     IOLoopController,
     check_class,
 )
-from clihelper.lifecycle import LifeCycle
+from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.loops import Loop
-from clihelper.options import Options
 from clihelper.process.deadline import Deadline
 from clihelper.process.signals import HANDLED, Signals
+from clihelper.process.sockets import Listening
 from clihelper.process.systemd import Notifier
 from clihelper.states import RUNNING, State
 from clihelper.testing import configuration
+from clihelper.testing.options import command_line
 from clihelper.testing.process import signal_number
 from clihelper.testing.waiting import TIMEOUT, WaitError
 
@@ -45,9 +46,10 @@ class Harness(Generic[C]):
     daemon.
 
     The process itself does not change: no signal handler is installed, logging and standard
-    output are left alone, and no connection is opened. An :class:`~clihelper.IOLoopController`
-    gets an event loop of its own. Afterwards there is no current one, as after
-    :func:`asyncio.run`.
+    output are left alone, and no connection is opened; but the addresses of ``Daemon.listen`` are
+    bound for the controller's ``sockets``, where port 0 stands for any free one. An
+    :class:`~clihelper.IOLoopController` gets an event loop of its own. Afterwards there is no
+    current one, as after :func:`asyncio.run`.
 
     If a subclass overrides ``_loop``, neither that nor its ``_shutdown`` is run: use
     :class:`~clihelper.testing.Program` instead.
@@ -59,11 +61,15 @@ class Harness(Generic[C]):
         a string.
     :param options: the command line's options by name, besides ``configuration``,
         ``foreground`` (true) and ``check``.
+    :param option_callback: the function that the program passes to :func:`clihelper.run`: the
+        options that it adds are there, with their defaults where *options* has none.
     :param arguments: the command line's remaining words.
     :param appname: the program's name.
     :param required: sections that the configuration must contain; see
         :func:`clihelper.add_config_key`.
     :raises clihelper.errors.ConfigurationError: on entering, if the configuration is faulty.
+    :raises clihelper.errors.UsageError: on entering, if the options or arguments do not suit
+        *option_callback*.
     :ivar controller: the controller; it exists once the ``with`` is entered.
     """
 
@@ -75,6 +81,7 @@ class Harness(Generic[C]):
         config: configuration.Source = None,
         *,
         options: Mapping[str, Any] | None = None,
+        option_callback: Callable[[Any], Any] | None = None,
         arguments: Sequence[str] = (),
         appname: str = 'test',
         required: Iterable[str] = (),
@@ -85,6 +92,7 @@ class Harness(Generic[C]):
         self._class = controller
         self._config = config
         self._options = options or {}
+        self._option_callback = option_callback
         self._arguments = list(arguments)
         self._appname = appname
         self._required = tuple(required)
@@ -99,6 +107,8 @@ class Harness(Generic[C]):
         )
         with ExitStack() as held:
             held.callback(life.signals.close)
+            life.listening.bind(config.daemon['listen'])
+            held.callback(life.listening.close)
             if issubclass(self._class, IOLoopController):
                 held.enter_context(_event_loop())
             if issubclass(self._class, ConsumerController):
@@ -237,15 +247,10 @@ class Harness(Generic[C]):
         return configuration.read(self._config, appname=self._appname, required=self._required)
 
     def _make_controller(self, life: LifeCycle) -> C:
-        options = {
-            'configuration': life.config.path,
-            'foreground': True,
-            'check': False,
-            'check_broker': False,
-        }
-        return make_controller(
-            self._class, life, Options(**{**options, **self._options}), self._arguments
+        options, arguments = command_line(
+            life.config.path, self._option_callback, self._options, self._arguments, self._appname
         )
+        return make_controller(self._class, life, options, arguments)
 
 
 class _Life(LifeCycle):
@@ -256,6 +261,7 @@ class _Life(LifeCycle):
     def __init__(
         self, appname: str, config: Config, reread: Callable[[], Config], outbox: Outbox
     ) -> None:
+        self.listening = Listening()
         super().__init__(
             appname=appname,
             config=config,
@@ -266,6 +272,7 @@ class _Life(LifeCycle):
             before_loop=lambda: None,
             report_ready=lambda: None,
             ending=_NoEnding(),
+            context=WorkerContext(listening=self.listening.sockets),
         )
         self.mailbox: Mailbox | None = None
         self._outbox = outbox

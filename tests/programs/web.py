@@ -68,6 +68,26 @@ class Sharing(clihelper.IOLoopController):
         server.add_sockets(self.sockets)
 
 
+class Named(clihelper.IOLoopController):
+    """Serves each socket by a server that tells its name, and how many have it."""
+
+    def _setup(self):
+        names = dict.fromkeys(self._life.socket_names)
+        for name in names:
+            sockets = self.sockets_named(name)
+            text = f'{name} {len(sockets)} of {len(self.sockets)}'
+            server = HTTPServer(web.Application([('/', Text, {'text': text})]))
+            server.add_sockets(sockets)
+
+
+class Text(web.RequestHandler):
+    def initialize(self, text):
+        self.text = text
+
+    def get(self):
+        self.write(f'{self.text}\n')
+
+
 class Coroutines(clihelper.IOLoopController):
     """All of its hooks are coroutines."""
 
