@@ -14,6 +14,7 @@ import kombu
 import pytest
 
 from clihelper.testing import Program
+from tests.proxy import Proxy
 from tests.test_workers import children, wait_gone
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'gang.py')
@@ -335,6 +336,46 @@ def test_a_refused_login_ends_the_service_with_its_own_status(work):
     with Program(argv) as program:
         assert program.wait(30) == 69
         assert 'refuses the credentials' in program.lines[-1]
+
+
+def test_a_worker_that_waits_for_its_broker_is_no_start_that_hangs(work, broker):
+    with Proxy(broker.port) as proxy:
+        work._url = proxy.url
+        work.configure(daemon='workers: 2, start_timeout: 0.5')
+        with work.run() as program:
+            proxy.swallow()
+            os.kill(children(program.pid)[0], signal.SIGKILL)
+            proxy.wait_connects(proxy.connects + 1)
+            waits = program.wait_line(r'no broker: .*; next attempt', timeout=15)
+            assert waits
+            assert 'start_timeout' not in str(program)
+            proxy.cut()
+            proxy.resume()
+            program.wait_line(r'worker \d \(pid \d+\) is ready', timeout=15)
+            work.send(*names(20))
+            work.wait_done(names(20))
+            assert program.stop() == 0
+
+
+def test_workers_that_reach_their_number_of_messages_go_on_while_none_can_be_started(work):
+    daemon = 'workers: 2, max_messages: 50'
+    work.configure(daemon=daemon)
+    with work.run() as program:
+        work.configure(daemon=daemon, more='fail: true')
+        program.signal('USR1')
+        os.kill(children(program.pid)[0], signal.SIGKILL)
+        program.wait_line('1 of 2 workers ready; starting another')
+        work.send(*names(500))
+        work.wait_done(names(500))
+        program.wait_line('Daemon.max_messages is reached, and no other process can be started')
+        work.configure(daemon=daemon)
+        program.signal('USR1')
+        program.wait_line('all workers can be started again')
+        work.send(*(f'n{number}' for number in range(500)))
+        work.wait_done(f'n{number}' for number in range(500))
+        program.wait_line('Daemon.max_messages is reached: another process takes over')
+        assert program.stop() == 0
+    assert set(work.runs().values()) == {1}
 
 
 def test_a_worker_killed_again_and_again_loses_nothing(work):

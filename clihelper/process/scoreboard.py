@@ -14,7 +14,7 @@ and one write to memory.
 
 The file has a fixed size::
 
-    header | slots: since, fingerprint, handled, progress, pid, why
+    header | slots: since, fingerprint, handled, progress, pid, why, needed
            | table: fingerprint, deaths, why, when, pid
 
 Torn or foreign data in it does no harm: an entry with a wrong checksum is ignored.
@@ -57,7 +57,7 @@ _REASONS = (CRASHED, TIMEOUT)
 _MAGIC = b'clihelper scoreboard'
 _VERSION = 1
 _HEADER = Struct('<20sIII32x')
-_SLOT = Struct('<dQQdQQ16x')
+_SLOT = Struct('<dQQdQQQ8x')
 _ENTRY = Struct('<QIIdQI4x')
 _CHECKED = 32  # bytes of an entry that its checksum covers
 _MESSAGE = 8  # offset of the fingerprint in a slot
@@ -68,7 +68,8 @@ SIZE = _TABLE + ENTRIES * _ENTRY.size
 _take = Struct('<dQ').pack_into
 _rest = Struct('<dQQ').pack_into
 _note = Struct('<Qd').pack_into
-_number = Struct('<Q').pack_into
+_NEEDED = Struct('<Q')
+_number = _NEEDED.pack_into
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -110,7 +111,16 @@ class Slot:
         """Make this process the owner of the slot."""
         _number(self._map, self._offset + 32, os.getpid())
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether no other process could take this one's place."""
+        return bool(_NEEDED.unpack_from(self._map, self._offset + 48)[0])
+
     # For the processes that survive it.
+
+    def set_needed(self, needed: bool) -> None:
+        """Record whether another process could take this one's place."""
+        _number(self._map, self._offset + 48, needed)
 
     def read(self) -> tuple[float, int, int, float]:
         """Return what the process has recorded. Times are those of ``time.monotonic``.
@@ -118,7 +128,7 @@ class Slot:
         :returns: when the message in flight was started (0.0: there is none), its fingerprint,
             how many messages were handled, and when the loop last made progress.
         """
-        since, message, handled, progress, _, _ = _SLOT.unpack_from(self._map, self._offset)
+        since, message, handled, progress, *_ = _SLOT.unpack_from(self._map, self._offset)
         return since, message, handled, progress
 
     def set_cause(self, reason: str) -> None:
@@ -132,11 +142,11 @@ class Slot:
     def clear(self) -> None:
         """Clear the slot for the next process."""
         self.handled = 0
-        _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0, 0, 0)
+        _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0, 0, 0, 0)
 
     def record_death(self) -> None:
         """Count the message that was in flight in the dead process, and clear the slot."""
-        _, message, _, _, pid, reason = _SLOT.unpack_from(self._map, self._offset)
+        _, message, _, _, pid, reason, _ = _SLOT.unpack_from(self._map, self._offset)
         if message:
             self.scoreboard.count(message, pid, reason if reason < len(_REASONS) else 0)
         self.clear()
@@ -239,7 +249,7 @@ class Scoreboard:
         while place >= 0:
             start = place - _MESSAGE
             if (start - _HEADER.size) % _SLOT.size == 0:
-                *_, pid, reason = _SLOT.unpack_from(self.memory, start)
+                *_, pid, reason, _ = _SLOT.unpack_from(self.memory, start)
                 if _is_dead(pid):
                     found.append((pid, reason))
             place = self.memory.find(data, place + 1, _TABLE)

@@ -143,6 +143,7 @@ class Supervisor:
             self._end_hanging_starts()
             self._replace_workers()
             self._release_workers()
+            self._tell_whether_needed()
             self._announce()
         if self._stopping is None and not self._workers and len(self._left) >= self._wanted:
             self._stopping = signal.SIGTERM  # each has ended of its own accord
@@ -405,6 +406,14 @@ class Supervisor:
             return
         LOGGER.error('%s; %d of %s ready; starting another in %.2f s', words, working,
                      counted(self._wanted, 'worker'), delay)
+
+    def _tell_whether_needed(self) -> None:
+        """Have no worker stop at its number of messages while another cannot be started."""
+        needed = bool(self._missing)
+        for worker in self._workers:
+            if worker.is_needed != needed:
+                worker.is_needed = needed
+                worker.slot.set_needed(needed)
 
     @property
     def _missing(self) -> dict[int, str]:

@@ -38,6 +38,7 @@ class Worker:
     :ivar list why: the lines in which it reported why it ends.
     :ivar float extended: until when it has asked for time to start, because it waits for its
         broker, in seconds of ``time.monotonic``; 0: it has not.
+    :ivar bool is_needed: whether it has been told that no other could take its place.
     :ivar bool finished: whether it has ended as a program does, with its exit handlers called.
     """
 
@@ -52,6 +53,7 @@ class Worker:
         self.pidfd = self.reader = self._lifeline = -1
         self.started = time.monotonic()
         self.is_ready = self.is_retiring = self.timed_out = self.left = self.finished = False
+        self.is_needed = False
         self.extended = 0.0
         self.deadline: float | None = None
         self.retire = ''
