@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from clihelper.process.privileges import Identity
     from clihelper.process.scoreboard import Scoreboard
     from clihelper.process.sockets import Listening
+    from clihelper.program import Parse
     from clihelper.supervisor.child import WorkerChannel
 
     C = TypeVar('C', bound=Controller)
@@ -63,8 +64,25 @@ def setup(appname: str, description: str | None = None, version: str | None = No
     program.current.version = version
 
 
-def add_config_key(name: str) -> None:
-    """Require the section *name* in the configuration; without it the program ends with 78."""
+def add_config_key(name: str, parse: Parse | None = None) -> None:
+    """Require the section *name* in the configuration; without it the program ends with 78.
+
+    :param parse: turns the section, a dictionary, into what the program wants of it: a dataclass,
+        the ``model_validate`` of a pydantic model, and the like. ``config[name]`` is what it
+        returns. What it raises is reported as a fault of the configuration, at the key that the
+        error names (pydantic, msgspec, jsonschema), or else at the section: by ``--check``, at
+        the start, and by a reload before anything is stopped for it. It is called for each of
+        these, so it should open nothing. That of ``Application`` is called without
+        ``wake_interval``, and ``application_config`` is what it returns.
+    :raises ValueError: *parse* is given for ``Daemon``, ``Logging`` or ``AMQP``.
+    :raises TypeError: *parse* cannot be called.
+    """
+    if parse is not None:
+        if name in ('Daemon', 'Logging', 'AMQP'):
+            raise ValueError(f'the section {name} is read by clihelper itself')
+        if not callable(parse):
+            raise TypeError(f'parse is no function: {parse!r}')
+        program.current.parsers[name] = parse
     if name not in program.current.required_sections:
         program.current.required_sections.append(name)
 
@@ -187,6 +205,7 @@ class Run:
             appname=self.appname,
             shown=self._shown,
             as_root=self._as_root,
+            parsers=program.current.parsers,
         )
         if config.logging is not None:
             faults = logs.check(

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    Parse = Callable[[dict[str, Any]], Any]
+
 
 class Program:
     """The values set by :func:`clihelper.setup` and :func:`clihelper.add_config_key`.
@@ -17,6 +19,7 @@ class Program:
     :ivar description: a sentence for ``--help``.
     :ivar version: what ``--version`` prints after the name.
     :ivar required_sections: the sections that the configuration must contain.
+    :ivar parsers: what turns a section into what the program wants, by the section's name.
     :ivar default_pidfile: returns the default of ``Daemon.pidfile`` for the name of the program;
         None: the usual directories are searched.
     """
@@ -26,6 +29,7 @@ class Program:
         self.description: str | None = None
         self.version: str | None = None
         self.required_sections: list[str] = []
+        self.parsers: dict[str, Parse] = {}
         self.default_pidfile: Callable[[str], str] | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -61,8 +61,8 @@ class Harness(Generic[C]):
         ``foreground`` (true) and ``check``.
     :param arguments: the command line's remaining words.
     :param appname: the program's name.
-    :param required: sections that the configuration must contain; see
-        :func:`clihelper.add_config_key`.
+    :param required: sections that the configuration must contain, or a mapping of them to their
+        ``parse``; see :func:`clihelper.add_config_key`.
     :raises clihelper.errors.ConfigurationError: on entering, if the configuration is faulty.
     :ivar controller: the controller; it exists once the ``with`` is entered.
     """
@@ -77,7 +77,7 @@ class Harness(Generic[C]):
         options: Mapping[str, Any] | None = None,
         arguments: Sequence[str] = (),
         appname: str = 'test',
-        required: Iterable[str] = (),
+        required: configuration.Required = (),
     ) -> None:
         from clihelper.testing.messages import Outbox
 
@@ -87,7 +87,7 @@ class Harness(Generic[C]):
         self._options = options or {}
         self._arguments = list(arguments)
         self._appname = appname
-        self._required = tuple(required)
+        self._required = required if isinstance(required, Mapping) else tuple(required)
         self._held = ExitStack()
         self._life: _Life
 
