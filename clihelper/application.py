@@ -21,7 +21,14 @@ from functools import partial
 from clihelper import config as configuration
 from clihelper import logs, program, supervisor
 from clihelper.controller import check_class, own_topology
-from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly, encodable, one_line
+from clihelper.errors import (
+    ConfigurationError,
+    Error,
+    StopNow,
+    StoppedEarly,
+    encodable,
+    in_one_line,
+)
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
 from clihelper.process.signals import Signals
@@ -315,7 +322,7 @@ class Run:
             raise
         except BaseException as error:  # asyncio.CancelledError is no Exception
             LOGGER.critical('%s', error, exc_info=True)
-            return 1, [_describe(error)]
+            return 1, [in_one_line(error)]
 
     def _report(self) -> None:
         if self.status:
@@ -533,11 +540,6 @@ def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:
         return status, [f'ended itself with status {status}'] if status else []
     LOGGER.critical('%s', leaving.code)
     return 1, str(leaving.code).splitlines()
-
-
-def _describe(error: BaseException) -> str:
-    text = one_line(str(error))
-    return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 
 def _say(appname: str | None, line: str) -> None:

@@ -241,7 +241,7 @@ def test_it_is_found_before_anything_starts(tmp_path: Path, words: tuple[str, ..
     done = subprocess.run(
         [sys.executable, str(PROGRAMS / 'parsed.py'), '-c', 'app.yml', *words], cwd=tmp_path,
         env={'PYTHONPATH': f'{PROGRAMS.parent.parent}:{PROGRAMS}', 'REPORTS': os.devnull,
-             'GATE': os.devnull}, capture_output=True, text=True,
+             'GATE': os.devnull, 'HELD_AT': ''}, capture_output=True, text=True,
     )
     assert done.returncode == 78
     assert done.stderr.splitlines() == [

@@ -42,7 +42,7 @@ class Harness(Generic[C]):
     controller gracefully, as TERM does, which runs ``_shutdown`` and ``_cleanup``. In between,
     the controller waits for work, which the methods here provide. An exception of a hook is
     raised by the method that caused the call. Before that, the controller ends as it would in a
-    daemon.
+    daemon; or goes on, with the configuration of before, where that of a HUP has failed.
 
     The process itself does not change: no signal handler is installed, logging and standard
     output are left alone, and no connection is opened. An :class:`~clihelper.IOLoopController`
@@ -271,7 +271,7 @@ class _Life(LifeCycle):
         self._outbox = outbox
         self._deadline = _NoDeadline(lambda _: None)
         self._alive, self._round = ExitStack(), ExitStack()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     # The steps that LifeCycle.run() takes at once.
 
@@ -309,9 +309,20 @@ class _Life(LifeCycle):
         return loop
 
     def _begin_round(self) -> None:
-        self._round.enter_context(self.round())
-        self._looping = not self._controller.brings_loop
-        self._round.callback(setattr, self, '_looping', False)
+        with self.undoing():
+            self._round.enter_context(self.round())
+            self._looping = not self._controller.brings_loop
+            self._round.callback(setattr, self, '_looping', False)
+
+    @contextmanager
+    def undoing(self) -> Iterator[None]:
+        """Return a context for a round. A daemon logs what undoes a reload; the test gets it."""
+        try:
+            yield
+        except BaseException as error:
+            if not self._undoes(error):
+                raise
+            self._failure = error
 
     def _go_on(self) -> None:
         """Carry out pending requests, such as signals; then wait for the next step, if any."""
@@ -324,6 +335,7 @@ class _Life(LifeCycle):
                 return
             self._begin_round()
             self.serve_signals()
+        self.ready()
         self.sleeping()
 
     def _finish_pending_work(self) -> None:
