@@ -355,7 +355,7 @@ class Run:
             config=self.config,
             signals=self.signals,
             notifier=Notifier.from_environment(),
-            scoreboard=self._find_scoreboard() or scoreboard.Scoreboard.anonymous(),
+            scoreboard=self._find_scoreboard(mapped=False) or scoreboard.Scoreboard.anonymous(),
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,
@@ -396,18 +396,19 @@ class Run:
 
         loops.load(self.controller.loop_class).preload(self.config)
 
-    def _find_scoreboard(self) -> Scoreboard | None:
+    def _find_scoreboard(self, *, mapped: bool) -> Scoreboard | None:
         from clihelper.process import scoreboard
 
         if not hasattr(self.controller, 'on_message'):
             return None
-        return scoreboard.find(self.config.daemon['state_directory'], self.appname)
+        directory = self.config.daemon['state_directory']
+        return scoreboard.find(directory, self.appname, mapped=mapped)
 
     def _make_context(self) -> WorkerContext:
         """Return the context of a single process, without a supervisor."""
         context = WorkerContext(listening=self._sockets())
         has_state = self.config.daemon['state_directory'] is not None
-        if has_state and (scoreboard := self._find_scoreboard()):
+        if has_state and (scoreboard := self._find_scoreboard(mapped=True)):
             context.slot = scoreboard.slot(0)
             context.slot.claim()
         return context

@@ -206,6 +206,64 @@ def test_a_process_alone_has_it_from_its_predecessor(work, kind):
     assert all(work.runs()[name] == 1 for name in work_names)
 
 
+def test_a_file_that_is_truncated_under_workers_is_written_anew(work):
+    state = work.folder / 'state'
+    state.mkdir()
+    file = state / 'gang.scoreboard'
+    work.configure(daemon=f'workers: 2, state_directory: {state}', amqp='retry: {attempts: 2}')
+    with work.run() as program:
+        work.send(*names(20))
+        work.wait_done(names(20))
+        size = file.stat().st_size
+        os.truncate(file, 0)
+        work.send(*(f'n{number}' for number in range(20)), 'kill poison')
+        (dead,) = work.wait_dead()
+        work.wait_done(f'n{number}' for number in range(20))
+        program.wait_line(r'WARNING .*gang.scoreboard has been truncated and is written anew')
+        assert program.stop() == 0
+        assert 'SIGBUS' not in str(program)
+    assert dead.headers['x-clihelper-reason'] == 'crashed'
+    assert work.runs()['poison'] == 2
+    assert file.stat().st_size == size
+    with work.run() as program:
+        assert program.stop() == 0
+        assert 'been truncated' not in str(program)
+
+
+def test_a_file_that_is_truncated_under_a_process_alone_is_told_by_its_successor(work):
+    state = work.folder / 'state'
+    state.mkdir()
+    work.configure(daemon=f'state_directory: {state}')
+    with work.run() as program:
+        os.truncate(state / 'gang.scoreboard', 0)
+        work.send(*names(20))
+        assert program.wait() == -signal.SIGBUS
+    with work.run() as program:
+        program.wait_line(r'WARNING .*gang.scoreboard had been truncated')
+        work.wait_done(names(20))
+        assert program.stop() == 0
+
+
+def test_a_message_that_kills_all_processes_at_once_is_a_dead_letter_in_the_end(work):
+    """Its first run is not noted where the supervisor does not survive it; the others are."""
+    state = work.folder / 'state'
+    state.mkdir()
+    work.configure(daemon=f'workers: 2, state_directory: {state}', amqp=RETRY)
+    with work.run() as program:
+        work.send('massacre poison', *names(20))
+        assert program.wait() == -signal.SIGKILL
+    for _ in range(3):
+        with Program([sys.executable, PROGRAM, '-c', str(work.file), '-f']) as program:
+            assert program.wait(30) == -signal.SIGKILL
+    with work.run() as program:
+        (dead,) = work.wait_dead()
+        work.wait_done(names(20))
+        assert program.stop() == 0
+    assert dead.headers['x-clihelper-reason'] == 'crashed'
+    assert work.runs()['poison'] == 4
+    assert work.channel.basic_get(f'{work.queue}.dead') is None
+
+
 def test_what_is_killed_by_a_stop_is_not_blamed(work):
     state = work.folder / 'state'
     state.mkdir()

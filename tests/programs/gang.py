@@ -36,6 +36,11 @@ class Gang(clihelper.ConsumerController):
     def do_kill(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def do_massacre(self):
+        """As when a control group is out of memory, and all of its processes are killed."""
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     def do_devour(self):
         """Until the kernel has enough of it."""
         with open('/proc/self/oom_score_adj', 'w') as file:
