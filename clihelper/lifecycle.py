@@ -128,8 +128,7 @@ class LifeCycle:
         self.signals = signals
         self.notifier = notifier
         self.loop: Loop
-        self.was_ready = False
-        self.was_told = False
+        self.was_ready = self.was_told = False
         self._context = context or WorkerContext()
         self.sockets: list[socket] = []
         self.signum = 0
@@ -143,10 +142,8 @@ class LifeCycle:
         self._proven: Config | None = None  # the last one that a round was ready with
         self._undone_by: BaseException | None = None
         self._status = RUNNING_STATUS
-        self._announced = False
         self._ready_unsent = 0.0
-        self._looping = False
-        self._stop_noted = False
+        self._announced = self._looping = self._stop_noted = False
         self._retrying: object | None = None
         self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()

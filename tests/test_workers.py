@@ -132,6 +132,17 @@ def test_when_the_supervisor_is_killed_no_worker_stays(tmp_path):
         assert crew.count('cleanup') == 2
 
 
+def test_a_test_that_fails_leaves_no_worker_running(tmp_path):
+    with Crew(tmp_path, more='busy: 60') as crew:
+        crew.wait_ready()
+        crew.wait_line('process')
+        crew.wait_line('process')
+        pids = crew.workers().values()
+        if os.path.exists('/dev/tty'):  # also where they have process groups of their own
+            assert len({os.getpgid(pid) for pid in pids}) in (1, 2)
+    wait_gone(pids, 1)
+
+
 def test_a_busy_orphan_ends_at_its_deadline(tmp_path):
     with Crew(tmp_path, daemon='workers: 2, stop_timeout: 1', more='busy: 60') as crew:
         crew.wait_ready()
