@@ -169,7 +169,7 @@ def test_no_error_shows_what_came_from_elsewhere(
     def connect(section: dict[str, Any]) -> Any:
         raise ValueError(f'cannot connect with {section}')
 
-    (tmp_path / 'key').write_text("a'key\n")
+    (tmp_path / 'key').write_text("a'key\n  of two lines\n")
     monkeypatch.setenv('TOKEN', 'swordfish')
     for value, origin in (('!env TOKEN', 'the value of the environment variable TOKEN'),
                           ('!file key', 'the content of a file')):
@@ -179,6 +179,9 @@ def test_no_error_shows_what_came_from_elsewhere(
     (fault,) = faults(tmp_path, 'Shipping: {depot: "postgres://me:secret@host/db"}\n',
                       Shipping=connect)
     assert 'postgres://me:***@host/db' in fault
+    (fault,) = faults(tmp_path, f'Shipping: {{depot: "x://me:{"secret" * 50}@host"}}\n',
+                      Shipping=connect)
+    assert 'secret' not in fault
 
 
 def test_a_misspelt_section_is_not_taken_for_one_that_is_required(tmp_path: Path) -> None:

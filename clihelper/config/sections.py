@@ -55,7 +55,7 @@ def parse(name: str, function: Parse, root: Mapping, section: Any, faults: Fault
     except (Exception, SystemExit) as error:
         for keys, text in _errors(error):
             path = (name, *keys)
-            faults.at(key_at(root, path), path, _without_secrets(text, scalars))
+            faults.at(key_at(root, path), path, _shown(text, scalars))
         return section
 
 
@@ -77,7 +77,7 @@ def _scalars(node: Node) -> Iterator[Scalar]:
 def _errors(error: BaseException) -> list[tuple[Keys, str]]:
     """Return the keys, from the section on, and the text of each error in *error*."""
     try:
-        return [(keys, _shown(text)) for keys, text in _named(error)]
+        return list(_named(error))
     except Exception:  # its attributes are something else, or str() fails
         return [((), type(error).__name__)]
 
@@ -112,19 +112,17 @@ def _place(error: BaseException) -> str:
     return f'{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}'
 
 
-def _shown(text: str) -> str:
-    """Return a text as one line of bounded length, without what a terminal would act on."""
+def _shown(text: str, scalars: list[Scalar]) -> str:
+    """Return a text as one line of bounded length, without what a terminal would act on.
+
+    It shows no password of an address, and nothing if it contains a value from elsewhere.
+    """
     text = one_line(text)
+    for scalar in scalars:
+        forms = (one_line(scalar.text), one_line(repr(scalar.text)[1:-1]))
+        if scalar.origin and any(form and form in text for form in forms):
+            return f'refused; the reason is not shown because it contains {scalar.origin}'
+    text = re.sub(r'(://[^/\s:@]*:)[^/\s@]*@', r'\1***@', text)
     if len(text) > LONGEST:
         text = text[: LONGEST - 3] + '...'
     return ''.join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-def _without_secrets(text: str, scalars: list[Scalar]) -> str:
-    """Return a text that shows no password of an address, and no value from elsewhere."""
-    for scalar in scalars:
-        if scalar.origin and scalar.text and (
-            scalar.text in text or repr(scalar.text)[1:-1] in text
-        ):
-            return f'refused; the reason is not shown because it contains {scalar.origin}'
-    return re.sub(r'(://[^/\s:@]*:)[^/\s@]*@', r'\1***@', text)

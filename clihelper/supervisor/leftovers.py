@@ -52,7 +52,11 @@ class Leftovers:
 
     def end(self, group: int, who: str) -> None:
         """Tell the members of the process group of *who*, a worker that has died, to end."""
-        pidfds = list(_members(group))
+        try:
+            pidfds = list(_members(group))
+        except OSError as error:  # no descriptor is free
+            LOGGER.warning('what %s has left behind is not known: %s', who, error.strerror)
+            return
         for pidfd in pidfds:
             _send(pidfd, signal.SIGTERM)
             self._pidfds[pidfd] = time.monotonic() + PATIENCE

@@ -38,8 +38,11 @@ class Gang(clihelper.ConsumerController):
 
     def do_massacre(self):
         """As when a control group is out of memory, and all of its processes are killed."""
-        os.kill(os.getppid(), signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
+        supervisor = os.getppid()
+        with open(f'/proc/{supervisor}/task/{supervisor}/children') as file:
+            workers = {int(pid) for pid in file.read().split()}
+        for pid in (supervisor, *(workers - {os.getpid()}), os.getpid()):
+            os.kill(pid, signal.SIGKILL)
 
     def do_devour(self):
         """Until the kernel has enough of it."""
