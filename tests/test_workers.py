@@ -30,10 +30,10 @@ PLAIN_USER = 54322  # that nobody else uses, so that the number of his processes
 class Crew(Program):
     """The program, in the foreground, with its configuration."""
 
-    def __init__(self, folder, *, before=(), program='crew.py', **config):
+    def __init__(self, folder, *, before=(), program='crew.py', options=('-f',), **config):
         self.file = folder / 'crew.yml'
         self.configure(**config)
-        program = [sys.executable, str(PROGRAMS / program), '-c', str(self.file), '-f']
+        program = [sys.executable, str(PROGRAMS / program), '-c', str(self.file), *options]
         super().__init__([*before, *program], watchdog=config.get('watchdog'))
 
     def configure(self, daemon='workers: 2', more='', watchdog=None):
@@ -435,6 +435,20 @@ def test_a_thread_that_outlives_the_deadline_of_a_stop_is_143(tmp_path):
         assert crew.stop() == 143
         assert 0.5 <= time.monotonic() - started < 3
         assert crew.count('died here') == 0
+
+
+def test_a_worker_that_is_cut_off_at_its_end_releases_nothing_of_the_supervisors(tmp_path):
+    pidfile = tmp_path / 'pid'
+    daemon = f'workers: 2, stop_timeout: 0.5, pidfile: {pidfile}'
+    with Crew(tmp_path, program='parents.py', daemon=daemon, more='leaves: [thread]',
+              options=()) as crew:
+        crew.wait_ready()
+        assert pidfile.read_text().strip() == str(crew.pid)
+        os.kill(crew.workers()[1], signal.SIGTERM)
+        crew.wait_line(r'worker 1 .* ended after .*: status 143; starting another')
+        assert pidfile.read_text().strip() == str(crew.pid)
+        crew.wait_line(r'worker 1 .* is ready')
+        assert crew.stop() == 143
 
 
 def test_workers_that_are_killed_while_they_start_do_not_end_the_service(tmp_path):
