@@ -22,7 +22,14 @@ from functools import partial
 from clihelper import config as configuration
 from clihelper import logs, program, supervisor
 from clihelper.controller import check_class, own_topology
-from clihelper.errors import ConfigurationError, Error, StopNow, StoppedEarly, encodable, one_line
+from clihelper.errors import (
+    ConfigurationError,
+    Error,
+    StopNow,
+    StoppedEarly,
+    encodable,
+    in_one_line,
+)
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
 from clihelper.process.signals import Signals
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from clihelper.process.privileges import Identity
     from clihelper.process.scoreboard import Scoreboard
     from clihelper.process.sockets import Listening
+    from clihelper.program import Parse
     from clihelper.supervisor.child import WorkerChannel
 
     C = TypeVar('C', bound=Controller)
@@ -61,8 +69,25 @@ def setup(appname: str, description: str | None = None, version: str | None = No
     program.current.version = version
 
 
-def add_config_key(name: str) -> None:
-    """Require the section *name* in the configuration; without it the program ends with 78."""
+def add_config_key(name: str, parse: Parse | None = None) -> None:
+    """Require the section *name* in the configuration; without it the program ends with 78.
+
+    :param parse: turns the section, a dictionary, into what the program wants of it: a dataclass,
+        the ``model_validate`` of a pydantic model, and the like. ``config[name]`` is what it
+        returns. What it raises is reported as a fault of the configuration, at the key that the
+        error names (pydantic, msgspec, jsonschema), or else at the section: by ``--check``, at
+        the start, and by a reload before anything is stopped for it. It is called for each of
+        these, so it should open nothing. That of ``Application`` is called without
+        ``wake_interval``, and ``application_config`` is what it returns.
+    :raises ValueError: *parse* is given for ``Daemon``, ``Logging`` or ``AMQP``.
+    :raises TypeError: *parse* cannot be called.
+    """
+    if parse is not None:
+        if name in ('Daemon', 'Logging', 'AMQP'):
+            raise ValueError(f'the section {name} is read by clihelper itself')
+        if not callable(parse):
+            raise TypeError(f'parse is no function: {parse!r}')
+        program.current.parsers[name] = parse
     if name not in program.current.required_sections:
         program.current.required_sections.append(name)
 
@@ -202,6 +227,7 @@ class Run:
             appname=self.appname,
             shown=self._shown,
             as_root=self._as_root,
+            parsers=program.current.parsers,
         )
         if config.logging is not None:
             faults = logs.check(
@@ -319,7 +345,7 @@ class Run:
             raise
         except BaseException as error:  # asyncio.CancelledError is no Exception
             LOGGER.critical('%s', error, exc_info=True)
-            return 1, [program.explain_hidden(error) or _describe(error)]
+            return 1, [program.explain_hidden(error) or in_one_line(error)]
 
     def _report(self) -> None:
         if self.status:
@@ -355,7 +381,7 @@ class Run:
             config=self.config,
             signals=self.signals,
             notifier=Notifier.from_environment(),
-            scoreboard=self._find_scoreboard() or scoreboard.Scoreboard.anonymous(),
+            scoreboard=self._find_scoreboard(mapped=False) or scoreboard.Scoreboard.anonymous(),
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,
@@ -401,18 +427,19 @@ class Run:
 
         loops.load(self.controller.loop_class).preload(self.config)
 
-    def _find_scoreboard(self) -> Scoreboard | None:
+    def _find_scoreboard(self, *, mapped: bool) -> Scoreboard | None:
         from clihelper.process import scoreboard
 
         if not hasattr(self.controller, 'on_message'):
             return None
-        return scoreboard.find(self.config.daemon['state_directory'], self.appname)
+        directory = self.config.daemon['state_directory']
+        return scoreboard.find(directory, self.appname, mapped=mapped)
 
     def _make_context(self) -> WorkerContext:
         """Return the context of a single process, without a supervisor."""
         context = WorkerContext(listening=self._sockets(), names=self._names())
         has_state = self.config.daemon['state_directory'] is not None
-        if has_state and (scoreboard := self._find_scoreboard()):
+        if has_state and (scoreboard := self._find_scoreboard(mapped=True)):
             context.slot = scoreboard.slot(0)
             context.slot.claim()
         return context
@@ -585,11 +612,6 @@ def _judge_exit(leaving: SystemExit) -> tuple[int, list[str]]:
         return status, [f'ended itself with status {status}'] if status else []
     LOGGER.critical('%s', leaving.code)
     return 1, str(leaving.code).splitlines()
-
-
-def _describe(error: BaseException) -> str:
-    text = one_line(str(error))
-    return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 
 def _say(appname: str | None, line: str) -> None:

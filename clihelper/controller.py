@@ -134,14 +134,14 @@ class Controller:
         self.take_over(config)
 
     @property
-    def application_config(self) -> Mapping[str, Any]:
-        """The ``Application`` section."""
+    def application_config(self) -> Any:
+        """The ``Application`` section: a dictionary, or what the ``parse`` of it returned."""
         return self.config.application
 
     @property
     def wake_interval(self) -> float:
         """The seconds between two calls of :meth:`_process`: ``Application.wake_interval``."""
-        return float(self.application_config['wake_interval'])
+        return self.config.wake_interval
 
     @property
     def logger(self) -> logging.Logger:

@@ -110,6 +110,14 @@ class StoppedEarly(SystemExit):
         return 'stopped before it was ready'
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return an error's class and text in one line; of an :class:`Error`, the text alone."""
+    text = one_line(str(error))
+    if isinstance(error, Error) and text:
+        return text
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
 def did_you_mean(word: object, known: Collection[object]) -> str:
     """Return the end of an error message, ``; did you mean x?``, or '' if nothing is close.
 

@@ -6,6 +6,9 @@
       ^                               |
       '------------- HUP -------------'
 
+What fails between a HUP and readiness is undone: ``_cleanup``, and a round with the configuration
+of before.
+
 Signals arrive here as numbers. They are read from the pipe by the code that waits
 (:meth:`LifeCycle.serve_signals`), or passed in by the handler while a loop of the user's own runs
 (:meth:`LifeCycle._deliver`). Each signal calls a hook of the controller, whose default calls
@@ -27,7 +30,7 @@ from contextlib import contextmanager
 
 from clihelper import logs
 from clihelper.config.reloading import Reloader
-from clihelper.errors import StopNow
+from clihelper.errors import Error, StopNow, StoppedEarly, in_one_line
 from clihelper.loops import wait_until
 from clihelper.process.deadline import Deadline, signal_later, start_thread
 from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
@@ -52,6 +55,9 @@ LOGGER = logging.getLogger('clihelper')
 
 STOPPED = frozenset({State.STOP_REQUESTED, State.STOPPING, State.STOPPED})
 """The states in which a stop is in progress or complete."""
+
+RUNNING_STATUS = 'running'
+"""the status line of a controller that is ready"""
 
 POSTPONED = 0.01
 """seconds after which a signal that came at a bad moment is handled again"""
@@ -128,8 +134,7 @@ class LifeCycle:
         self.signals = signals
         self.notifier = notifier
         self.loop: Loop
-        self.was_ready = False
-        self.was_told = False
+        self.was_ready = self.was_told = False
         self._context = context or WorkerContext()
         self.sockets: list[socket] = []
         self.signum = 0
@@ -140,10 +145,11 @@ class LifeCycle:
         self._deadline = Deadline(ending)
         self._controller: Controller
         self._next_config: Config | None = None
-        self._announced = False
+        self._proven: Config | None = None  # the last one that a round was ready with
+        self._undone_by: BaseException | None = None
+        self._status = RUNNING_STATUS
         self._ready_unsent = 0.0
-        self._looping = False
-        self._stop_noted = False
+        self._announced = self._looping = self._stop_noted = False
         self._retrying: object | None = None
         self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()
@@ -163,7 +169,7 @@ class LifeCycle:
         try:
             with self.alive(controller):
                 while True:
-                    with self.round():
+                    with self.undoing(), self.round():
                         self._run_loop()
                     self.serve_signals()
                     if not self.begin_again():
@@ -188,22 +194,79 @@ class LifeCycle:
     @contextmanager
     def round(self) -> Iterator[None]:
         """A context for one round, from ``_setup`` to ``_cleanup``; the loop runs in it."""
-        controller = self._controller
         self.loop = self.make_loop()
         self.sockets = [each.dup() for each in self._context.listening]
         try:
-            self.loop.call(controller._setup)
-            self.signals.retake()
+            self._set_up()
             try:
                 yield
+            except BaseException as error:
+                if self._undoes(error):
+                    self.loop.abandon()
+                raise
             finally:
-                if controller.state is not State.RELOADING:
+                if self._controller.state is not State.RELOADING:
                     self._become(State.STOPPING)
-                self.loop.call(controller._cleanup)
+                self._clean_up()
         finally:
             self.loop.close()
             for each in self.sockets:
                 each.close()
+
+    def _set_up(self) -> None:
+        try:
+            self.loop.call(self._controller._setup)
+            self.signals.retake()
+        except BaseException as error:
+            if self._undoes(error):
+                self.loop.abandon()
+                self._clean_up()  # what it had opened might be in the way of the next one
+            raise
+
+    def _clean_up(self) -> None:
+        """Call ``_cleanup``. If it fails before another round, that does not end the daemon."""
+        try:
+            self.loop.call(self._controller._cleanup)
+        except Exception:
+            if self._controller.state is not State.RELOADING:
+                raise
+            LOGGER.exception('_cleanup failed; the reload goes on')
+
+    # Undoing a reload.
+
+    @contextmanager
+    def undoing(self) -> Iterator[None]:
+        """A context for a round: if a reload is undone by what it raises, the daemon goes on."""
+        try:
+            yield
+        except BaseException as error:
+            if not self._undoes(error):
+                raise
+
+    def _undoes(self, error: BaseException) -> bool:
+        """Return whether *error* undoes a reload; the first time, set off the next round.
+
+        It does if it comes before the new configuration was ready, unless it ends the program.
+        """
+        if error is self._undone_by:
+            return True
+        state = self._controller.state
+        if self._proven is None or self._proven is self.config:
+            return False
+        if state in STOPPED or _ends_program(error):
+            return False
+        self._undone_by = error
+        why = in_one_line(error)
+        self._status = f'{RUNNING_STATUS} with the old configuration; the reload failed: {why}'
+        trace = None if isinstance(error, Error) else error
+        LOGGER.error('the reload failed, the old configuration is set up again: %s', why,
+                     exc_info=trace)
+        self.notifier.status(f'the reload failed, going back to the old configuration: {why}')
+        if state is not State.RELOADING:
+            self._next_config = self._proven
+            self._become(State.RELOADING)
+            os.eventfd_write(self._interrupt, 1)
+        return True
 
     def make_loop(self) -> Loop:
         """Make the loop of the next round."""
@@ -252,6 +315,8 @@ class LifeCycle:
         if self._announced:
             return
         self._announced = True
+        self._proven = self.config
+        self._undone_by = None
         self._tell_ready()
         if not self.was_ready:
             self.was_ready = True
@@ -259,7 +324,7 @@ class LifeCycle:
             LOGGER.debug('ready')
 
     def _tell_ready(self) -> None:
-        if self.notifier.ready('running') or not self.notifier.enabled:
+        if self.notifier.ready(self._status) or not self.notifier.enabled:
             self._ready_unsent = 0.0
         else:
             self._ready_unsent = min(max(2 * self._ready_unsent, READY_RETRY_MIN), READY_RETRY_MAX)
@@ -389,6 +454,7 @@ class LifeCycle:
         if config is None or self._controller.state in STOPPED:
             return
         self._next_config = config
+        self._status = RUNNING_STATUS
         self._announced = False
         self.notifier.reloading('restarting with the new configuration')
         if self._controller.state is not State.RELOADING:
@@ -403,10 +469,15 @@ class LifeCycle:
         if self._announced:
             self.notifier.reloading('reloading the configuration')
         self._next_config = config
+        self._status = RUNNING_STATUS
         self._swap_configuration(begins_anew=False)
-        self._controller.on_configuration_reloaded()
         if self._announced:
-            self._tell_ready()
+            self._proven = config
+        try:
+            self._controller.on_configuration_reloaded()
+        finally:
+            if self._announced:
+                self._tell_ready()
 
     def log_stacks(self) -> None:
         """Log the state and the stack of every thread, at WARNING so that it is seen.
@@ -543,13 +614,21 @@ class LifeCycle:
 
     def _swap_configuration(self, *, begins_anew: bool) -> None:
         assert self._next_config is not None
-        old, self.config, self._next_config = self.config, self._next_config, None
+        old = self._proven or self.config
+        self.config, self._next_config = self._next_config, None
         self._controller.config = self.config
         if self._context.supervised:
             self._reloader.configure_logging(self.config)
         else:
             self._reloader.put_into_effect(
                 self.config, old, begins_anew=begins_anew, supervised=False)
+
+
+def _ends_program(error: BaseException) -> bool:
+    """Return whether an exception ends the program as somebody wants it, rather than fails."""
+    if isinstance(error, SystemExit) and not isinstance(error, (StopNow, StoppedEarly)):
+        return not error.code
+    return isinstance(error, (StopNow, StoppedEarly, KeyboardInterrupt, GeneratorExit))
 
 
 def _stacks() -> str:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    Parse = Callable[[dict[str, Any]], Any]
+
 LIBRARIES = frozenset({'amqp', 'daemon', 'kombu', 'lockfile', 'tornado', 'vine', 'yaml'})
 """The packages that clihelper imports, besides those of Python"""
 
@@ -22,6 +24,7 @@ class Program:
     :ivar description: a sentence for ``--help``.
     :ivar version: what ``--version`` prints after the name.
     :ivar required_sections: the sections that the configuration must contain.
+    :ivar parsers: what turns a section into what the program wants, by the section's name.
     :ivar default_pidfile: returns the default of ``Daemon.pidfile`` for the name of the program;
         None: the usual directories are searched.
     :ivar default_logs_directory: the default of ``Daemon.logs_directory``; None: the working
@@ -33,6 +36,7 @@ class Program:
         self.description: str | None = None
         self.version: str | None = None
         self.required_sections: list[str] = []
+        self.parsers: dict[str, Parse] = {}
         self.default_pidfile: Callable[[str], str] | None = None
         self.default_logs_directory: str | None = None
 

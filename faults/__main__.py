@@ -5,7 +5,7 @@ import sys
 from benchmarks.command import run
 
 TABLES = ('soak', 'fuzz', 'comeback', 'refused', 'blackhole', 'stop', 'busy', 'leaks', 'workers',
-          'reload', 'crash', 'limit', 'model', 'cluster')
+          'degraded', 'reload', 'crash', 'limit', 'model', 'cluster')
 
 if __name__ == '__main__':
     sys.exit(run('faults', TABLES))

@@ -51,6 +51,11 @@ class Crew:
         """The pids of those that live."""
         return descendants(self.program.pid)[1:]
 
+    def busy(self) -> int:
+        """How many of them have handled something."""
+        paths = [os.path.join(self._folder, str(pid)) for pid in self.workers()]
+        return sum(os.path.exists(path) and os.path.getsize(path) > 0 for path in paths)
+
     def noted(self) -> int:
         """How many notes there are: two for each run that has ended."""
         return sum(entry.stat().st_size for entry in os.scandir(self._folder)) // NOTE.size

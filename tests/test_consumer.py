@@ -380,6 +380,25 @@ def test_a_restart_by_hangup_loses_nothing(configure, channel, queue_name, tmp_p
     assert count(channel, queue_name) == 0
 
 
+@pytest.mark.parametrize(('queue', 'url', 'said'), [
+    ('{durable: false}', None, 'durable'),
+    ('{}', 'amqp://guest:wrong@127.0.0.1:{port}//', 'refuses the credentials'),
+])
+def test_a_reload_that_the_broker_refuses_is_undone(
+    configure, broker, channel, queue_name, queue, url, said
+):
+    with consuming(configure()) as program:
+        configure(url and url.format(port=broker.port), queue=queue)
+        program.signal('HUP')
+        program.wait_line(f'the reload failed, the old configuration is set up again: .*{said}')
+        ready = program.wait_notified('READY')
+        assert ready['STATUS'].startswith('running with the old configuration; the reload failed')
+        send(channel, queue_name, 'work')
+        program.wait_line("got 'work'")
+        assert program.stop('QUIT') == 131
+        assert 'wrong' not in str(program)
+
+
 def test_the_memory_transport_needs_no_broker(configure, queue_name):
     with consuming(configure('memory://')) as program:
         program.wait_line('process')

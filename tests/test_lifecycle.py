@@ -350,6 +350,116 @@ def test_a_relative_configuration_is_found_again_by_a_daemon(tmp_path: Path) -> 
         assert life.wait_daemon() == 0
 
 
+# A new configuration that does not work.
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Reloading(Life):
+    """The program of that name, with a port of its own."""
+
+    def __init__(self, folder: Path, controller: str = 'Plain', **arguments: object) -> None:
+        self.port = free_port()
+        super().__init__(folder, 'reloading.py', controller, config=self.sections('old'),
+                         notify=True, **arguments)
+
+    def sections(self, word: str, more: str = '') -> str:
+        return f'Application: {{word: {word}, port: {self.port}{more}}}\n'
+
+    def reload(self, word: str, more: str = '', signum: str = 'HUP') -> None:
+        self.configure(self.sections(word, more) + LOGGING)
+        self.signal(signum)
+
+
+@pytest.mark.parametrize(('controller', 'fail'), [
+    ('Plain', 'true'), ('Plain', 'exit'), ('Ioloop', 'true'), ('Ioloop', 'cancel'), ('Web', 'true')
+])
+def test_a_setup_that_fails_after_hup_is_undone(
+    tmp_path: Path, controller: str, fail: str
+) -> None:
+    with Reloading(tmp_path, controller) as life:
+        life.program.wait_ready()
+        life.wait_report('setup old')
+        life.reload('new', f', fail: {fail}')
+        life.program.wait_notified('RELOADING')
+        life.wait_report('setup new')
+        life.wait_report('cleanup')
+        life.wait_report('setup old')
+        words = 'the reload failed, going back to the old configuration: '
+        told = life.program.wait_notified('STATUS')['STATUS']
+        assert told.startswith(words)
+        assert told.endswith(': no hands')
+        ready = life.program.wait_notified('READY')
+        assert ready['STATUS'].startswith('running with the old configuration; the reload failed')
+        assert life.logged('the reload failed, the old configuration is set up again: ') == 1
+        life.reload('good')
+        life.wait_report('setup good')
+        assert life.program.wait_notified('READY')['STATUS'] == 'running'
+        life.signal('TERM')
+        assert life.wait() == 0
+        assert life.take_reports()[-1] == 'cleanup'
+
+
+def test_if_the_old_configuration_fails_too_its_status_is_that_of_the_program(
+    tmp_path: Path
+) -> None:
+    with Reloading(tmp_path) as life:
+        life.program.wait_ready()
+        life.wait_report('setup old')
+        old, life.port = life.port, free_port()
+        life.reload('new', f', take: {old}, fail: true')
+        assert life.wait() == 1
+        assert life.logged('the reload failed') == 1
+        assert life.logged('CRITICAL') == 1
+        assert 'Address already in use' in life.program.stderr[-1]
+
+
+def test_a_second_hup_while_a_setup_fails_is_served(tmp_path: Path) -> None:
+    with Reloading(tmp_path) as life:
+        life.program.wait_ready()
+        life.wait_report('setup old')
+        for word in ('one', 'two'):
+            life.reload(word, ', fail: true')
+            life.wait_report(f'setup {word}')
+            life.wait_report('setup old')
+            life.program.wait_ready()
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
+def test_a_cleanup_that_fails_does_not_end_a_reload(tmp_path: Path) -> None:
+    with Reloading(tmp_path) as life:
+        life.program.wait_ready()
+        life.wait_report('setup old')
+        life.reload('broken', ', break: true')
+        life.wait_report('setup broken')
+        life.program.wait_ready()
+        life.reload('mended')
+        life.wait_logged('_cleanup failed; the reload goes on')
+        life.wait_report('setup mended')
+        life.program.wait_ready()
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
+def test_a_hook_that_fails_after_usr1_leaves_the_service_manager_with_a_ready_service(
+    tmp_path: Path
+) -> None:
+    with Reloading(tmp_path) as life:
+        life.program.wait_ready()
+        life.wait_report('setup old')
+        life.reload('new', ', fail: true', 'USR1')
+        life.program.wait_notified('RELOADING')
+        life.program.wait_ready()
+        life.wait_logged('the hook of SIGUSR1 failed')
+        life.signal('TERM')
+        assert life.wait() == 0
+
+
 # Storms.
 
 @pytest.mark.parametrize('controller', ['LoggingEachTick', 'Logging'])

@@ -32,6 +32,13 @@ def test_the_delay_doubles_up_to_a_cap_and_a_healthy_minute_resets_it():
     assert backoff.next() == 0.1
 
 
+def test_after_a_failed_start_it_is_never_at_once_and_at_most_three_seconds():
+    backoff = RestartBackoff(uniform=high)
+    delays = [backoff.next(was_ready=False) for _ in range(7)]
+    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0]
+    assert backoff.next() == 1.0
+
+
 def test_the_delay_has_jitter_and_does_not_overflow():
     backoff = RestartBackoff(uniform=low)
     delays = [backoff.next() for _ in range(5000)]
@@ -41,9 +48,12 @@ def test_the_delay_has_jitter_and_does_not_overflow():
 
 def test_three_failures_in_a_row_are_too_many():
     failures = StartFailures()
-    assert [failures.failed(), failures.failed()] == [False, False]
-    failures.ready()
-    assert [failures.failed(), failures.failed(), failures.failed()] == [False, False, True]
+    assert [failures.failed(1, 'no hands') for _ in range(2)] == [False, False]
+    assert failures.reasons == {1: 'no hands'}
+    assert failures.ready(1)
+    assert not failures.ready(2)
+    assert failures.reasons == {}
+    assert [failures.failed(1, 'no hands') for _ in range(3)] == [False, False, True]
 
 
 def test_a_limit_is_never_exceeded():

@@ -158,6 +158,84 @@ def test_a_file_that_is_empty_or_of_another_version_is_begun_anew(path, data):
     close(book)
 
 
+# A copy in a file.
+
+def copied(path):
+    return Scoreboard.open(str(path), mapped=False)
+
+
+@pytest.mark.parametrize('mapped', [False, True])
+def test_what_is_counted_and_forgotten_is_in_the_copy(path, mapped):
+    book = copied(path)
+    for message in (MESSAGE, MESSAGE + 1):
+        book.count(message, 1, 0)
+    book.forget(MESSAGE)
+    close(book)
+    book = Scoreboard.open(str(path), mapped=mapped)
+    assert book.deaths(MESSAGE) == (0, CRASHED)
+    assert book.deaths(MESSAGE + 1) == (1, CRASHED)
+    close(book)
+
+
+def test_what_is_kept_in_the_copy_and_not_released_is_counted_at_the_next_start(path):
+    book = copied(path)
+    for index, end in enumerate(('release', 'clear_in_flight', 'clear', 'keep')):
+        slot = book.slot(index)
+        slot.claim()
+        slot.note(MESSAGE + index)
+        slot.keep(MESSAGE + index)
+        if end != 'keep':
+            getattr(slot, end)()
+    book.slot(9).note(MESSAGE + 9)  # a first delivery is in the memory alone
+    close(book)
+    book = copied(path)
+    assert [book.deaths(MESSAGE + index)[0] for index in (0, 1, 2, 3, 9)] == [0, 0, 0, 1, 0]
+    close(book)
+    book = copied(path)
+    assert book.deaths(MESSAGE + 3) == (1, CRASHED)
+    close(book)
+
+
+def test_a_copy_that_is_truncated_is_written_anew(path, caplog):
+    book = copied(path)
+    book.count(MESSAGE, 1, 0)
+    os.truncate(path, 100)
+    slot = book.slot(0)
+    slot.claim()
+    slot.note(MESSAGE)
+    assert book.deaths(MESSAGE) == (1, CRASHED)
+    assert caplog.records == []
+    book.count(MESSAGE + 1, 1, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        f'{path} has been truncated and is written anew']
+    close(book)
+    book = Scoreboard.open(str(path))
+    assert book.deaths(MESSAGE) == book.deaths(MESSAGE + 1) == (1, CRASHED)
+    close(book)
+
+
+def test_a_copy_that_cannot_be_written_is_told_once(path, caplog):
+    book = copied(path)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), book._descriptor)
+    for message in (MESSAGE, MESSAGE + 1):
+        book.count(message, 1, 0)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f'{path}: Bad file descriptor; from now on this process does not write to it',
+    ]
+    assert book.deaths(MESSAGE + 1) == (1, CRASHED)
+    close(book)
+
+
+def test_a_file_that_was_truncated_is_told_at_the_next_start(path, caplog):
+    close(Scoreboard.open(str(path)))
+    assert caplog.records == []
+    os.truncate(path, 0)
+    close(Scoreboard.open(str(path)))
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f'{path} had been truncated, which ends a process')
+
+
 def garbage(path):
     path.write_bytes(b'precious' * 100)
 

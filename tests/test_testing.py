@@ -347,6 +347,25 @@ def test_what_setup_raises_after_hup_comes_out() -> None:
         assert harness.controller.state is State.STOPPED
 
 
+def test_what_setup_raises_of_a_new_configuration_comes_out_and_the_old_one_goes_on() -> None:
+    class Choosy(Diary):
+        def _setup(self) -> None:
+            super()._setup()
+            if self.wake_interval == 2:
+                raise ZeroDivisionError('too often')
+
+    with testing.Harness(Choosy, {'Application': {'wake_interval': 1}}) as harness:
+        harness.configure({'Application': {'wake_interval': 2}})
+        with pytest.raises(ZeroDivisionError, match='^too often$'):
+            harness.signal('HUP')
+        assert harness.controller.wake_interval == 1
+        assert harness.controller.entries == [
+            'setup', 'shutdown', 'cleanup', 'setup', 'cleanup', 'setup']
+        harness.configure({'Application': {'wake_interval': 3}})
+        harness.signal('HUP')
+        assert harness.controller.wake_interval == 3
+
+
 def test_a_wrong_configuration_at_hup_leaves_all_as_it_was(
     caplog: pytest.LogCaptureFixture
 ) -> None:

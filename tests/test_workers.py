@@ -30,10 +30,10 @@ PLAIN_USER = 54322  # that nobody else uses, so that the number of his processes
 class Crew(Program):
     """The program, in the foreground, with its configuration."""
 
-    def __init__(self, folder, *, before=(), **config):
+    def __init__(self, folder, *, before=(), program='crew.py', options=('-f',), **config):
         self.file = folder / 'crew.yml'
         self.configure(**config)
-        program = [sys.executable, str(PROGRAMS / 'crew.py'), '-c', str(self.file), '-f']
+        program = [sys.executable, str(PROGRAMS / program), '-c', str(self.file), *options]
         super().__init__([*before, *program], watchdog=config.get('watchdog'))
 
     def configure(self, daemon='workers: 2', more='', watchdog=None):
@@ -52,6 +52,17 @@ class Crew(Program):
 
     def count(self, words):
         return sum(words in line for line in self.lines)
+
+    def change(self, **config):
+        """Have all workers that are started from now on do something else."""
+        self.configure(**config)
+        self.signal('USR1')
+        for _ in self.workers():
+            self.wait_line(r'reloaded \d')
+
+    def wait_status(self, words):
+        while words not in self.wait_notified('STATUS')['STATUS']:
+            pass
 
 
 def children(pid):
@@ -119,6 +130,15 @@ def test_when_the_supervisor_is_killed_no_worker_stays(tmp_path):
         crew.wait()
         assert crew.count('the supervisor has died') == 2
         assert crew.count('cleanup') == 2
+
+
+def test_a_test_that_fails_leaves_no_worker_running(tmp_path):
+    with Crew(tmp_path, more='busy: 60') as crew:
+        crew.wait_ready()
+        crew.wait_line('process')
+        crew.wait_line('process')
+        pids = crew.workers().values()
+    wait_gone(pids, 1)
 
 
 def test_a_busy_orphan_ends_at_its_deadline(tmp_path):
@@ -287,6 +307,148 @@ def test_workers_that_never_become_ready_end_the_service(tmp_path):
         assert 3 <= crew.count('before it was ready') <= 4
         assert crew.lines[-1] == 'crew: no worker becomes ready: ValueError: no hands'
     assert time.monotonic() - started < 5
+
+
+def test_healthy_workers_go_on_while_another_cannot_be_started(tmp_path):
+    with Crew(tmp_path, daemon='workers: 4') as crew:
+        crew.wait_ready()
+        old = crew.workers()
+        crew.change(daemon='workers: 4', more='fail: all')
+        os.kill(old.pop(2), signal.SIGKILL)
+        for _ in range(5):
+            crew.wait_line(r'worker 2 .*, before it was ready; 3 of 4 workers ready; starting')
+        crew.wait_status('degraded: 3 of 4 workers ready; worker 2 cannot be started:'
+                         ' ValueError: no hands')
+        assert old.items() <= crew.workers().items()
+        crew.change(daemon='workers: 4')
+        crew.wait_line('all workers can be started again', timeout=5)
+        crew.wait_status('4 of 4 workers ready')
+        assert old.items() <= crew.workers().items()
+        assert crew.stop() == 0, str(crew)
+
+
+def test_a_reload_while_a_worker_is_missing_ends_either_way(tmp_path):
+    with Crew(tmp_path) as crew:
+        crew.wait_ready()
+        crew.change(more='fail: all')
+        os.kill(crew.workers()[2], signal.SIGKILL)
+        crew.wait_line('1 of 2 workers ready')
+        crew.signal('HUP')
+        crew.wait_line('the reload is given up')
+        crew.wait_status('the reload was given up: ValueError: no hands')
+        crew.wait_ready()
+        crew.configure()
+        crew.signal('HUP')
+        crew.wait_status('2 of 2 workers ready')
+        crew.wait_ready()
+        assert sorted(crew.workers()) == [1, 2]
+        assert crew.stop() == 0, str(crew)
+
+
+def test_without_a_healthy_worker_the_third_failure_ends_the_service(tmp_path):
+    with Crew(tmp_path) as crew:
+        crew.wait_ready()
+        old = crew.workers()
+        crew.change(more='fail: all')
+        for pid in old.values():
+            os.kill(pid, signal.SIGKILL)
+        assert crew.wait() == 1
+        assert crew.lines[-1] == 'crew: no worker becomes ready: ValueError: no hands'
+
+
+def test_a_start_that_hangs_is_ended_and_tried_again(tmp_path):
+    daemon = 'workers: 2, start_timeout: 0.7'
+    with Crew(tmp_path, daemon=daemon) as crew:
+        crew.wait_ready()
+        crew.change(daemon=daemon, more='hang: 600')
+        os.kill(crew.workers()[2], signal.SIGKILL)
+        for _ in range(2):
+            crew.wait_line(r'worker 2 .* is not ready after 0.7 s \(Daemon.start_timeout\): ended;'
+                           ' 1 of 2 workers ready; starting another in')
+            crew.wait_line(r'worker 2 .* died here')
+            crew.wait_line(r'crew.py", line \d+ in _setup')
+        crew.wait_status('degraded: 1 of 2 workers ready; worker 2 cannot be started: not ready')
+        crew.change(daemon=daemon)
+        crew.wait_line('all workers can be started again')
+        assert crew.stop() == 0, str(crew)
+
+
+def test_a_first_start_that_takes_longer_is_told_what_follows(tmp_path):
+    daemon = 'workers: 1, max_age: 3600, start_timeout: 0.1'
+    with Crew(tmp_path, daemon=daemon, more='hang: 0.3') as crew:
+        crew.wait_ready()
+        crew.wait_line(r'WARNING .* would be ended after 0.1 s \(Daemon.start_timeout\)')
+        assert crew.stop() == 0, str(crew)
+
+
+def test_the_number_of_workers_is_the_old_one_after_a_reload_that_is_given_up(tmp_path):
+    with Crew(tmp_path) as crew:
+        crew.wait_ready()
+        crew.configure(daemon='workers: 3', more='fail: all')
+        crew.signal('HUP')
+        crew.wait_line('the reload is given up')
+        crew.wait_status('2 of 2 workers ready; the reload was given up: ValueError: no hands')
+        crew.wait_ready()
+        assert crew.stop() == 0, str(crew)
+
+
+@pytest.mark.parametrize('signum', ['TERM', 'KILL'])
+def test_daemonic_children_of_a_worker_end_with_it(tmp_path, signum):
+    with Crew(tmp_path, program='parents.py', daemon='workers: 1, max_age: 3600',
+              more='leaves: [daemonic]') as crew:
+        crew.wait_ready()
+        child = int(crew.wait_line(r'daemonic (\d+)')[1])
+        os.kill(crew.workers()[1], getattr(signal, f'SIG{signum}'))
+        wait_gone([child], 5)
+        child = int(crew.wait_line(r'daemonic (\d+)')[1])
+        crew.wait_line('is ready')
+        assert crew.stop() == 0, str(crew)
+        wait_gone([child], 0)
+
+
+def test_what_a_killed_worker_leaves_behind_is_ended_and_what_a_stopped_one_leaves_is_not(
+    tmp_path,
+):
+    with Crew(tmp_path, program='parents.py', daemon='workers: 1, max_age: 3600',
+              more='leaves: [job, stubborn]') as crew:
+        crew.wait_ready()
+        left = [int(crew.wait_line(rf'{kind} (\d+)')[1]) for kind in ('job', 'stubborn')]
+        os.kill(crew.workers()[1], signal.SIGKILL)
+        crew.wait_line(r'WARNING .*that worker 1 \(pid \d+\) has left behind, now ended: 2')
+        wait_gone(left, 5)
+        left = [int(crew.wait_line(rf'{kind} (\d+)')[1]) for kind in ('job', 'stubborn')]
+        crew.wait_line('is ready')
+        try:
+            assert crew.stop() == 0, str(crew)
+            for pid in left:
+                os.kill(pid, 0)
+        finally:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_thread_that_outlives_the_deadline_of_a_stop_is_143(tmp_path):
+    with Crew(tmp_path, program='parents.py', daemon='workers: 2, stop_timeout: 0.5',
+              more='leaves: [thread]') as crew:
+        crew.wait_ready()
+        started = time.monotonic()
+        assert crew.stop() == 143
+        assert 0.5 <= time.monotonic() - started < 3
+        assert crew.count('died here') == 0
+
+
+def test_a_worker_that_is_cut_off_at_its_end_releases_nothing_of_the_supervisors(tmp_path):
+    pidfile = tmp_path / 'pid'
+    daemon = f'workers: 2, stop_timeout: 0.5, pidfile: {pidfile}'
+    with Crew(tmp_path, program='parents.py', daemon=daemon, more='leaves: [thread]',
+              options=()) as crew:
+        crew.wait_ready()
+        assert pidfile.read_text().strip() == str(crew.pid)
+        os.kill(crew.workers()[1], signal.SIGTERM)
+        crew.wait_line(r'worker 1 .* ended after .*: status 143; starting another')
+        assert pidfile.read_text().strip() == str(crew.pid)
+        crew.wait_line(r'worker 1 .* is ready')
+        assert crew.stop() == 143
 
 
 def test_workers_that_are_killed_while_they_start_do_not_end_the_service(tmp_path):

@@ -14,6 +14,7 @@ import kombu
 import pytest
 
 from clihelper.testing import Program
+from tests.proxy import Proxy
 from tests.test_workers import children, wait_gone
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'gang.py')
@@ -205,6 +206,64 @@ def test_a_process_alone_has_it_from_its_predecessor(work, kind):
     assert all(work.runs()[name] == 1 for name in work_names)
 
 
+def test_a_file_that_is_truncated_under_workers_is_written_anew(work):
+    state = work.folder / 'state'
+    state.mkdir()
+    file = state / 'gang.scoreboard'
+    work.configure(daemon=f'workers: 2, state_directory: {state}', amqp='retry: {attempts: 2}')
+    with work.run() as program:
+        work.send(*names(20))
+        work.wait_done(names(20))
+        size = file.stat().st_size
+        os.truncate(file, 0)
+        work.send(*(f'n{number}' for number in range(20)), 'kill poison')
+        (dead,) = work.wait_dead()
+        work.wait_done(f'n{number}' for number in range(20))
+        program.wait_line(r'WARNING .*gang.scoreboard has been truncated and is written anew')
+        assert program.stop() == 0
+        assert 'SIGBUS' not in str(program)
+    assert dead.headers['x-clihelper-reason'] == 'crashed'
+    assert work.runs()['poison'] == 2
+    assert file.stat().st_size == size
+    with work.run() as program:
+        assert program.stop() == 0
+        assert 'been truncated' not in str(program)
+
+
+def test_a_file_that_is_truncated_under_a_process_alone_is_told_by_its_successor(work):
+    state = work.folder / 'state'
+    state.mkdir()
+    work.configure(daemon=f'state_directory: {state}')
+    with work.run() as program:
+        os.truncate(state / 'gang.scoreboard', 0)
+        work.send(*names(20))
+        assert program.wait() == -signal.SIGBUS
+    with work.run() as program:
+        program.wait_line(r'WARNING .*gang.scoreboard had been truncated')
+        work.wait_done(names(20))
+        assert program.stop() == 0
+
+
+def test_a_message_that_kills_all_processes_at_once_is_a_dead_letter_in_the_end(work):
+    """Its first run is not noted where the supervisor does not survive it; the others are."""
+    state = work.folder / 'state'
+    state.mkdir()
+    work.configure(daemon=f'workers: 2, state_directory: {state}', amqp=RETRY)
+    with work.run() as program:
+        work.send('massacre poison', *names(20))
+        assert program.wait() == -signal.SIGKILL
+    for _ in range(3):
+        with Program([sys.executable, PROGRAM, '-c', str(work.file), '-f']) as program:
+            assert program.wait(30) == -signal.SIGKILL
+    with work.run() as program:
+        (dead,) = work.wait_dead()
+        work.wait_done(names(20))
+        assert program.stop() == 0
+    assert dead.headers['x-clihelper-reason'] == 'crashed'
+    assert work.runs()['poison'] == 4
+    assert work.channel.basic_get(f'{work.queue}.dead') is None
+
+
 def test_what_is_killed_by_a_stop_is_not_blamed(work):
     state = work.folder / 'state'
     state.mkdir()
@@ -335,6 +394,46 @@ def test_a_refused_login_ends_the_service_with_its_own_status(work):
     with Program(argv) as program:
         assert program.wait(30) == 69
         assert 'refuses the credentials' in program.lines[-1]
+
+
+def test_a_worker_that_waits_for_its_broker_is_no_start_that_hangs(work, broker):
+    with Proxy(broker.port) as proxy:
+        work._url = proxy.url
+        work.configure(daemon='workers: 2, start_timeout: 0.5')
+        with work.run() as program:
+            proxy.swallow()
+            os.kill(children(program.pid)[0], signal.SIGKILL)
+            proxy.wait_connects(proxy.connects + 1)
+            waits = program.wait_line(r'no broker: .*; next attempt', timeout=15)
+            assert waits
+            assert 'start_timeout' not in str(program)
+            proxy.cut()
+            proxy.resume()
+            program.wait_line(r'worker \d \(pid \d+\) is ready', timeout=15)
+            work.send(*names(20))
+            work.wait_done(names(20))
+            assert program.stop() == 0
+
+
+def test_workers_that_reach_their_number_of_messages_go_on_while_none_can_be_started(work):
+    daemon = 'workers: 2, max_messages: 50'
+    work.configure(daemon=daemon)
+    with work.run() as program:
+        work.configure(daemon=daemon, more='fail: true')
+        program.signal('USR1')
+        os.kill(children(program.pid)[0], signal.SIGKILL)
+        program.wait_line('1 of 2 workers ready; starting another')
+        work.send(*names(500))
+        work.wait_done(names(500))
+        program.wait_line('Daemon.max_messages is reached, and no other process can be started')
+        work.configure(daemon=daemon)
+        program.signal('USR1')
+        program.wait_line('all workers can be started again')
+        work.send(*(f'n{number}' for number in range(500)))
+        work.wait_done(f'n{number}' for number in range(500))
+        program.wait_line('Daemon.max_messages is reached: another process takes over')
+        assert program.stop() == 0
+    assert set(work.runs().values()) == {1}
 
 
 def test_a_worker_killed_again_and_again_loses_nothing(work):

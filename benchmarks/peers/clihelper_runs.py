@@ -1,6 +1,7 @@
 """clihelper's consumer, which notes the begin and the end of each run; one number is fatal.
 
-``BENCHMARK_WORK`` is how many seconds a run takes.
+``BENCHMARK_WORK`` is how many seconds a run takes. While the file ``BENCHMARK_CLOSED`` exists,
+``_setup`` fails.
 """
 
 import ctypes
@@ -12,11 +13,14 @@ import clihelper
 
 FATAL = int(os.environ.get('BENCHMARK_FATAL', -1))
 WORK = float(os.environ.get('BENCHMARK_WORK', 0))
+CLOSED = os.environ.get('BENCHMARK_CLOSED', '')
 FAILING = int(os.environ.get('BENCHMARK_FAILING', 0))
 
 
 class Clerk(clihelper.ConsumerController):
     def _setup(self):
+        if os.path.exists(CLOSED):
+            raise OSError(f'{CLOSED} exists')
         path = os.path.join(os.environ['BENCHMARK_LEDGERS'], str(os.getpid()))
         self.scoreboard = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

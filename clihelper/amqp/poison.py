@@ -34,7 +34,8 @@ class PoisonGuard:
     def __init__(self, slot: Slot, section: Mapping[str, Any]) -> None:
         self.slot = slot
         self.timed: bool = section['handler_timeout'] is not None
-        self.note = self._note_time if self.timed else slot.note
+        self.note = self._note = self._note_time if self.timed else slot.note
+        self._is_kept = False
         self.seeds = QueueChecksums()
         self.suspect = 0
         self._attempts: int = section['retry']['attempts']
@@ -44,6 +45,8 @@ class PoisonGuard:
 
         :returns: why it must not be run any more, or None.
         """
+        if self.slot.scoreboard.is_copied:
+            self.note = self._note_in_file
         mark = crc32(message.raw, self.seeds[message.queue])
         deaths, reason = self.slot.scoreboard.deaths(mark)
         if not deaths:
@@ -66,6 +69,27 @@ class PoisonGuard:
     def end_message(self) -> None:
         """Note that no message is being handled."""
         self.slot.end_message()
+        self._release()
+
+    def _note_in_file(self, mark: int) -> None:
+        """Note a message that comes again in the file as well: it may kill all processes at once.
+
+        That takes a system call, so first deliveries do without it.
+        """
+        self.slot.keep(mark)
+        self._is_kept = True
+        self._note(mark)
+        self.note = self._note_next
+
+    def _note_next(self, mark: int) -> None:
+        self._release()
+        self.note(mark)
+
+    def _release(self) -> None:
+        if self._is_kept:
+            self._is_kept = False
+            self.note = self._note
+            self.slot.release()
 
     def _note_time(self, mark: int) -> None:
         self.slot.take(time.monotonic(), mark)

@@ -563,7 +563,13 @@ class Processor:
             self.flush()  # before its deaths are forgotten: it must not come again
             record.settled()
         record.suspect = 0
-        if record.slot.handled >= record.slot.limit:
+        slot = record.slot
+        if slot.handled < slot.limit:
+            return
+        if slot.is_needed:
+            slot.limit *= 1.1
+            LOGGER.info('Daemon.max_messages is reached, and no other process can be started')
+        else:
             LOGGER.info('Daemon.max_messages is reached: another process takes over')
             self._host.retire()
 

@@ -24,9 +24,11 @@ from clihelper.errors import ConfigurationError, NotPermitted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Mapping as _Mapping
     from typing import Any
 
     from clihelper.config.nodes import Node
+    from clihelper.program import Parse
 
     _Base = dict[str, Any]
 else:
@@ -39,6 +41,8 @@ class Config(_Base):
     """The whole configuration: a dictionary of sections, clihelper's four and the program's own.
 
     It consists of plain dictionaries and lists, with the defaults filled in, and may be modified.
+    A section for which :func:`clihelper.add_config_key` was given a ``parse`` is what that has
+    returned.
 
     :param sections: the contents.
     :param path: the file that it was read from, absolute; empty if there is none.
@@ -49,6 +53,7 @@ class Config(_Base):
         self.path = path
         self._shown = path
         self._root: Node | None = None
+        self._wake_interval: float | None = None
 
     @classmethod
     def default(cls, appname: str = '') -> Config:
@@ -58,10 +63,16 @@ class Config(_Base):
         return config
 
     @property
-    def application(self) -> dict[str, Any]:
-        """The section ``Application``."""
-        section: dict[str, Any] = self['Application']
-        return section
+    def application(self) -> Any:
+        """The section ``Application``: a dictionary, or what the program's ``parse`` returned."""
+        return self['Application']
+
+    @property
+    def wake_interval(self) -> float:
+        """``Application.wake_interval``, in seconds."""
+        if self._wake_interval is not None:
+            return self._wake_interval
+        return float(self['Application']['wake_interval'])
 
     @property
     def daemon(self) -> dict[str, Any]:
@@ -100,7 +111,7 @@ class Config(_Base):
 
 
 def load(path: str, required: Iterable[str] = (), *, appname: str, shown: str | None = None,
-         as_root: bool | None = None) -> Config:
+         as_root: bool | None = None, parsers: _Mapping[str, Parse] | None = None) -> Config:
     """Read and validate a configuration.
 
     :param path: the file, absolute.
@@ -109,16 +120,18 @@ def load(path: str, required: Iterable[str] = (), *, appname: str, shown: str | 
     :param shown: the file as the user typed it, for errors; default: ``path``.
     :param as_root: whether the defaults are root's, as at a reload by a daemon that root started;
         default: whether the process runs as root.
+    :param parsers: what turns a section into what the program wants, by the section's name.
     :raises ConfigurationError: the file is missing or faulty; lists all faults, in the order of
         the file.
     :raises NotPermitted: the file may not be read, or users other than root may write it.
     """
     shown = printable(shown or path)
-    return parse(_read(path, shown), path, required, appname=appname, shown=shown, as_root=as_root)
+    return parse(_read(path, shown), path, required, appname=appname, shown=shown,
+                 as_root=as_root, parsers=parsers)
 
 
 def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str, shown: str,
-          as_root: bool | None = None) -> Config:
+          as_root: bool | None = None, parsers: _Mapping[str, Parse] | None = None) -> Config:
     """Parse and validate the bytes of a file, as :func:`load` does."""
     required = tuple(required)
     faults = Faults(shown)
@@ -130,6 +143,7 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
     check_misspelt_sections(root, required, faults)
     if config.amqp is not None:
         check_amqp(root, config.amqp, faults)
+    _parse_sections(config, root, parsers or {}, faults)
     faults.raise_any()
     _complete_queues(config.amqp['queues'])
     try:
@@ -139,6 +153,23 @@ def parse(data: bytes, path: str, required: Iterable[str] = (), *, appname: str,
         where = 'Daemon.working_directory: the current directory is gone, and no other is named'
         raise ConfigurationError(f'{shown}: {where}') from None
     return config
+
+
+def _parse_sections(
+    config: Config, root: Mapping, parsers: _Mapping[str, Parse], faults: Faults
+) -> None:
+    """Put what the program makes of its sections in their places."""
+    if not parsers:
+        return
+    from clihelper.config import sections
+
+    for name, function in parsers.items():
+        section = config.get(name)
+        if name == 'Application' and section is not None:
+            # This key is clihelper's.
+            config._wake_interval = section['wake_interval']
+            section = {key: value for key, value in section.items() if key != 'wake_interval'}
+        config[name] = sections.parse(name, function, root, section, faults)
 
 
 def load_daemon(path: str, *, shown: str) -> dict[str, Any]:

@@ -39,9 +39,11 @@ class Reloader:
         except Error as error:
             for line in str(error).splitlines():
                 LOGGER.error('%s', line)
-            LOGGER.error('the configuration was not read; going on with the old one')
-            self.configure_logging(current)
-            return None
+        except Exception:  # no descriptor is free, say
+            LOGGER.exception('reading the configuration failed')
+        LOGGER.error('the configuration was not read; going on with the old one')
+        self.configure_logging(current)
+        return None
 
     def configure_logging(self, config: Config) -> None:
         """Set up logging from *config*. If that fails, logging goes on as before."""
@@ -49,6 +51,8 @@ class Reloader:
             self._configure_logging(config)
         except Error as error:
             LOGGER.error('%s; logging goes on as before', error)
+        except Exception:
+            LOGGER.exception('logging goes on as before')
 
     def put_into_effect(
         self, config: Config, old: Config, *, begins_anew: bool, supervised: bool

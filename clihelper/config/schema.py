@@ -525,7 +525,8 @@ DAEMON = Table(
         ' to it.', '``/`` for root, otherwise where it was started', effect=AT_START),
     Key('prevent_core', BOOLEAN, True, 'Whether core dumps are prevented.', effect=AT_START),
     Key('start_timeout', SECONDS, 30,
-        'Seconds that the starting command waits for the daemon to be ready.', effect=AT_ONCE),
+        'Seconds that the starting command waits for the daemon to be ready, and in which a worker'
+        ' that takes the place of another must be ready.', effect=AT_ONCE),
     Key('stop_timeout', SECONDS, 60,
         'Seconds that a graceful stop may take; then unfinished work is abandoned.',
         effect=AT_ONCE),

@@ -149,6 +149,8 @@ class ConsumerLoop(Loop):
     def _connect(self) -> bool:
         """Connect, however long it takes; False if a signal ended the attempts."""
         while self.goes_on() and not self._connection.is_open:
+            if not self._was_consuming:
+                self._host.notifier.extend_timeout(2 * CONNECT_TIMEOUT)
             try:
                 with self._host.signals.interrupting():
                     self._connection.open()

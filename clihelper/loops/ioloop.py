@@ -86,6 +86,11 @@ class TornadoLoop(Loop):
         if self._draining is None:
             self._draining = self._event_loop.create_task(self._drain())
 
+    def abandon(self) -> None:
+        """Close the listening sockets: the next ``_setup`` may listen at the same addresses."""
+        for server in _servers(self.io_loop):
+            server.stop()
+
     def close(self) -> None:
         """Cancel the remaining tasks, so that their ``finally`` blocks run."""
         tasks = asyncio.all_tasks(self._event_loop)

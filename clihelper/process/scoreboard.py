@@ -7,14 +7,20 @@ table identifies it by its fingerprint; other prefetched messages, which were ne
 not counted. The broker may redeliver before the supervisor has counted, so the slots of dead
 workers are checked as well.
 
-The memory is shared between a supervisor and its workers. With a state directory it is a mapped
-file that remains for the next start, so that the successor of a single process finds what its
-predecessor was handling when it died. For each delivery, recording costs a checksum of the body
-and one write to memory.
+The memory is shared between a supervisor and its workers. For each delivery, recording costs a
+checksum of the body and one write to memory. With a state directory, a file remains for the next
+start:
+
+- The file of a single process is its memory, so that its successor finds what it was handling
+  when it died. Whoever truncates a mapped file kills the process that has it mapped, by SIGBUS;
+  the next start says so.
+- With a supervisor the memory is its own, and the file a copy of what has to outlive it: the
+  table, and each message that was delivered before, since that may kill all processes at once.
+  A file that is truncated is written anew.
 
 The file has a fixed size::
 
-    header | slots: since, fingerprint, handled, progress, pid, why
+    header | slots: since, fingerprint, handled, progress, pid, why, needed
            | table: fingerprint, deaths, why, when, pid
 
 Torn or foreign data in it does no harm: an entry with a wrong checksum is ignored.
@@ -57,7 +63,7 @@ _REASONS = (CRASHED, TIMEOUT)
 _MAGIC = b'clihelper scoreboard'
 _VERSION = 1
 _HEADER = Struct('<20sIII32x')
-_SLOT = Struct('<dQQdQQ16x')
+_SLOT = Struct('<dQQdQQQ8x')
 _ENTRY = Struct('<QIIdQI4x')
 _CHECKED = 32  # bytes of an entry that its checksum covers
 _MESSAGE = 8  # offset of the fingerprint in a slot
@@ -68,7 +74,8 @@ SIZE = _TABLE + ENTRIES * _ENTRY.size
 _take = Struct('<dQ').pack_into
 _rest = Struct('<dQQ').pack_into
 _note = Struct('<Qd').pack_into
-_number = Struct('<Q').pack_into
+_NEEDED = Struct('<Q')
+_number = _NEEDED.pack_into
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -110,7 +117,25 @@ class Slot:
         """Make this process the owner of the slot."""
         _number(self._map, self._offset + 32, os.getpid())
 
+    def keep(self, message: int) -> None:
+        """Record a message in the file as well, where the file is a copy."""
+        self.scoreboard.save(
+            self._offset, _SLOT.pack(0.0, message, 0, 0.0, os.getpid(), 0, 0))
+
+    def release(self) -> None:
+        """Record in the file that no message is in flight."""
+        self.scoreboard.save(self._offset, bytes(_SLOT.size))
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether no other process could take this one's place."""
+        return bool(_NEEDED.unpack_from(self._map, self._offset + 48)[0])
+
     # For the processes that survive it.
+
+    def set_needed(self, needed: bool) -> None:
+        """Record whether another process could take this one's place."""
+        _number(self._map, self._offset + 48, needed)
 
     def read(self) -> tuple[float, int, int, float]:
         """Return what the process has recorded. Times are those of ``time.monotonic``.
@@ -118,7 +143,7 @@ class Slot:
         :returns: when the message in flight was started (0.0: there is none), its fingerprint,
             how many messages were handled, and when the loop last made progress.
         """
-        since, message, handled, progress, _, _ = _SLOT.unpack_from(self._map, self._offset)
+        since, message, handled, progress, *_ = _SLOT.unpack_from(self._map, self._offset)
         return since, message, handled, progress
 
     def set_cause(self, reason: str) -> None:
@@ -128,15 +153,18 @@ class Slot:
     def clear_in_flight(self) -> None:
         """Record that the message in flight is not why the process is about to be killed."""
         _number(self._map, self._offset + _MESSAGE, 0)
+        self.release()
 
     def clear(self) -> None:
         """Clear the slot for the next process."""
         self.handled = 0
-        _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0, 0, 0)
+        if self._map[self._offset : self._offset + _SLOT.size].strip(b'\0'):
+            _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0, 0, 0, 0)
+            self.release()
 
     def record_death(self) -> None:
         """Count the message that was in flight in the dead process, and clear the slot."""
-        _, message, _, _, pid, reason = _SLOT.unpack_from(self._map, self._offset)
+        _, message, _, _, pid, reason, _ = _SLOT.unpack_from(self._map, self._offset)
         if message:
             self.scoreboard.count(message, pid, reason if reason < len(_REASONS) else 0)
         self.clear()
@@ -148,11 +176,14 @@ class Scoreboard:
     :param memory: shared memory of :data:`SIZE` bytes.
     :param clock: returns the time in seconds, also valid after a restart; by default
         :func:`time.time`.
+    :ivar bool is_copied: whether what has to outlive the memory is copied to a file.
     """
 
     def __init__(self, memory: mmap, clock: Callable[[], float] = time.time) -> None:
         self.memory = memory
+        self.is_copied = False
         self._clock = clock
+        self._path = ''
         self._descriptor = -1
 
     @classmethod
@@ -161,23 +192,26 @@ class Scoreboard:
         return cls(mmap(-1, SIZE))
 
     @classmethod
-    def open(cls, path: str) -> Scoreboard:
+    def open(cls, path: str, *, mapped: bool = True) -> Scoreboard:
         """Open the one in the file *path*, for this process only; create the file if necessary.
 
         The messages that were in flight in an earlier run are counted: its processes are dead.
 
+        :param mapped: whether the file is the memory, rather than a copy.
         :raises Unusable: it is not a scoreboard file, or is in use.
         """
         try:
-            descriptor = _open(path)
+            descriptor, is_new = _open(path)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise Unusable('is a symbolic link') from error
             raise Unusable(error.strerror or str(error)) from error
         try:
             _lock(descriptor)
-            _prepare(descriptor)
-            scoreboard = cls(mmap(descriptor, SIZE))
+            if _prepare(descriptor) and not is_new:
+                LOGGER.warning('%s had been truncated, which ends a process that uses it; which'
+                               ' messages ended one is no longer known', path)
+            scoreboard = cls(mmap(descriptor, SIZE) if mapped else _read(descriptor))
         except OSError as error:
             os.close(descriptor)
             raise Unusable(error.strerror or str(error)) from error
@@ -185,6 +219,8 @@ class Scoreboard:
             os.close(descriptor)
             raise
         scoreboard._descriptor = descriptor  # it holds the lock
+        scoreboard._path = path
+        scoreboard.is_copied = not mapped
         for index in range(SLOTS):
             scoreboard.slot(index).record_death()
         return scoreboard
@@ -214,14 +250,38 @@ class Scoreboard:
         offset = min(self._places(message), key=lambda place: self._rank(place, message))
         fields = (message, deaths + 1, reason, self._clock(), pid)
         check = crc32(_ENTRY.pack(*fields, 0)[:_CHECKED])
-        _ENTRY.pack_into(self.memory, offset, *fields, check)
+        self._write(offset, _ENTRY.pack(*fields, check))
 
     def forget(self, message: int) -> None:
         """Forget the message, which has been settled."""
         for offset in self._places(message):
             entry = self._entry(offset)
             if entry is not None and entry[0] == message:
-                self.memory[offset : offset + _ENTRY.size] = bytes(_ENTRY.size)
+                self._write(offset, bytes(_ENTRY.size))
+
+    def _write(self, offset: int, entry: bytes) -> None:
+        self.memory[offset : offset + len(entry)] = entry
+        self.save(offset, entry)
+
+    def save(self, offset: int, data: bytes) -> None:
+        """Write *data* to the file as well, if that is a copy."""
+        if not self.is_copied:
+            return
+        try:
+            if os.fstat(self._descriptor).st_size < SIZE:
+                self._save_anew()
+            os.pwrite(self._descriptor, data, offset)
+        except OSError as error:
+            self.is_copied = False
+            LOGGER.warning('%s: %s; from now on this process does not write to it',
+                           self._path, error.strerror)
+
+    def _save_anew(self) -> None:
+        """Write the header and the table to a file that was truncated."""
+        os.posix_fallocate(self._descriptor, 0, SIZE)
+        os.pwrite(self._descriptor, self.memory[: _HEADER.size], 0)
+        os.pwrite(self._descriptor, self.memory[_TABLE:], _TABLE)
+        LOGGER.warning('%s has been truncated and is written anew', self._path)
 
     def _counted(self, message: int) -> tuple[int, int, int]:
         """Return the deaths in the table, and the reason and pid of the last one."""
@@ -239,7 +299,7 @@ class Scoreboard:
         while place >= 0:
             start = place - _MESSAGE
             if (start - _HEADER.size) % _SLOT.size == 0:
-                *_, pid, reason = _SLOT.unpack_from(self.memory, start)
+                *_, pid, reason, _ = _SLOT.unpack_from(self.memory, start)
                 if _is_dead(pid):
                     found.append((pid, reason))
             place = self.memory.find(data, place + 1, _TABLE)
@@ -268,17 +328,19 @@ class Scoreboard:
         return message, deaths, reason, when, pid
 
 
-def find(directory: str | None, appname: str) -> Scoreboard | None:
+def find(directory: str | None, appname: str, *, mapped: bool = True) -> Scoreboard | None:
     """Return the scoreboard in the state directory; None if there is none or it is unusable.
 
     An unusable one is logged in one line. The program works without it, and only forgets at a
     restart which messages killed it.
+
+    :param mapped: as for :meth:`Scoreboard.open`.
     """
     if directory is None:
         return None
     path = os.path.join(directory, f'{appname}.scoreboard')
     try:
-        return Scoreboard.open(path)
+        return Scoreboard.open(path, mapped=mapped)
     except Unusable as error:
         LOGGER.warning(
             '%s: %s; after a restart it is not known which messages ended a process', path, error
@@ -296,11 +358,20 @@ def _is_dead(pid: int) -> bool:
     return fields[0] in (b'Z', b'X') or bool(int(fields[6]) & _PF_EXITING)
 
 
-def _open(path: str) -> int:
+def _open(path: str) -> tuple[int, bool]:
+    """Return a descriptor, and whether the file is new."""
     try:
-        return os.open(path, _FLAGS)
+        return os.open(path, _FLAGS), False
     except FileNotFoundError:
-        return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+        return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600), True
+
+
+def _read(descriptor: int) -> mmap:
+    """Return memory with the contents of the file."""
+    memory = mmap(-1, SIZE)
+    data = os.pread(descriptor, SIZE, 0)
+    memory[: len(data)] = data
+    return memory
 
 
 def _lock(descriptor: int) -> None:
@@ -317,16 +388,20 @@ def _lock(descriptor: int) -> None:
         raise Unusable('is in use by another process') from None
 
 
-def _prepare(descriptor: int) -> None:
-    """Initialise the file if it is new or of another version: set its size and header."""
+def _prepare(descriptor: int) -> bool:
+    """Initialise the file if it is new or of another version: set its size and header.
+
+    :returns: whether it was too short for its version.
+    """
     size = os.fstat(descriptor).st_size
     header = _HEADER.pack(_MAGIC, _VERSION, SLOTS, ENTRIES)
     found = os.pread(descriptor, _HEADER.size, 0)
     if size == SIZE and found == header:
-        return
+        return False
     if found.strip(b'\0') and not found.startswith(_MAGIC):
         raise Unusable('is not a scoreboard file, and is left alone')
     os.ftruncate(descriptor, 0)
     # Writing to memory without a disk block behind it would kill the process.
     os.posix_fallocate(descriptor, 0, SIZE)
     os.pwrite(descriptor, header, 0)
+    return size < SIZE and header.startswith(found)

@@ -12,10 +12,12 @@ import select
 import signal
 import sys
 
+from clihelper.errors import StopNow
 from clihelper.process.systemd import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from clihelper.process.scoreboard import Slot
@@ -82,6 +84,10 @@ class WorkerChannel(Notifier):
         """Report that this worker has ended of its own accord and must not be replaced."""
         self._send('LEFT=1')
 
+    def finished(self) -> None:
+        """Report that the exit handlers were called: nothing is left behind by accident."""
+        self._send('FINISHED=1')
+
     def prepare(self, max_messages: float | None) -> None:
         """Make a crash leave a traceback, and arrange for a TERM if the supervisor dies.
 
@@ -140,10 +146,30 @@ def forget_exit_handlers() -> None:
         finalizer.atexit = False
     # So that the finalizers which this process will make are called at its end.
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
+    if 'multiprocessing.util' in sys.modules:
+        _begin_multiprocessing_anew()
 
 
-def leave(status: int) -> NoReturn:
-    """End this process as the interpreter would: threads, exit handlers, logs, streams."""
+def _begin_multiprocessing_anew() -> None:
+    """Forget the supervisor's children, and have this process end its own daemonic ones.
+
+    As multiprocessing itself does in a process that it has forked.
+    """
+    import atexit
+    from multiprocessing import process, util
+
+    process._children.clear()  # type: ignore[attr-defined]
+    util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    atexit.register(util._exit_function)  # type: ignore[attr-defined]
+
+
+def leave(status: int, finished: Callable[[], None]) -> NoReturn:
+    """End this process as the interpreter would: threads, exit handlers, logs, streams.
+
+    :param status: the exit status; that of a stop at once if one comes meanwhile, since a thread
+        or an exit handler may hang.
+    :param finished: called when all of that is done.
+    """
     import atexit
     import threading
 
@@ -155,9 +181,12 @@ def leave(status: int) -> NoReturn:
         stop_all_listeners,
         logging.shutdown,
         *(stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None),
+        finished,
     ):
         try:
             step()
-        except Exception as error:
+        except StopNow as stop:  # the deadline, or a QUIT
+            status = stop.status
+        except BaseException as error:
             LOGGER.debug('at the end: %s', error)
     os._exit(status)

@@ -11,7 +11,7 @@ from clihelper.process.scoreboard import TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from clihelper.config import Config
     from clihelper.process.systemd import Notifier
@@ -124,20 +124,29 @@ class Monitor:
         """Add the messages handled by a worker that has ended."""
         self._handled += handled
 
-    def report_status(self, workers: Iterable[Worker], wanted: int) -> None:
-        """Report to the service manager the number of workers, and of messages handled."""
+    def report_status(
+        self, workers: Collection[Worker], wanted: int, missing: Mapping[int, str], given_up: str
+    ) -> None:
+        """Report to the service manager the number of workers, and of messages handled.
+
+        :param missing: the workers that cannot be started, and why.
+        :param given_up: why the last reload was given up; empty: it was not.
+        """
         if not self._notifier.enabled:
             return
-        workers = list(workers)
         ready = len({worker.number for worker in workers if worker.is_ready and worker.is_staying})
         handled = self._handled + sum(worker.slot.read()[2] for worker in workers)
-        parts = [f'{ready} of {counted(wanted, "worker")} ready']
+        parts = [f'{"degraded: " * bool(missing)}{ready} of {counted(wanted, "worker")} ready']
         if handled:
             parts.append(counted(handled, 'message'))
+        parts += [f'worker {number} cannot be started: {why}' for number, why in missing.items()]
         parts += [
             f'worker {worker.number}: {worker.status}'
-            for worker in workers if worker.status and not worker.is_ready
+            for worker in workers
+            if worker.status and not worker.is_ready and worker.number not in missing
         ]
+        if given_up:
+            parts.append(f'the reload was given up: {given_up}')
         line = '; '.join(parts)
         if line != self._told and self._notifier.status(line):
             self._told = line

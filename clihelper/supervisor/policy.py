@@ -13,19 +13,20 @@ if TYPE_CHECKING:
 HEALTHY = 60.0
 """seconds after which a worker's death no longer indicates a permanent fault"""
 
-FIRST_DELAY = 0.1
-"""seconds before a worker that ended before it was ready is started again"""
+LONGEST_START_DELAY = 3.0
+"""seconds at most before a worker that did not become ready is started again"""
 
 NEVER_READY = 3
-"""workers that end in a row before they were ready, after which the service ends"""
+"""workers that do not become ready, one after the other, after which the service may end"""
 
 
 class RestartBackoff:
     """How long to wait before a worker is started again.
 
-    The first time there is no delay; then it doubles, with jitter, from 0.1 s to 1 s. These
-    delays are short because a missing worker leaves work undone, and because a start takes only
-    a few milliseconds.
+    The first time there is no delay; then it doubles, with jitter, from 0.1 s to 1 s, or to
+    :data:`LONGEST_START_DELAY` for a worker that did not become ready. These delays are short
+    because a missing worker leaves work undone, and because a start takes only a few
+    milliseconds.
 
     :param uniform: the source of the jitter.
     """
@@ -34,8 +35,11 @@ class RestartBackoff:
         self._backoff = Backoff(uniform=uniform)
         self._is_first = True
 
-    def next(self, lived: float = 0.0) -> float:
+    def next(self, lived: float = 0.0, *, was_ready: bool = True) -> float:
         """Return the seconds to wait, after a worker that lived for *lived* seconds."""
+        if not was_ready:
+            self._is_first = False
+            return self._backoff.next(LONGEST_START_DELAY)
         if lived >= HEALTHY:
             self._is_first = True
         if self._is_first:
@@ -46,17 +50,23 @@ class RestartBackoff:
 
 
 class StartFailures:
-    """Counts the workers in a row that end before they were ready."""
+    """Which workers cannot be started, and how many starts in a row have failed.
+
+    :ivar dict reasons: why the start of a worker failed, by its number; it is tried again.
+    """
 
     def __init__(self) -> None:
+        self.reasons: dict[int, str] = {}
         self._count = 0
 
-    def ready(self) -> None:
-        """Reset the count: a worker is ready."""
+    def ready(self, number: int) -> bool:
+        """Note that a worker is ready; return whether its start had failed before."""
         self._count = 0
+        return self.reasons.pop(number, None) is not None
 
-    def failed(self) -> bool:
-        """Count a worker that ended before it was ready; return whether there are too many."""
+    def failed(self, number: int, why: str) -> bool:
+        """Note that a worker did not become ready; return whether there are too many."""
+        self.reasons[number] = why
         self._count += 1
         return self._count >= NEVER_READY
 

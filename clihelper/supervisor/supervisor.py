@@ -17,9 +17,9 @@ from clihelper.process.init import reap
 from clihelper.process.scoreboard import SLOTS, Scoreboard
 from clihelper.process.signals import HANDLED, wait_readable
 from clihelper.supervisor import child
-from clihelper.supervisor.monitor import NEVER, STATUS_POLL, Monitor
+from clihelper.supervisor.leftovers import Leftovers, has_terminal
+from clihelper.supervisor.monitor import LAST_WORDS, NEVER, STATUS_POLL, Monitor
 from clihelper.supervisor.policy import (
-    FIRST_DELAY,
     RestartBackoff,
     StartFailures,
     describe,
@@ -118,9 +118,12 @@ class Supervisor:
         self._due: dict[int, float] = {}
         self._fork_backoff = Backoff(cap=5.0)
         self._failures = StartFailures()
+        self._leftovers = Leftovers()
+        self._shares_group = has_terminal()
         self._monitor = Monitor(notifier)
         self._status_due = 0.0
         self._old_config: Config | None = None
+        self._given_up = ''  # why the last reload was given up
         self._announced = self._was_ready = False
         self._stopping: int | None = None
         self._failure: WorkersFailed | None = None
@@ -142,6 +145,7 @@ class Supervisor:
         try:
             while self._stopping is None or self._workers:
                 self._step()
+            self._leftovers.wait()
         finally:
             self._deadline.outlive()
         return self._judge()
@@ -150,8 +154,10 @@ class Supervisor:
         self._now = time.monotonic()
         if self._stopping is None:
             self._start_workers()
+            self._end_hanging_starts()
             self._replace_workers()
             self._release_workers()
+            self._tell_whether_needed()
             self._announce()
         if self._stopping is None and not self._workers and len(self._left) >= self._wanted:
             self._stopping = signal.SIGTERM  # each has ended of its own accord
@@ -163,6 +169,7 @@ class Supervisor:
             self._hear(worker)
         self._reap()
         self._kill_stragglers()
+        self._leftovers.kill()
         now = time.monotonic()
         if now >= self._monitor.due:
             self._monitor.check(self._workers, self._config)
@@ -175,12 +182,12 @@ class Supervisor:
         for worker in self._workers:
             poll.register(worker.pidfd, select.POLLIN)
             poll.register(worker.reader, select.POLLIN)
-        dues = [self._monitor.due, self._status_due]
+        dues = [self._monitor.due, self._status_due, self._leftovers.due]
         dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
         if self._stopping is None:
             # For times in the past, the worker was started or is already there.
             dues += [due for due in self._due.values() if due > self._now]
-            dues += [self._patience(w) for w in self._workers if w.replaces and not w.is_ready]
+            dues += [self._patience(worker) for worker in self._workers]
         left = min(max(min(dues) - time.monotonic(), 0.0), LONGEST_POLL)
         # Rounded up, so that it does not return slightly too early and loop for nothing.
         poll.poll(int(left * 1000) + (left > 0))
@@ -193,7 +200,7 @@ class Supervisor:
         return 0 if self._was_ready else os.EX_TEMPFAIL
 
     def _status(self, now: float) -> None:
-        self._monitor.report_status(self._workers, self._wanted)
+        self._monitor.report_status(self._workers, self._wanted, self._missing, self._given_up)
         self._status_due = now + STATUS_POLL if self._notifier.enabled else NEVER
 
     # Starting.
@@ -258,9 +265,11 @@ class Supervisor:
             os.close(lifeline)
 
     def _become(self, worker: Worker, writer: int, lifeline: int) -> None:
-        """Run the new process. This does not return."""
+        """Run the new process. This does not return, and never gets back into the supervisor."""
         status = 1
         try:
+            if not self._shares_group:
+                os.setpgid(0, 0)
             child.forget_exit_handlers()
             for other in self._workers:
                 other.close()
@@ -269,8 +278,9 @@ class Supervisor:
             )
             title.set_title(f'{self._appname}: worker {worker.number}')
             status = self._work(place, worker.config)
+            child.leave(status, place.finished)
         finally:
-            child.leave(status)
+            os._exit(status)
 
     # The reports of workers, and their ends.
 
@@ -286,25 +296,42 @@ class Supervisor:
                 worker.is_retiring = True
             elif name == 'LEFT':
                 worker.left = True
-            elif name == 'EXTEND_TIMEOUT_USEC' and value.isdigit() and not self._announced:
-                self._notifier.extend_timeout(int(value) / 1_000_000)
+            elif name == 'FINISHED':
+                worker.finished = True
+            elif name == 'EXTEND_TIMEOUT_USEC' and value.isdigit():
+                self._extend(worker, int(value) / 1_000_000)
 
     def _note_ready(self, worker: Worker) -> None:
         if worker.is_ready:
             return
         worker.is_ready = True
         worker.slot.heartbeat()
-        self._failures.ready()
         self._monitor.check_initial_memory(worker)
         self._monitor.due = 0.0
         LOGGER.info('%s is ready', worker)
+        if self._failures.ready(worker.number) and not self._missing:
+            LOGGER.info('all workers can be started again')
+        took, limit = time.monotonic() - worker.started, worker.config.daemon['start_timeout']
+        if took > limit and not worker.extended:
+            LOGGER.warning(
+                '%s was ready after %.1f s: one that takes its place would be ended after %g s'
+                ' (Daemon.start_timeout)', worker, took, limit,
+            )
+
+    def _extend(self, worker: Worker, seconds: float) -> None:
+        """Give a worker more time, which waits for its broker, as the service manager does."""
+        worker.extended = time.monotonic() + seconds
+        if not self._announced:
+            self._notifier.extend_timeout(seconds)
 
     def _announce(self) -> None:
-        """Report once that all are ready, and again after a reload."""
+        """Report once that all are ready; after a reload, that all are which can be started."""
         if self._announced or self._outdated():
             return
-        ready = {worker.number for worker in self._workers if worker.is_ready}
-        if not all(n in ready or n in self._left for n in range(1, self._wanted + 1)):
+        here = {worker.number for worker in self._workers if worker.is_ready} | self._left
+        if self._was_ready:
+            here.update(self._missing)
+        if not here.issuperset(range(1, self._wanted + 1)):
             return
         self._announced = self._notifier.ready() or not self._notifier.enabled
         if not self._was_ready:
@@ -330,6 +357,8 @@ class Supervisor:
         self._monitor.count_finished(worker.slot.read()[2])
         worker.slot.record_death()
         self._forget(worker)
+        if not worker.finished and not self._shares_group:
+            self._leftovers.end(worker.pid, str(worker))
         lived = time.monotonic() - worker.started
         if worker.trace:
             trace = worker.trace.decode(errors='replace').rstrip()
@@ -347,27 +376,64 @@ class Supervisor:
         self._note_death(worker, status, lived)
 
     def _note_death(self, worker: Worker, status: int, lived: float) -> None:
-        delay = self._backoffs.setdefault(worker.number, RestartBackoff()).next(lived)
         words = f'{worker} ended after {lived:.1f} s: {describe(status)}'
         if self._stopping is not None:
             LOGGER.warning('%s', words)
-            return
-        if worker.is_ready or worker.timed_out:
+        elif worker.is_ready or worker.timed_out:
+            delay = self._delay(worker, lived)
             LOGGER.error('%s; starting another %s', words, when(delay))
         else:
-            LOGGER.error('%s, before it was ready', words)
-            delay = delay or FIRST_DELAY
-            if self._old_config is not None and worker.config is self._config:
-                self._give_up_reload(worker)
-            elif self._was_ready and status == -signal.SIGKILL:
-                pass  # killed from outside: it would have become ready as others did
-            elif worker.config is self._config and self._failures.failed():
-                why = ' '.join(worker.why) or describe(status)
-                self._failure = WorkersFailed(
-                    f'no worker becomes ready: {why}', exit_status(status)
-                )
-                self._stop(signal.SIGTERM)
+            why = ' '.join(worker.why) or describe(status)
+            self._note_failed_start(worker, f'{words}, before it was ready', why, status)
+
+    def _delay(self, worker: Worker, lived: float, *, was_ready: bool = True) -> float:
+        """Decide when another worker takes its place; return the seconds until then."""
+        backoff = self._backoffs.setdefault(worker.number, RestartBackoff())
+        delay = backoff.next(lived, was_ready=was_ready)
         self._due[worker.number] = time.monotonic() + delay
+        return delay
+
+    def _note_failed_start(self, worker: Worker, words: str, why: str, status: int) -> None:
+        """Decide what follows from a worker that has not become ready.
+
+        Workers that are ready go on. Without any, the third failure in a row ends the service.
+
+        :param words: how it ended, for the log.
+        :param why: why, for the status line.
+        :param status: its exit status, which may become that of the service.
+        """
+        delay = self._delay(worker, 0.0, was_ready=False)
+        is_current = worker.config is self._config
+        if is_current and self._old_config is not None:
+            LOGGER.error('%s', words)
+            self._give_up_reload(why)
+            return
+        too_many = False
+        # One that was killed from outside would have become ready as others did.
+        if is_current and not (self._was_ready and status == -signal.SIGKILL):
+            too_many = self._failures.failed(worker.number, why)
+        working = sum(other.is_ready and other.is_staying for other in self._workers)
+        if too_many and not (self._was_ready and working):
+            LOGGER.error('%s', words)
+            self._failure = WorkersFailed(f'no worker becomes ready: {why}', exit_status(status))
+            self._stop(signal.SIGTERM)
+            return
+        LOGGER.error('%s; %d of %s ready; starting another %s', words, working,
+                     counted(self._wanted, 'worker'), when(delay))
+
+    def _tell_whether_needed(self) -> None:
+        """Have no worker stop at its number of messages while another cannot be started."""
+        needed = bool(self._missing)
+        for worker in self._workers:
+            if worker.is_needed != needed:
+                worker.is_needed = needed
+                worker.slot.set_needed(needed)
+
+    @property
+    def _missing(self) -> dict[int, str]:
+        """The workers that cannot be started, and why."""
+        reasons = self._failures.reasons
+        return {number: reasons[number] for number in sorted(reasons) if number <= self._wanted}
 
     def _note_failure(self, worker: Worker, status: int) -> None:
         """Record that a worker failed to stop cleanly; the service then ends with its status."""
@@ -375,6 +441,8 @@ class Supervisor:
             return
         if status in (-signal.SIGKILL, 128 + signal.SIGTERM):
             status = -signal.SIGTERM
+        elif self._was_ready and not worker.is_ready:
+            return  # one that was about to take another's place
         self._failure = WorkersFailed(
             ' '.join(worker.why) or f'worker {worker.number} ended: {describe(status)}',
             exit_status(status),
@@ -411,10 +479,8 @@ class Supervisor:
             elif worker.is_ready:
                 worker.replaces = None
                 self._stop_worker(old)
-            elif time.monotonic() < self._patience(worker):
-                return
             else:
-                self._overdue(worker)
+                return
         outdated = self._outdated()
         if not outdated:
             self._old_config = None
@@ -425,25 +491,43 @@ class Supervisor:
                 LOGGER.info('%s is replaced: %s', old, old.retire)
             self._start(old.number, replaces=old)
 
+    def _end_hanging_starts(self) -> None:
+        """End each worker that has not become ready in time."""
+        for worker in list(self._workers):
+            if time.monotonic() >= self._patience(worker):
+                self._end_start(worker)
+
     def _patience(self, worker: Worker) -> float:
-        """Return when a worker that replaces another must be ready."""
-        return worker.started + float(worker.config.daemon['start_timeout'])
+        """Return when a worker that is not ready yet is given up.
 
-    def _overdue(self, worker: Worker) -> None:
-        LOGGER.error('%s is not ready after %g s', worker, worker.config.daemon['start_timeout'])
+        The first start takes as long as it takes, as without workers. Later, one that waits for
+        its broker is waited for, unless it holds up a reload.
+        """
+        if worker.is_ready or not worker.is_staying or not self._was_ready:
+            return NEVER
+        due = worker.started + float(worker.config.daemon['start_timeout'])
+        return due if self._old_config is not None else max(due, worker.extended)
+
+    def _end_start(self, worker: Worker) -> None:
+        why = f'not ready after {worker.config.daemon["start_timeout"]:g} s'
+        if worker.extended:
+            self._stop_worker(worker)
+        else:  # it hangs: its traceback is written in C, whoever holds the GIL
+            worker.stop(signal.SIGABRT, LAST_WORDS)
         worker.replaces = None
-        self._stop_worker(worker)
-        if self._old_config is not None:
-            self._give_up_reload(worker)
-        else:
-            self._due[worker.number] = time.monotonic() + Backoff(1.0, 60.0).next()
+        self._note_failed_start(
+            worker, f'{worker} is {why} (Daemon.start_timeout): ended', worker.status or why,
+            os.EX_TEMPFAIL,
+        )
 
-    def _give_up_reload(self, worker: Worker) -> None:
+    def _give_up_reload(self, why: str) -> None:
         """Go back to the old configuration, because the new workers fail."""
         assert self._old_config is not None
-        why = ' '.join(worker.why) or worker.status or 'no reason is known'
         LOGGER.error('the reload is given up, the old workers go on: %s', why)
+        if self._config.daemon['workers'] != self._old_config.daemon['workers']:
+            self._wanted = self._old_config.daemon['workers']
         self._config, self._old_config = self._old_config, None
+        self._given_up = why
         self._reloader.configure_logging(self._config)
 
     def _release_workers(self) -> None:
@@ -520,7 +604,11 @@ class Supervisor:
             return
         self._notifier.reloading('replacing the workers')
         self._announced = False
+        self._given_up = ''
         self._left.clear()
+        for number in self._missing:  # the new configuration may be what they need
+            self._due.pop(number, None)
+        self._failures = StartFailures()
 
     def _reload_in_place(self) -> None:
         """Handle USR1: each worker adopts the new configuration and reopens the log files."""

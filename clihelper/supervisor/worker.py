@@ -36,6 +36,10 @@ class Worker:
     :ivar expires: when it is replaced, in seconds of ``time.monotonic``; None: never.
     :ivar bool left: whether it ended of its own accord and must not be replaced.
     :ivar list why: the lines in which it reported why it ends.
+    :ivar float extended: until when it has asked for time to start, because it waits for its
+        broker, in seconds of ``time.monotonic``; 0: it has not.
+    :ivar bool is_needed: whether it has been told that no other could take its place.
+    :ivar bool finished: whether it has ended as a program does, with its exit handlers called.
     """
 
     def __init__(
@@ -48,7 +52,9 @@ class Worker:
         self.pid = 0
         self.pidfd = self.reader = self._lifeline = -1
         self.started = time.monotonic()
-        self.is_ready = self.is_retiring = self.timed_out = self.left = False
+        self.is_ready = self.is_retiring = self.timed_out = self.left = self.finished = False
+        self.is_needed = False
+        self.extended = 0.0
         self.deadline: float | None = None
         self.retire = ''
         self.status = ''

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -20,7 +20,11 @@ SHOWN = 'config'
 """What errors call a configuration that is not in a file."""
 
 
-def read(source: Source, *, appname: str, required: Iterable[str]) -> Config:
+Required = Iterable[str] | Mapping[str, Callable[[dict[str, Any]], Any] | None]
+"""The sections that must be there; a mapping has the ``parse`` of each, or None."""
+
+
+def read(source: Source, *, appname: str, required: Required) -> Config:
     """Read and validate a configuration, with the defaults filled in.
 
     The only rule that does not apply is the one about who may write to the file.
@@ -38,6 +42,8 @@ def read(source: Source, *, appname: str, required: Iterable[str]) -> Config:
         required,
         appname=appname,
         shown=path or SHOWN,
+        parsers={name: parse for name, parse in required.items() if parse is not None}
+        if isinstance(required, Mapping) else None,
     )
 
 

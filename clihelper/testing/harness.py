@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -43,7 +43,7 @@ class Harness(Generic[C]):
     controller gracefully, as TERM does, which runs ``_shutdown`` and ``_cleanup``. In between,
     the controller waits for work, which the methods here provide. An exception of a hook is
     raised by the method that caused the call. Before that, the controller ends as it would in a
-    daemon.
+    daemon; or goes on, with the configuration of before, where that of a HUP has failed.
 
     The process itself does not change: no signal handler is installed, logging and standard
     output are left alone, and no connection is opened; but the addresses of ``Daemon.listen`` are
@@ -65,8 +65,8 @@ class Harness(Generic[C]):
         options that it adds are there, with their defaults where *options* has none.
     :param arguments: the command line's remaining words.
     :param appname: the program's name.
-    :param required: sections that the configuration must contain; see
-        :func:`clihelper.add_config_key`.
+    :param required: sections that the configuration must contain, or a mapping of them to their
+        ``parse``; see :func:`clihelper.add_config_key`.
     :raises clihelper.errors.ConfigurationError: on entering, if the configuration is faulty.
     :raises clihelper.errors.UsageError: on entering, if the options or arguments do not suit
         *option_callback*.
@@ -84,7 +84,7 @@ class Harness(Generic[C]):
         option_callback: Callable[[Any], Any] | None = None,
         arguments: Sequence[str] = (),
         appname: str = 'test',
-        required: Iterable[str] = (),
+        required: configuration.Required = (),
     ) -> None:
         from clihelper.testing.messages import Outbox
 
@@ -95,7 +95,7 @@ class Harness(Generic[C]):
         self._option_callback = option_callback
         self._arguments = list(arguments)
         self._appname = appname
-        self._required = tuple(required)
+        self._required = required if isinstance(required, Mapping) else tuple(required)
         self._held = ExitStack()
         self._life: _Life
 
@@ -278,7 +278,7 @@ class _Life(LifeCycle):
         self._outbox = outbox
         self._deadline = _NoDeadline(_NoEnding())
         self._alive, self._round = ExitStack(), ExitStack()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     # The steps that LifeCycle.run() takes at once.
 
@@ -316,9 +316,20 @@ class _Life(LifeCycle):
         return loop
 
     def _begin_round(self) -> None:
-        self._round.enter_context(self.round())
-        self._looping = not self._controller.brings_loop
-        self._round.callback(setattr, self, '_looping', False)
+        with self.undoing():
+            self._round.enter_context(self.round())
+            self._looping = not self._controller.brings_loop
+            self._round.callback(setattr, self, '_looping', False)
+
+    @contextmanager
+    def undoing(self) -> Iterator[None]:
+        """Return a context for a round. A daemon logs what undoes a reload; the test gets it."""
+        try:
+            yield
+        except BaseException as error:
+            if not self._undoes(error):
+                raise
+            self._failure = error
 
     def _go_on(self) -> None:
         """Carry out pending requests, such as signals; then wait for the next step, if any."""
@@ -331,6 +342,7 @@ class _Life(LifeCycle):
                 return
             self._begin_round()
             self.serve_signals()
+        self.ready()
         self.sleeping()
 
     def _finish_pending_work(self) -> None:

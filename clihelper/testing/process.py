@@ -101,8 +101,7 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The group can be killed until its leader is reaped, which has not happened yet.
-        os.killpg(self.pid, signal.SIGKILL)
+        _kill_session(self.pid)
         self._process.wait()
         self._closing = True
         os.eventfd_write(self._wake, 1)
@@ -492,3 +491,19 @@ def signal_number(signum: int | str) -> signal.Signals:
     if name not in signal.Signals.__members__:
         raise ValueError(f'no signal is called {signum!r}')
     return signal.Signals[name]
+
+
+def _kill_session(leader: int) -> None:
+    """Kill all processes of a session, whose *leader* has not been waited for yet.
+
+    Workers under a supervisor have process groups of their own.
+    """
+    os.kill(leader, signal.SIGKILL)  # first, so that it starts no others
+    for entry in os.listdir('/proc'):
+        try:
+            with open(f'/proc/{entry}/stat', 'rb') as file:
+                session = int(file.read().rpartition(b')')[2].split()[3])
+            if session == leader:
+                os.kill(int(entry), signal.SIGKILL)
+        except (OSError, ValueError):  # it has ended, or is no process
+            continue

@@ -36,6 +36,14 @@ class Gang(clihelper.ConsumerController):
     def do_kill(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def do_massacre(self):
+        """As when a control group is out of memory, and all of its processes are killed."""
+        supervisor = os.getppid()
+        with open(f'/proc/{supervisor}/task/{supervisor}/children') as file:
+            workers = {int(pid) for pid in file.read().split()}
+        for pid in (supervisor, *(workers - {os.getpid()}), os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+
     def do_devour(self):
         """Until the kernel has enough of it."""
         with open('/proc/self/oom_score_adj', 'w') as file:
