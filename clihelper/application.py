@@ -333,6 +333,7 @@ class Run:
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,
+            stop_listening=self._stop_listening,
             work=self._work_in,
         ).run()
 
@@ -388,6 +389,10 @@ class Run:
 
     def _sockets(self) -> Sequence[socket]:
         return self.listening.sockets if self.listening is not None else ()
+
+    def _stop_listening(self) -> None:
+        if self.listening is not None:
+            self.listening.close()
 
     def _control(
         self,

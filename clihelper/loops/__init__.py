@@ -11,6 +11,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from socket import socket
     from typing import Any, Protocol
 
     from clihelper.amqp.client import Client
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
         config: Config
         signals: Signals
         notifier: Notifier
+        sockets: list[socket]
 
         def retire(self) -> None: ...
         @property
         def slot(self) -> Slot | None: ...
         @property
         def is_running(self) -> bool: ...
+        @property
+        def begins_again(self) -> bool: ...
+        @property
+        def is_final(self) -> bool: ...
         @property
         def wake_interval(self) -> float: ...
         @property

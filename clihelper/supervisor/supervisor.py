@@ -74,6 +74,7 @@ class Supervisor:
     :param reread: reads and validates the configuration again.
     :param configure_logging: sets up the supervisor's own logging.
     :param report_ready: reports to the waiting command that all workers are ready.
+    :param stop_listening: closes this process's copies of the sockets of ``Daemon.listen``.
     :param work: called in a new process, with its channel and configuration; returns its exit
         status. It takes over the signals and unblocks them.
     """
@@ -89,6 +90,7 @@ class Supervisor:
         reread: Callable[[], Config],
         configure_logging: Callable[[Config], None],
         report_ready: Callable[[], None],
+        stop_listening: Callable[[], None],
         work: Callable[[child.WorkerChannel, Config], int],
     ) -> None:
         self._appname = appname
@@ -98,6 +100,7 @@ class Supervisor:
         self._ledger = scoreboard
         self._reloader = Reloader(reread, configure_logging)
         self._report_ready = report_ready
+        self._stop_listening = stop_listening
         self._work = work
         self._wanted: int = config.daemon['workers']
         self._workers: list[Worker] = []
@@ -448,8 +451,10 @@ class Supervisor:
             timeout = self._config.daemon['stop_timeout']
             self._notifier.stopping('stopping')
             self._notifier.extend_timeout(timeout + GRACE)
+            self._stop_listening()
         self._stopping = signum
         for worker in self._workers:
+            worker.say_service_stops()
             if signum == signal.SIGTERM:
                 self._stop_worker(worker)
             else:
