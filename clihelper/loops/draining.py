@@ -27,6 +27,7 @@ import socket
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPMessageDelegate
 from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 from tornado.web import RequestHandler
@@ -77,7 +78,6 @@ class Drain:
         self._exchanges: dict[HTTP1ServerConnection, HTTP1Connection] = {}
         self._farewells: set[Farewell] = set()
         self._tcp: set[IOStream] = set()
-        self._websockets: set[WebSocketHandler] = set()
         self._handlers = Handlers(self._event_loop)
         self._undo: list[Callable[[], object]] = []
 
@@ -90,6 +90,9 @@ class Drain:
             self._keep_listening(found.listening)
         for server in found.listening:
             server.stop()
+            for each in listeners.listening(server, self._io_loop):
+                self._io_loop.remove_handler(each)  # it was stopped before: stop() did nothing
+                each.close()
         for other in found.asyncio_servers:
             other.close()
         for http, connections in found.connections():
@@ -174,9 +177,12 @@ class Drain:
         params.no_keep_alive = True  # for the requests whose headers are still to come
 
         def start_request(connection: Any, exchange: Any) -> Any:
-            delegate = start(connection, exchange)
-            self._begin_request(connection, exchange)
-            return delegate
+            if self._is_final or exchange.stream.closed():
+                exchange.stream.close()
+                # Of a stream that is closed, Tornado still reads what is in its buffer.
+                return HTTPMessageDelegate()
+            self._prepare(connection, [exchange])
+            return start(connection, exchange)
 
         def on_close(connection: Any) -> None:
             close(connection)
@@ -190,13 +196,6 @@ class Drain:
         server.on_close = on_close
         self._undo.append(undo)
 
-    def _begin_request(self, connection: HTTP1ServerConnection, exchange: HTTP1Connection) -> None:
-        """Let a connection read one more request only if it has not had its last one."""
-        if self._is_final or connection in self._exchanges:
-            exchange.stream.close()
-        else:
-            self._prepare(connection, [exchange])
-
     def _prepare(
         self, connection: HTTP1ServerConnection, exchanges: Sequence[HTTP1Connection]
     ) -> None:
@@ -207,8 +206,9 @@ class Drain:
                         lambda: not self._is_waiting(connection))
         for exchange in exchanges:
             # Tornado decides this before it reads the body, and has no public name for it. It
-            # also makes write_headers say so. Without it, _begin_request closes the connection.
-            exchange._disconnect_on_finish = True
+            # also makes write_headers say so. Without it, start_request closes the connection.
+            if self._is_final or getattr(exchange, '_response_start_line', None) is None:
+                exchange._disconnect_on_finish = True
         if exchanges:
             # Those before the last one may not have been collected yet.
             self._exchanges[connection] = max(exchanges, key=awaits_request)
@@ -224,19 +224,15 @@ class Drain:
         self._exchanges.pop(connection, None)
         self._open.pop(connection, None)
         self._check_open()
-        if not connection.stream.closed():  # it has become a WebSocket
-            self._event_loop.call_soon(self._close_websockets)
 
     # WebSockets.
 
     def _close_websockets(self) -> None:
-        """Close the WebSockets that were not closed yet."""
+        """Close the WebSockets; a handshake in progress fails, for want of a kept connection."""
         for handler in self._handlers.of_requests():
-            if isinstance(handler, WebSocketHandler) and handler not in self._websockets:
+            if isinstance(handler, WebSocketHandler) and handler.ws_connection is not None:
                 protocol: Any = handler.ws_connection
-                if protocol is not None:
-                    self._websockets.add(handler)
-                    self._close_websocket(handler, protocol.stream)
+                self._close_websocket(handler, protocol.stream)
 
     def _close_websocket(self, handler: Any, stream: Any) -> None:
         """Close a WebSocket, but not before the handler is done with the message in hand."""

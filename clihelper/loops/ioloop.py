@@ -49,6 +49,7 @@ class TornadoLoop(Loop):
         self._drain: Drain | None = None
         self._draining: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
+        self._abandoned: StopNow | None = None
         self._runs = self._is_cut = False
 
     def call(self, hook: Callable[[], Any]) -> Any:
@@ -70,6 +71,7 @@ class TornadoLoop(Loop):
         try:
             self.io_loop.start()
         except StopNow as stop:
+            self._abandoned = stop
             self._report_cut(stop.signum.name)
             raise
         finally:
@@ -98,11 +100,18 @@ class TornadoLoop(Loop):
 
     def close(self) -> None:
         """Cancel the remaining tasks, so that their ``finally`` blocks run."""
+        if self._drain is None and self._host.begins_again:
+            self._stop_listening()  # the reload came before run()
         tasks = asyncio.all_tasks(self._event_loop)
         for task in tasks:
             task.cancel()
         if tasks:
             self._complete(_finished(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)))
+
+    def _stop_listening(self) -> None:
+        drain = Drain(self.io_loop, is_final=True, keeps_listening=True)
+        drain.begin()
+        drain.end()
 
     def _complete(self, awaitable: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end, even if some other code stops the IOLoop meanwhile."""
@@ -111,8 +120,11 @@ class TornadoLoop(Loop):
             try:
                 self._event_loop.run_until_complete(task)
             except RuntimeError:
-                if task.done():
-                    break
+                pass  # its own, which is raised below, or the loop was stopped
+            except StopNow as stop:
+                # If it has ended a handler, Tornado raises it again from the handler's task.
+                if stop is not self._abandoned:
+                    raise
         return task.result()
 
     def _start(self) -> None:
