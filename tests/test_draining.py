@@ -114,6 +114,8 @@ def serving(folder: Path, controller: str, port: int, *, workers: int = 1, timeo
         if waits:
             for _ in range(workers):
                 life.wait_report('ready')
+            if workers > 1:
+                life.wait_logged('clihelper.supervisor ready')
         yield life
 
 

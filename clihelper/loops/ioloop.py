@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import warnings
+from contextlib import contextmanager
 
 from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
@@ -17,7 +18,7 @@ from clihelper.loops.interval import Ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
     from clihelper.loops import Host
@@ -106,7 +107,30 @@ class TornadoLoop(Loop):
         for task in tasks:
             task.cancel()
         if tasks:
-            self._complete(_finished(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)))
+            with self._cancelling():
+                self._complete(_finished(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)))
+
+    @contextmanager
+    def _cancelling(self) -> Iterator[None]:
+        """A context in which asyncio does not log that a handler's task was cancelled.
+
+        Tornado before 6.6 takes it for an error.
+        """
+        before = self._event_loop.get_exception_handler()
+
+        def handle(event_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            if isinstance(context.get('exception'), asyncio.CancelledError):
+                return
+            if before is not None:
+                before(event_loop, context)
+            else:
+                event_loop.default_exception_handler(context)
+
+        self._event_loop.set_exception_handler(handle)
+        try:
+            yield
+        finally:
+            self._event_loop.set_exception_handler(before)
 
     def _stop_listening(self) -> None:
         drain = Drain(self.io_loop, is_final=True, keeps_listening=True)
@@ -210,10 +234,11 @@ class TornadoLoop(Loop):
         assert self._drain is not None
         self._report_cut(f'at stop_timeout, {timeout:g} s')
         self._is_cut = True
-        self._drain.cut()
-        if self._work is not None:
-            self._work.cancel()
-        await asyncio.wait(work, timeout=CANCEL_TIMEOUT)
+        with self._cancelling():
+            self._drain.cut()
+            if self._work is not None:
+                self._work.cancel()
+            await asyncio.wait(work, timeout=CANCEL_TIMEOUT)
         return True
 
     def _report_cut(self, when: str) -> None:

@@ -144,6 +144,10 @@ def application():
 
 
 class Reporting(clihelper.IOLoopController):
+    def report_ready(self):
+        """Report it when the loop has run for the second time, after clihelper's own report."""
+        self.io_loop.add_callback(self.io_loop.add_callback, reports.report, 'ready', os.getpid())
+
     async def _cleanup(self):
         await asyncio.sleep(0)
         reports.report('cleanup')
@@ -155,7 +159,7 @@ class Listening(Reporting):
     def _setup(self):
         self.server = application().listen(self.application_config['port'], '127.0.0.1')
         reports.at('setup')
-        reports.report('ready', os.getpid())
+        self.report_ready()
 
 
 class Sharing(Reporting):
@@ -164,7 +168,7 @@ class Sharing(Reporting):
     def _setup(self):
         self.server = HTTPServer(application())
         self.server.add_sockets(self.sockets)
-        reports.report('ready', os.getpid())
+        self.report_ready()
 
 
 class Lasting(Reporting):
@@ -176,7 +180,7 @@ class Lasting(Reporting):
 
     def _setup(self):
         self.server.add_sockets(self.sockets)
-        reports.report('ready', os.getpid())
+        self.report_ready()
 
 
 class Encrypted(Reporting):
@@ -184,7 +188,7 @@ class Encrypted(Reporting):
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.application_config['certificate'])
         HTTPServer(application(), ssl_options=context).add_sockets(self.sockets)
-        reports.report('ready', os.getpid())
+        self.report_ready()
 
 
 class Speaking(Reporting):
@@ -192,7 +196,7 @@ class Speaking(Reporting):
 
     def _setup(self):
         Lines().add_sockets(self.sockets)
-        reports.report('ready', os.getpid())
+        self.report_ready()
 
 
 class StoppingItself(Listening):
@@ -212,7 +216,7 @@ class Moving(Reporting):
         self.rounds += 1
         address = '127.0.0.1' if self.rounds == 1 else '0.0.0.0'
         application().listen(self.application_config['port'], address)
-        reports.report('ready', os.getpid())
+        self.report_ready()
 
 
 class Working(Reporting):
