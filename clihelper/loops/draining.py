@@ -84,6 +84,8 @@ class Drain:
     def begin(self) -> None:
         """Stop the servers, and prepare each connection for its end."""
         found = Found(self._io_loop)
+        if not self._keeps_listening:
+            gc.freeze()  # again, since the process ends: a collection then would take long
         self._handlers.add(found.tcp_servers)
         streams = list(found.tcp_streams())
         if self._keeps_listening:
@@ -466,8 +468,7 @@ def _half_closed(stream: Any) -> socket.socket | None:
 
 def _instances(*kinds: type[Any]) -> list[Any]:
     """Return all objects of these types that exist."""
-    # Those that existed when the loop started are frozen, and get_objects leaves them out.
-    gc.unfreeze()
+    gc.unfreeze()  # get_objects leaves out those that existed when the loop started
     return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
 
 

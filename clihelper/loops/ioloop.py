@@ -93,11 +93,14 @@ class TornadoLoop(Loop):
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._draining is None:
-            self._draining = self._event_loop.create_task(self._wind_down())
-        elif self._host.is_final and self._drain is not None:
-            self._drain.refuse()
-            listeners.close(self._host.sockets, self._event_loop)
+        if self._draining is not None:
+            if self._drain is not None and self._host.is_final:  # the reload has become a stop
+                self._drain.refuse()
+                listeners.close(self._host.sockets, self._event_loop)
+            return
+        if self._host.is_final or self._host.begins_again:
+            self._begin_drain()
+        self._draining = self._event_loop.create_task(self._wind_down())
 
     def close(self) -> None:
         """Cancel the remaining tasks, so that their ``finally`` blocks run."""
@@ -144,7 +147,8 @@ class TornadoLoop(Loop):
             try:
                 self._event_loop.run_until_complete(task)
             except RuntimeError:
-                pass  # its own, which is raised below, or the loop was stopped
+                if self._event_loop.is_running() or self._event_loop.is_closed():
+                    raise
             except StopNow as stop:
                 # If it has ended a handler, Tornado raises it again from the handler's task.
                 if stop is not self._abandoned:
@@ -199,27 +203,32 @@ class TornadoLoop(Loop):
             if self._runs:
                 self.io_loop.stop()
 
-    async def _finish_work(self) -> None:
-        """Let requests and ``_process`` finish; before a reload, only until ``stop_timeout``."""
+    def _begin_drain(self) -> Drain:
         host = self._host
-        if not host.is_final and not host.begins_again:
-            for _ in range(2):  # accept who waits at a socket that this worker alone has
-                await asyncio.sleep(0)
         self._drain = drain = Drain(
             self.io_loop, is_final=host.is_final, keeps_listening=host.begins_again)
         drain.begin()
         if not host.begins_again:
             listeners.close(host.sockets, self._event_loop)
-        work = {self._event_loop.create_task(drain.finished())}
-        if self._work is not None:
-            work.add(self._work)
+        return drain
+
+    async def _finish_work(self) -> None:
+        """Let requests and ``_process`` finish; before a reload, only until ``stop_timeout``."""
+        if self._drain is None:
+            for _ in range(2):  # accept who waits at a socket that this worker alone has
+                await asyncio.sleep(0)
+        drain = self._drain or self._begin_drain()
+        finished = self._event_loop.create_task(drain.finished())
+        work = {finished} if self._work is None else {finished, self._work}
         try:
             if not await self._finish_before_reload(work):
                 await asyncio.wait(work)
-            if not host.begins_again:
+            if not self._host.begins_again:
                 await drain.parted()
         finally:
             drain.end()
+        if finished.done():
+            finished.result()
 
     async def _finish_before_reload(self, work: set[asyncio.Task[None]]) -> bool:
         """Wait for the work, and cut what is not finished in time; False: it is not a reload."""
