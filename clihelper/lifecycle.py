@@ -191,6 +191,7 @@ class LifeCycle:
             finally:
                 if controller.state is not State.RELOADING:
                     self._become(State.STOPPING)
+                self.loop.leave()
                 self.loop.call(controller._cleanup)
         finally:
             self.loop.close()

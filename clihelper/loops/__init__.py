@@ -124,6 +124,9 @@ class Loop:
         """Make :meth:`run` return. Called in the main thread, by :meth:`run` or while it runs."""
         self._stopping = True
 
+    def leave(self) -> None:
+        """Begin no more work. Called before ``_cleanup``, even if :meth:`run` was not called."""
+
     def close(self) -> None:
         """Release what the loop holds, after ``_cleanup``, without ever waiting for a peer."""
         if self._client is not None:

@@ -1,48 +1,44 @@
 """How the servers on an IOLoop finish: what was begun is finished, and nothing else is begun.
 
-===================== ============================================================================
-HTTP                  The answer in hand says ``Connection: close``, if its headers are not sent
-                      yet, and the connection is closed after it, whatever the client has
-                      pipelined. Connections that wait for a request are closed.
-WebSocket             Closed with 1001 (going away, RFC 6455, 7.4.1), after the message in hand.
-any other TCP         Open while its handler works or writes; closed when the handler waits for
-                      input and none has come for :data:`QUIET`.
-===================== ============================================================================
+- HTTP: the answer in progress says ``Connection: close``, if its headers are not sent yet, and the
+  connection is closed after it, whatever the client has pipelined. Connections that wait for a
+  request are closed.
+- WebSocket: closed with 1001 (going away), after the message in progress.
+- Any other TCP: open while its handler works or writes; closed when the handler waits for input
+  and none has come for :data:`QUIET`.
 
 Where others serve on (a reload, or the replacement of a worker), a connection that waits for a
 request is closed only after :data:`ANNOUNCING`: a client that is just about to send its next
 request gets an answer that says ``Connection: close``, not a reset.
 
-Nothing of this costs anything while requests are served: the connections are looked for when the
-stop begins. Tornado does not list them, but the garbage collector does.
+All of it is arranged when the stop begins, and costs nothing while requests are served.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
-import os
-import socket
+import logging
 
-from tornado.http1connection import HTTP1Connection
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPMessageDelegate
-from tornado.iostream import IOStream
-from tornado.tcpserver import TCPServer
-from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from clihelper.loops import listeners
-from clihelper.process.signals import wait_readable
-from clihelper.program import code_of
+from clihelper.loops.farewell import FAREWELL, Farewell, part_slowly
+from clihelper.loops.servers import Found, Handlers, awaits_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from socket import socket
     from typing import Any
 
-    from tornado.http1connection import HTTP1ServerConnection
+    from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+    from tornado.iostream import IOStream
+    from tornado.tcpserver import TCPServer
+    from tornado.web import RequestHandler
+
+LOGGER = logging.getLogger('clihelper')
 
 ANNOUNCING = 0.5
 """seconds that a kept connection has for one more request, where others serve on"""
@@ -50,17 +46,12 @@ ANNOUNCING = 0.5
 QUIET = 0.5
 """seconds without input after which a TCP connection whose handler waits for some is closed"""
 
-FAREWELL = 1.0
-"""seconds that a client has to close its side: of a connection, or of a WebSocket"""
-
 GOING_AWAY = 1001
 """the status of a WebSocket that ends because its server does: RFC 6455, 7.4.1"""
 
-CHUNK = 65536
-
 
 class Drain:
-    """Finishes what the servers on a loop have in hand.
+    """Finishes what the servers on a loop have in progress.
 
     :param io_loop: the loop.
     :param is_final: whether nobody serves on: connections without a request are closed at once.
@@ -72,7 +63,7 @@ class Drain:
         self._event_loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop
         self._is_final = is_final
         self._keeps_listening = keeps_listening
-        self._listening: list[socket.socket] = []
+        self._listening: list[socket] = []
         self._open: dict[object, IOStream] = {}
         self._all_closed = asyncio.Event()
         self._exchanges: dict[HTTP1ServerConnection, HTTP1Connection] = {}
@@ -85,7 +76,7 @@ class Drain:
         """Stop the servers, and prepare each connection for its end."""
         found = Found(self._io_loop)
         if not self._keeps_listening:
-            gc.freeze()  # again, since the process ends: a collection then would take long
+            gc.freeze()  # the process ends: what exists is not to be collected one by one
         self._handlers.add(found.tcp_servers)
         streams = list(found.tcp_streams())
         if self._keeps_listening:
@@ -110,10 +101,13 @@ class Drain:
         self._check_open()
 
     def _keep_listening(self, servers: Iterable[TCPServer]) -> None:
-        listeners.binder.keep()
-        for server in servers:
-            for each in listeners.listening(server, self._io_loop):
-                self._listening.append(each.dup())
+        try:
+            listeners.binder.keep()
+            for server in servers:
+                for each in listeners.listening(server, self._io_loop):
+                    self._listening.append(each.dup())
+        except OSError as error:
+            LOGGER.warning('newcomers are refused during the reload: %s', error.strerror)
 
     def refuse(self) -> None:
         """Let newcomers wait no more: the reload has become a stop."""
@@ -201,7 +195,7 @@ class Drain:
     def _prepare(
         self, connection: HTTP1ServerConnection, exchanges: Sequence[HTTP1Connection]
     ) -> None:
-        """Make a connection close after the request in hand; close it if there is none."""
+        """Make a connection close after the request in progress; close it if there is none."""
         if connection not in self._open:
             self._open[connection] = connection.stream
             part_slowly(connection.stream, self._event_loop, self._farewells,
@@ -218,7 +212,7 @@ class Drain:
             connection.stream.close()
 
     def _is_waiting(self, connection: object) -> bool:
-        """Return whether a connection has no request in hand."""
+        """Return whether a connection has no request in progress."""
         exchange = self._exchanges.get(connection)  # type: ignore[call-overload]
         return exchange is not None and awaits_request(exchange)
 
@@ -237,7 +231,7 @@ class Drain:
                 self._close_websocket(handler, protocol.stream)
 
     def _close_websocket(self, handler: Any, stream: Any) -> None:
-        """Close a WebSocket, but not before the handler is done with the message in hand."""
+        """Close a WebSocket, but not before the handler is done with the message in progress."""
         read = stream.read_bytes
 
         def close() -> None:
@@ -292,194 +286,9 @@ class Drain:
             self._all_closed.set()
 
 
-class Handlers:
-    """The tasks in which handlers of requests and of TCP connections run.
-
-    Tornado keeps no list of them. They are known by the code that they run; the method of
-    :class:`tornado.web.RequestHandler` that calls ``get`` and its like has no public name.
-    """
-
-    def __init__(self, event_loop: asyncio.AbstractEventLoop) -> None:
-        self._event_loop = event_loop
-        self._execute = code_of(getattr(RequestHandler, '_execute', None))
-        self._codes = {self._execute}
-
-    def add(self, servers: Iterable[TCPServer]) -> None:
-        """Count the handlers of these servers, too."""
-        self._codes |= {code_of(type(server).handle_stream) for server in servers}
-
-    def tasks(self) -> list[asyncio.Task[Any]]:
-        """Return those that are not done; that of a WebSocket runs until it is closed."""
-        return [task for task in asyncio.all_tasks(self._event_loop) if _code(task) in self._codes]
-
-    def of_requests(self) -> list[RequestHandler]:
-        """Return the handlers of requests that are not done."""
-        coroutines: list[Any] = [
-            task.get_coro() for task in self.tasks() if _code(task) is self._execute]
-        handlers = (inspect.getcoroutinelocals(each).get('self') for each in coroutines)
-        return [each for each in handlers if isinstance(each, RequestHandler)]
-
-
-def _code(task: asyncio.Task[Any]) -> object:
-    return getattr(task.get_coro(), 'cr_code', task)
-
-
 def _stream(handler: RequestHandler) -> object:
     """Return the stream of a handler's request; another object if it is closed or a WebSocket."""
     return getattr(handler.request.connection, 'stream', None)
-
-
-class Farewell:
-    """The end of a connection whose client may still be sending: RFC 9112, section 9.6.
-
-    If a socket is closed with input that nobody has read, the kernel resets the connection, and
-    the client may lose the end of the last answer. So its sending side alone is closed, and what
-    comes is thrown away until the client has closed its own, or :data:`FAREWELL` is over.
-
-    :param kept: a duplicate of the connection's socket.
-    :param farewells: those that have not ended.
-    """
-
-    def __init__(
-        self, kept: socket.socket, event_loop: asyncio.AbstractEventLoop, farewells: set[Farewell]
-    ) -> None:
-        self.ended = event_loop.create_future()
-        self._event_loop = event_loop
-        self._socket = kept
-        self._farewells = farewells
-        farewells.add(self)
-        event_loop.add_reader(kept, self._discard)
-        self._timer = event_loop.call_later(FAREWELL, self._end)
-
-    def _discard(self) -> None:
-        try:
-            if self._socket.recv(CHUNK):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._end()
-
-    def _end(self) -> None:
-        self._timer.cancel()
-        self._event_loop.remove_reader(self._socket)
-        self._socket.close()
-        self._farewells.discard(self)
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
-class Found:
-    """The servers on a loop, and what belongs to them.
-
-    :ivar listening: the servers that listen.
-    :ivar asyncio_servers: those of :func:`asyncio.start_server`.
-    :ivar tcp_servers: those of another protocol than HTTP, whether they listen or not.
-    :ivar exchanges: for each stream, the requests that were read from it and their answers; the
-        last one is in hand, or waited for.
-    """
-
-    def __init__(self, io_loop: Any) -> None:
-        self._io_loop = io_loop
-        objects = _instances(TCPServer, HTTP1Connection, IOStream, asyncio.Server)
-        servers = [each for each in objects if isinstance(each, TCPServer)]
-        self.listening = [each for each in servers if listeners.listening(each, io_loop)]
-        self.tcp_servers = [each for each in servers if not isinstance(each, HTTPServer)]
-        self.asyncio_servers = [
-            each for each in objects
-            if isinstance(each, asyncio.Server) and each.get_loop() is io_loop.asyncio_loop]
-        self._http_servers = [each for each in servers if isinstance(each, HTTPServer)]
-        self._streams = [each for each in objects if isinstance(each, IOStream)
-                         and each.io_loop is io_loop and not each.closed()]
-        self.exchanges: dict[IOStream, list[HTTP1Connection]] = {}
-        for each in objects:
-            if isinstance(each, HTTP1Connection) and not each.is_client:
-                self.exchanges.setdefault(each.stream, []).append(each)
-
-    def connections(self) -> Iterator[tuple[HTTPServer, list[HTTP1ServerConnection]]]:
-        """Yield the HTTP servers of the loop, stopped ones too, and their connections.
-
-        Tornado has no public name for the connections of a server.
-        """
-        for server in self._http_servers:
-            own = [each for each in getattr(server, '_connections', ())
-                   if each.stream.io_loop is self._io_loop]
-            if own or server in self.listening:
-                yield server, own
-
-    def tcp_streams(self) -> Iterator[IOStream]:
-        """Yield the streams that servers other than HTTP's have accepted.
-
-        A stream does not know its server, but its own end has the address of the server.
-        """
-        places = {
-            _place(each)
-            for server in self.tcp_servers for each in listeners.listening(server, self._io_loop)
-        }
-        for stream in self._streams:
-            if places and _place(stream.socket) in places:
-                yield stream
-
-
-def awaits_request(exchange: HTTP1Connection) -> bool:
-    """Return whether the headers of a request have not come yet.
-
-    Tornado has no public name for that; a stream that is reading may also read a body.
-    """
-    start_line = getattr(exchange, '_request_start_line', exchange)
-    return exchange.stream.reading() if start_line is exchange else start_line is None
-
-
-def part_slowly(
-    stream: Any,
-    event_loop: asyncio.AbstractEventLoop,
-    farewells: set[Farewell],
-    was_answered: Callable[[], bool],
-) -> None:
-    """Make ``stream.close`` end in a :class:`Farewell` if the client may still be sending."""
-    close = stream.close
-
-    def close_slowly(*args: Any, **kwargs: Any) -> None:
-        stream.close = close
-        kept = None
-        if not stream.closed() and (was_answered() or wait_readable((stream.socket.fileno(),), 0)):
-            kept = _half_closed(stream)
-        close(*args, **kwargs)
-        if kept is not None:
-            Farewell(kept, event_loop, farewells)
-
-    stream.close = close_slowly
-
-
-def _half_closed(stream: Any) -> socket.socket | None:
-    """Return a duplicate of its socket that sends no more; None if the connection has ended."""
-    try:
-        kept = socket.socket(fileno=os.dup(stream.socket.fileno()))
-    except OSError:  # there is no descriptor left
-        return None
-    try:
-        kept.shutdown(socket.SHUT_WR)
-    except OSError:
-        kept.close()
-        return None
-    return kept
-
-
-def _instances(*kinds: type[Any]) -> list[Any]:
-    """Return all objects of these types that exist."""
-    gc.unfreeze()  # get_objects leaves out those that existed when the loop started
-    return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
-
-
-def _place(each: socket.socket) -> object:
-    """Return where a socket listens, and a connection that it has accepted is connected to."""
-    try:
-        name = each.getsockname()
-    except OSError:
-        return None
-    # The port, since a server for all addresses does not know that of the connection.
-    return name[1] if isinstance(name, tuple) else name
 
 
 def ignore(*args: object) -> None:

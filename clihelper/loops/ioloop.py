@@ -62,6 +62,9 @@ class TornadoLoop(Loop):
 
     def run(self) -> None:
         """Run the IOLoop until :meth:`stop` is called and the work in progress has ended."""
+        slot = self._host.slot
+        if slot is not None:
+            listeners.accept_unless(lambda: slot.is_outdated, self._host.sockets, self.io_loop)
         listeners.binder.release()  # what the servers of an earlier round had, and none has now
         pipe = self._host.signals.fileno()
         # The handler itself delivers a signal, wherever the wake-up descriptor of the process
@@ -102,10 +105,15 @@ class TornadoLoop(Loop):
             self._begin_drain()
         self._draining = self._event_loop.create_task(self._wind_down())
 
+    def leave(self) -> None:
+        """Begin no request from now on: ``_cleanup`` is next, which may run the IOLoop."""
+        if self._drain is None:  # run() was not called, or has failed
+            self._begin_drain().hurry()
+
     def close(self) -> None:
         """Cancel the remaining tasks, so that their ``finally`` blocks run."""
-        if self._drain is None and self._host.begins_again:
-            self._stop_listening()  # the reload came before run()
+        if self._drain is not None:
+            self._drain.end()
         tasks = asyncio.all_tasks(self._event_loop)
         for task in tasks:
             task.cancel()
@@ -134,11 +142,6 @@ class TornadoLoop(Loop):
             yield
         finally:
             self._event_loop.set_exception_handler(before)
-
-    def _stop_listening(self) -> None:
-        drain = Drain(self.io_loop, is_final=True, keeps_listening=True)
-        drain.begin()
-        drain.end()
 
     def _complete(self, awaitable: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end, even if some other code stops the IOLoop meanwhile."""

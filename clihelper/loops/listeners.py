@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from tornado.tcpserver import TCPServer
 
 
+PAUSE = 0.05
+"""seconds after which a worker that left a newcomer to others looks whether it still should"""
+
+
 class Binder:
     """Stands in for :func:`tornado.netutil.bind_sockets`, and knows what was bound.
 
@@ -93,6 +97,37 @@ def listening(server: TCPServer, io_loop: Any) -> list[socket]:
     """
     sockets: Iterable[socket] = getattr(server, '_sockets', {}).values()
     return [each for each in sockets if each.fileno() in io_loop.handlers]
+
+
+def accept_unless(
+    is_outdated: Callable[[], bool], sockets: Iterable[socket], io_loop: Any
+) -> None:
+    """Leave newcomers to the workers with a newer configuration as soon as there are any.
+
+    Otherwise a client whose connection is closed by one old worker might connect to another,
+    which will soon close it, too.
+
+    :param is_outdated: whether there are; if a reload is given up, no longer.
+    :param sockets: those of ``Daemon.listen``, which all workers share.
+    """
+    def gate(each: socket, accept: Callable[[Any, int], None]) -> None:
+        def resume() -> None:
+            if each.fileno() in io_loop.handlers:
+                io_loop.update_handler(each, io_loop.READ)
+
+        def accept_or_pause(listening: Any, events: int) -> None:
+            if is_outdated():
+                io_loop.update_handler(each, 0)
+                io_loop.call_later(PAUSE, resume)
+            else:
+                accept(listening, events)
+
+        io_loop.remove_handler(each)
+        io_loop.add_handler(each, accept_or_pause, io_loop.READ)
+
+    for each in sockets:
+        if each.fileno() in io_loop.handlers:
+            gate(each, io_loop.handlers[each.fileno()][1])
 
 
 def close(sockets: Iterable[socket], event_loop: asyncio.AbstractEventLoop | None = None) -> None:

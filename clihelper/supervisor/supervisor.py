@@ -399,6 +399,7 @@ class Supervisor:
                 worker.replaces = None
             elif worker.is_ready:
                 worker.replaces = None
+                self._note_outdated()
                 self._stop_worker(old)
             elif time.monotonic() < self._patience(worker):
                 return
@@ -427,12 +428,18 @@ class Supervisor:
         else:
             self._due[worker.number] = time.monotonic() + Backoff(1.0, 60.0).next()
 
+    def _note_outdated(self) -> None:
+        """Tell the workers with another configuration to leave newcomers to the others."""
+        for worker in self._workers:
+            worker.slot.set_outdated(worker.config is not self._config)
+
     def _give_up_reload(self, worker: Worker) -> None:
         """Go back to the old configuration, because the new workers fail."""
         assert self._old_config is not None
         why = ' '.join(worker.why) or worker.status or 'no reason is known'
         LOGGER.error('the reload is given up, the old workers go on: %s', why)
         self._config, self._old_config = self._old_config, None
+        self._note_outdated()
         self._reloader.configure_logging(self._config)
 
     def _release_workers(self) -> None:
@@ -454,8 +461,8 @@ class Supervisor:
             self._stop_listening()
         self._stopping = signum
         for worker in self._workers:
-            worker.say_service_stops()
             if signum == signal.SIGTERM:
+                worker.say_service_stops()
                 self._stop_worker(worker)
             else:
                 worker.stop(signal.SIGQUIT, AT_ONCE)
@@ -504,6 +511,7 @@ class Supervisor:
             self._old_config = None
             for worker in self._workers:
                 worker.config = self._config
+            self._note_outdated()
         self._signal_all(signal.SIGUSR1)
 
     def _read_configuration(self, *, begins_anew: bool) -> bool:

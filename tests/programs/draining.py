@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import ssl
 import sys
 
@@ -56,6 +57,15 @@ class Blocking(web.RequestHandler):
 
     def get(self):
         reports.at('blocked')
+
+
+class Provoking(web.RequestHandler):
+    """Stops the program just when the headers that wait meanwhile are read."""
+
+    def get(self):
+        reports.at('provoked')
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, os.kill, os.getpid(), signal.SIGTERM)
 
 
 class Upload(web.RequestHandler):
@@ -135,8 +145,8 @@ class Lines(TCPServer):
 
 
 PATHS = [('/', Hello), ('/slow', Slow), ('/afterwards', Afterwards), ('/blocking', Blocking),
-         ('/endless', Endless), ('/upload', Upload), ('/streamed', Streamed),
-         ('/events', Events), ('/flood', Flood), ('/socket', Socket)]
+         ('/endless', Endless), ('/provoking', Provoking), ('/upload', Upload),
+         ('/streamed', Streamed), ('/events', Events), ('/flood', Flood), ('/socket', Socket)]
 
 
 def application():
