@@ -10,7 +10,7 @@ import ssl
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from tests.certificates import Authority
 from tests.life import Life
 
-SHARING = ('Sharing', 'Lasting', 'Encrypted', 'Speaking')
+SHARING = ('Sharing', 'Partly', 'Lasting', 'Encrypted', 'Speaking')
 """the controllers that serve at the sockets of Daemon.listen"""
 
 
@@ -102,10 +102,10 @@ def connect(port: int) -> Client:
 
 @contextmanager
 def serving(folder: Path, controller: str, port: int, *, workers: int = 1, timeout: float = 60,
-            listen: str = '', certificate: str = '', waits: bool = True,
-            **arguments: object) -> Iterator[Life]:
+            listen: str = '', more: tuple[str, ...] = (), certificate: str = '',
+            waits: bool = True, **arguments: object) -> Iterator[Life]:
     """A program that is ready."""
-    listens = [listen or f'127.0.0.1:{port}']
+    listens = [listen or f'127.0.0.1:{port}', *more]
     config = (
         f'Application: {{port: {port}, certificate: "{certificate}"}}\n'
         f'Daemon: {{workers: {workers}, stop_timeout: {timeout}, '
@@ -364,6 +364,22 @@ def test_a_final_stop_refuses_newcomers_at_once(tmp_path: Path, port: int, worke
         assert life.wait() == 0
 
 
+def test_a_final_stop_closes_sockets_that_no_server_has_taken(tmp_path: Path, port: int) -> None:
+    path = str(tmp_path / 'unused')
+    with serving(tmp_path, 'Partly', port, more=(f'unix:{path}',)) as life, \
+            connect(port) as client:
+        client.ask('/slow')
+        life.wait_report('slow')
+        end(life, 'TERM')
+        wait_refused(port)
+        with socket.socket(socket.AF_UNIX) as newcomer, pytest.raises(ConnectionRefusedError):
+            newcomer.connect(path)
+        life.let_go()
+        assert client.answer() == (True, b'at last')
+        client.socket.close()
+        assert life.wait() == 0
+
+
 @pytest.mark.parametrize('controller', BOTH)
 def test_newcomers_wait_for_the_next_round(tmp_path: Path, port: int, controller: str) -> None:
     with serving(tmp_path, controller, port) as life, connect(port) as busy:
@@ -491,6 +507,13 @@ def test_the_exit_status_with_a_request_in_progress(
         assert life.logged('never retrieved') == 0
 
 
+def test_code_that_stops_the_ioloop_does_not_end_cleanup(tmp_path: Path, port: int) -> None:
+    with serving(tmp_path, 'StoppingLoop', port) as life:
+        end(life, 'TERM')
+        assert life.wait() == 0
+        assert life.take_reports()[-1] == 'cleanup'
+
+
 def test_quit_in_a_handler_that_blocks_the_loop(tmp_path: Path, port: int) -> None:
     with serving(tmp_path, 'Sharing', port) as life, connect(port) as client:
         client.ask('/blocking')
@@ -607,28 +630,39 @@ def test_workers_close_kept_connections_at_once_when_the_service_stops(
         kept.ask('/')
         kept.answer()
         end(life, 'TERM')
-        assert kept.rest() == b''
+        wait_refused(port)
+        with suppress(ConnectionError):
+            kept.ask('/')
+            assert kept.rest() == b''
         assert life.wait() == 0
         assert life.take_reports().count('hello') == 1
 
 
-def test_hups_to_workers_reset_and_refuse_no_client(tmp_path: Path, port: int) -> None:
-    """Each kept connection is told before it is closed."""
-    with serving(tmp_path, 'Sharing', port, workers=2) as life:
-        client = connect(port)
+def test_a_reload_of_workers_costs_each_client_one_connection_of_which_it_is_told(
+    tmp_path: Path, port: int
+) -> None:
+    with serving(tmp_path, 'Sharing', port, workers=3) as life:
+        clients = [connect(port) for _ in range(6)]
         for _ in range(2):
             end(life, 'HUP')
-            ready = 0
-            while ready < 2:
-                client.ask('/')
-                closes, body = client.answer()
-                assert body == b'hello'
-                if closes:
-                    assert client.rest() == b''
-                    client.socket.close()
-                    client = connect(port)
-                ready += sum(each.startswith('ready') for each in new_reports(life))
-        client.socket.close()
+            closed = [0] * len(clients)
+            begun = ended = 0
+            while begun < 3 or ended < 3:
+                for number, client in enumerate(clients):
+                    client.ask('/')
+                    closes, body = client.answer()
+                    assert body == b'hello'
+                    if closes:
+                        assert client.rest() == b''
+                        client.socket.close()
+                        clients[number] = connect(port)
+                        closed[number] += 1
+                reports = new_reports(life)
+                begun += sum(each.startswith('ready') for each in reports)
+                ended += reports.count('cleanup')
+            assert closed == [1] * len(clients)
+        for client in clients:
+            client.socket.close()
         assert life.program.stop() == 0
 
 

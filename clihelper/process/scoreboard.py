@@ -14,7 +14,7 @@ and one write to memory.
 
 The file has a fixed size::
 
-    header | slots: since, fingerprint, handled, progress, pid, why
+    header | slots: since, fingerprint, handled, progress, pid, why, outdated
            | table: fingerprint, deaths, why, when, pid
 
 Torn or foreign data in it does no harm: an entry with a wrong checksum is ignored.

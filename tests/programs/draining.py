@@ -217,6 +217,21 @@ class StoppingItself(Listening):
         super().on_sigterm()
 
 
+class StoppingLoop(Listening):
+    async def _cleanup(self):
+        self.io_loop.stop()
+        await asyncio.sleep(0.01)
+        reports.report('cleanup')
+
+
+class Partly(Reporting):
+    """Leaves all sockets but the first alone."""
+
+    def _setup(self):
+        HTTPServer(application()).add_sockets(self.sockets[:1])
+        self.report_ready()
+
+
 class Moving(Reporting):
     """Listens at a wider address in the second round."""
 
