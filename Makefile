@@ -35,6 +35,7 @@ TARGET ?= test
 RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
 LIBRABBITMQ := /usr/include/amqp.h
 GCC := /usr/bin/gcc
+WRK := /usr/bin/wrk
 OPENSSL := /usr/bin/openssl
 SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
 LOGROTATE := /usr/sbin/logrotate
@@ -73,7 +74,7 @@ docs/architecture.svg: docs/architecture.dot
 docs: $(VENV)/installed-docs
 	python -m sphinx -W --keep-going -q -b html docs build/docs
 
-bench: $(VENV)/installed-bench $(RABBITMQ_SERVER) $(LIBRABBITMQ) $(GCC)
+bench: $(VENV)/installed-bench $(RABBITMQ_SERVER) $(LIBRABBITMQ) $(GCC) $(WRK)
 	python -m benchmarks $(ARGS)
 
 faults: $(VENV)/installed-bench $(RABBITMQ_SERVER)
@@ -124,6 +125,9 @@ $(LIBRABBITMQ):
 
 $(GCC):
 	@$(call apt_install,gcc libc6-dev)
+
+$(WRK):
+	@$(call apt_install,wrk)
 
 $(OPENSSL):
 	@$(call apt_install,openssl)

@@ -386,6 +386,7 @@ class Run:
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,
             ending=ForcedEnd(self),
+            stop_listening=self._stop_listening,
             work=self._work_in,
         ).run()
 
@@ -449,6 +450,10 @@ class Run:
 
     def _names(self) -> Sequence[str]:
         return self.listening.names if self.listening is not None else ()
+
+    def _stop_listening(self) -> None:
+        if self.listening is not None:
+            self.listening.close()
 
     def _control(
         self,

@@ -207,6 +207,7 @@ class LifeCycle:
             finally:
                 if self._controller.state is not State.RELOADING:
                     self._become(State.STOPPING)
+                self.loop.leave()
                 self._clean_up()
         finally:
             self.loop.close()
@@ -352,6 +353,16 @@ class LifeCycle:
         return not self._stop_noted and self._controller.state in RUNNING
 
     @property
+    def begins_again(self) -> bool:
+        """Whether the loop has been asked to end because of a reload."""
+        return self._controller.state is State.RELOADING
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nobody serves on when the loop has ended: not the next round, nor a worker."""
+        return not self.begins_again and self.notifier.service_stops
+
+    @property
     def wake_interval(self) -> float:
         """The seconds between two calls of ``_process``."""
         return self._controller.wake_interval
@@ -439,6 +450,8 @@ class LifeCycle:
         self._become(State.STOP_REQUESTED)
         self.notifier.stopping('finishing the current work')
         self.notifier.extend_timeout(timeout + Deadline.GRACE)
+        for each in self._context.listening:
+            each.close()
         self._end_loop()
 
     def retire(self) -> None:

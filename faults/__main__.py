@@ -4,8 +4,8 @@ import sys
 
 from benchmarks.command import run
 
-TABLES = ('soak', 'fuzz', 'comeback', 'refused', 'blackhole', 'stop', 'busy', 'leaks', 'workers',
-          'degraded', 'reload', 'crash', 'limit', 'model', 'cluster')
+TABLES = ('soak', 'fuzz', 'comeback', 'refused', 'blackhole', 'stop', 'drain', 'busy', 'leaks',
+          'workers', 'degraded', 'reload', 'crash', 'limit', 'model', 'cluster')
 
 if __name__ == '__main__':
     sys.exit(run('faults', TABLES))

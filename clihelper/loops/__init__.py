@@ -11,6 +11,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from socket import socket
     from typing import Any, Protocol
 
     from clihelper.amqp.client import Client
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
         config: Config
         signals: Signals
         notifier: Notifier
+        sockets: list[socket]
 
         def retire(self) -> None: ...
         @property
         def slot(self) -> Slot | None: ...
         @property
         def is_running(self) -> bool: ...
+        @property
+        def begins_again(self) -> bool: ...
+        @property
+        def is_final(self) -> bool: ...
         @property
         def wake_interval(self) -> float: ...
         @property
@@ -120,6 +126,9 @@ class Loop:
     def stop(self) -> None:
         """Make :meth:`run` return. Called in the main thread, by :meth:`run` or while it runs."""
         self._stopping = True
+
+    def leave(self) -> None:
+        """Begin no more work. Called before ``_cleanup``, even if :meth:`run` was not called."""
 
     def close(self) -> None:
         """Release what the loop holds, after ``_cleanup``, without ever waiting for a peer."""

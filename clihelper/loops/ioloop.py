@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
+import logging
 import warnings
+from contextlib import contextmanager
 
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
-from tornado.tcpserver import TCPServer
 
-from clihelper.loops import Loop
+from clihelper.errors import StopNow
+from clihelper.loops import Loop, listeners
+from clihelper.loops.draining import Drain
 from clihelper.loops.interval import Ticks
-from clihelper.process.signals import wait_readable
+from clihelper.loops.servers import Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
     from clihelper.loops import Host
 
-DRAIN_POLL = 0.01
-"""seconds between checks for requests in progress during a stop; Tornado does not notify"""
+LOGGER = logging.getLogger('clihelper')
 
 CANCEL_TIMEOUT = 1.0
 """seconds that tasks have to end after they are cancelled"""
@@ -48,19 +48,25 @@ class TornadoLoop(Loop):
         self._timer: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._work: asyncio.Task[None] | None = None
+        self._drain: Drain | None = None
         self._draining: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
-        self._runs = False
+        self._abandoned: StopNow | None = None
+        self._runs = self._is_cut = False
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``, and run it to completion if it is a coroutine."""
         result = hook()
         if inspect.isawaitable(result):
-            return self._event_loop.run_until_complete(_finished(result))
+            return self._complete(_finished(result))
         return result
 
     def run(self) -> None:
         """Run the IOLoop until :meth:`stop` is called and the work in progress has ended."""
+        slot = self._host.slot
+        if slot is not None:
+            listeners.accept_unless(lambda: slot.is_outdated, self._host.sockets, self.io_loop)
+        listeners.binder.release()  # what the servers of an earlier round had, and none has now
         pipe = self._host.signals.fileno()
         # The handler itself delivers a signal, wherever the wake-up descriptor of the process
         # points by then. The pipe only wakes the loop if another thread was interrupted.
@@ -69,6 +75,10 @@ class TornadoLoop(Loop):
         self._runs = True
         try:
             self.io_loop.start()
+        except StopNow as stop:
+            self._abandoned = stop
+            self._report_cut(stop.signum.name)
+            raise
         finally:
             self._runs = False
             self._event_loop.remove_reader(pipe)
@@ -79,25 +89,80 @@ class TornadoLoop(Loop):
             raise self._failure
 
     def stop(self) -> None:
-        """Accept no new work, finish the work in progress, then make :meth:`run` return."""
+        """Accept no new work, finish the work in progress, then make :meth:`run` return.
+
+        Before a reload, what is not finished within ``Daemon.stop_timeout`` is cut. Otherwise
+        the deadline is that of the process.
+        """
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._draining is None:
-            self._draining = self._event_loop.create_task(self._drain())
+        if self._draining is not None:
+            if self._drain is not None and self._host.is_final:  # the reload has become a stop
+                self._drain.refuse()
+                listeners.close(self._host.sockets, self._event_loop)
+            return
+        if self._host.is_final or self._host.begins_again:
+            self._begin_drain()
+        self._draining = self._event_loop.create_task(self._wind_down())
+
+    def leave(self) -> None:
+        """Begin no request from now on: ``_cleanup`` is next, which may run the IOLoop."""
+        if self._drain is None:  # run() was not called, or has failed
+            self._begin_drain().hurry()
 
     def abandon(self) -> None:
         """Close the listening sockets: the next ``_setup`` may listen at the same addresses."""
-        for server in _servers(self.io_loop):
+        for server in Found(self.io_loop).listening:
             server.stop()
 
     def close(self) -> None:
         """Cancel the remaining tasks, so that their ``finally`` blocks run."""
+        if self._drain is not None:
+            self._drain.end()
         tasks = asyncio.all_tasks(self._event_loop)
         for task in tasks:
             task.cancel()
         if tasks:
-            self._event_loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT))
+            with self._cancelling():
+                self._complete(_finished(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)))
+
+    @contextmanager
+    def _cancelling(self) -> Iterator[None]:
+        """A context in which asyncio does not log that a handler's task was cancelled.
+
+        Tornado before 6.6 takes it for an error.
+        """
+        before = self._event_loop.get_exception_handler()
+
+        def handle(event_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            if isinstance(context.get('exception'), asyncio.CancelledError):
+                return
+            if before is not None:
+                before(event_loop, context)
+            else:
+                event_loop.default_exception_handler(context)
+
+        self._event_loop.set_exception_handler(handle)
+        try:
+            yield
+        finally:
+            self._event_loop.set_exception_handler(before)
+
+    def _complete(self, awaitable: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end, even if some other code stops the IOLoop meanwhile."""
+        task = self._event_loop.create_task(awaitable)
+        while not task.done():
+            try:
+                self._event_loop.run_until_complete(task)
+            except RuntimeError:
+                if self._event_loop.is_running() or self._event_loop.is_closed():
+                    raise
+            except StopNow as stop:
+                # If it has ended a handler, Tornado raises it again from the handler's task.
+                if stop is not self._abandoned:
+                    raise
+        return task.result()
 
     def _start(self) -> None:
         if self._stopping:
@@ -122,8 +187,8 @@ class TornadoLoop(Loop):
             if inspect.isawaitable(result):
                 await result
         except (Exception, asyncio.CancelledError) as error:
-            if not self._runs:
-                raise  # close() cancels what is left
+            if not self._runs or self._is_cut:
+                raise
             self._failure = error
             self.io_loop.stop()
             return
@@ -138,24 +203,70 @@ class TornadoLoop(Loop):
         if watchdog_delay is not None:
             self._watchdog = self._event_loop.call_later(watchdog_delay, self._feed_watchdog)
 
-    async def _drain(self) -> None:
+    async def _wind_down(self) -> None:
         try:
             await self._finish_work()
         except Exception as error:
             self._failure = error
         finally:
-            self.io_loop.stop()
+            if self._runs:
+                self.io_loop.stop()
+
+    def _begin_drain(self) -> Drain:
+        host = self._host
+        self._drain = drain = Drain(
+            self.io_loop, is_final=host.is_final, keeps_listening=host.begins_again)
+        drain.begin()
+        if not host.begins_again:
+            listeners.close(host.sockets, self._event_loop)
+        return drain
 
     async def _finish_work(self) -> None:
-        """Close the listening sockets, then wait for requests and work in progress."""
-        await asyncio.sleep(0)  # accept connections that arrived before the stop
-        servers = _servers(self.io_loop)
-        for server in servers:
-            server.stop()
-        while any(_close_idle(server) for server in servers if isinstance(server, HTTPServer)):
-            await asyncio.sleep(DRAIN_POLL)
-        if self._work is not None:
-            await asyncio.wait([self._work])
+        """Let requests and ``_process`` finish; before a reload, only until ``stop_timeout``."""
+        if self._drain is None:
+            for _ in range(2):  # accept who waits at a socket that this worker alone has
+                await asyncio.sleep(0)
+        drain = self._drain or self._begin_drain()
+        finished = self._event_loop.create_task(drain.finished())
+        work = {finished} if self._work is None else {finished, self._work}
+        try:
+            if not await self._finish_before_reload(work):
+                await asyncio.wait(work)
+            if not self._host.begins_again:
+                await drain.parted()
+        finally:
+            drain.end()
+        if finished.done():
+            finished.result()
+
+    async def _finish_before_reload(self, work: set[asyncio.Task[None]]) -> bool:
+        """Wait for the work, and cut what is not finished in time; False: it is not a reload."""
+        if not self._host.begins_again:
+            return False
+        timeout = self._host.config.daemon['stop_timeout']
+        _, pending = await asyncio.wait(work, timeout=timeout)
+        if not pending:
+            return True
+        if not self._host.begins_again:  # a stop has come, with a deadline of its own
+            return False
+        assert self._drain is not None
+        self._report_cut(f'at stop_timeout, {timeout:g} s')
+        self._is_cut = True
+        with self._cancelling():
+            self._drain.cut()
+            if self._work is not None:
+                self._work.cancel()
+            await asyncio.wait(work, timeout=CANCEL_TIMEOUT)
+        return True
+
+    def _report_cut(self, when: str) -> None:
+        """Log what is abandoned."""
+        drain = self._drain or Drain(self.io_loop, is_final=True)
+        words = drain.in_progress()
+        if self._work is not None and not self._work.done():
+            words.append('_process')
+        if words:
+            LOGGER.warning('abandoned (%s): %s', when, '; '.join(words))
 
 
 def _current_io_loop() -> IOLoop:
@@ -168,43 +279,3 @@ def _current_io_loop() -> IOLoop:
 
 async def _finished(result: Any) -> Any:
     return await result
-
-
-def _servers(io_loop: Any) -> list[TCPServer]:
-    """The servers that listen on a loop; only the garbage collector knows those of ``app.listen``.
-
-    A process may have further ones, on the loop of a test runner or of a thread.
-    """
-    frozen = gc.get_freeze_count()
-    if frozen:
-        gc.unfreeze()  # otherwise get_objects omits those that existed when the loop started
-    found = [candidate for candidate in gc.get_objects() if issubclass(type(candidate), TCPServer)]
-    if frozen:
-        gc.freeze()
-    return [
-        server
-        for server in found
-        if any(descriptor in io_loop.handlers for descriptor in server._sockets)
-    ]
-
-
-def _close_idle(server: HTTPServer) -> int:
-    """Close the connections without a request in progress; returns how many are busy."""
-    busy = 0
-    for connection in list(server._connections):
-        stream = connection.stream
-        waiting = not stream.closed() and _awaits_request(stream)
-        if stream.closed() or (waiting and not wait_readable((stream.socket.fileno(),), 0)):
-            stream.close()
-        else:
-            busy += 1
-    return busy
-
-
-def _awaits_request(stream: Any) -> bool:
-    """Whether a connection waits for the headers of a request.
-
-    Tornado has no public attribute for this. But only then does a stream read up to a regular
-    expression, which matches the end of the headers.
-    """
-    return getattr(stream, '_read_regex', None) is not None

@@ -20,7 +20,7 @@ start:
 
 The file has a fixed size::
 
-    header | slots: since, fingerprint, handled, progress, pid, why, needed
+    header | slots: since, fingerprint, handled, progress, pid, why, needed, outdated
            | table: fingerprint, deaths, why, when, pid
 
 Torn or foreign data in it does no harm: an entry with a wrong checksum is ignored.
@@ -66,6 +66,7 @@ _HEADER = Struct('<20sIII32x')
 _SLOT = Struct('<dQQdQQQ8x')
 _ENTRY = Struct('<QIIdQI4x')
 _CHECKED = 32  # bytes of an entry that its checksum covers
+_OUTDATED = 56  # offset in a slot of whether its process is being replaced
 _MESSAGE = 8  # offset of the fingerprint in a slot
 _PF_EXITING = 4  # from the kernel's include/linux/sched.h
 _TABLE = _HEADER.size + SLOTS * _SLOT.size
@@ -145,6 +146,15 @@ class Slot:
         """
         since, message, handled, progress, *_ = _SLOT.unpack_from(self._map, self._offset)
         return since, message, handled, progress
+
+    def set_outdated(self, outdated: bool) -> None:
+        """Tell the process whether others with a newer configuration take its place."""
+        _number(self._map, self._offset + _OUTDATED, outdated)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether others with a newer configuration take the place of this process."""
+        return self._map[self._offset + _OUTDATED] != 0
 
     def set_cause(self, reason: str) -> None:
         """Record that the process is about to be killed because of its message in flight."""

@@ -126,6 +126,11 @@ class Notifier:
         """Report that the program has begun to stop."""
         return self._send('STOPPING=1', *_status_lines(status))
 
+    @property
+    def service_stops(self) -> bool:
+        """Whether a stop of this process is a stop of the service: always, but for workers."""
+        return True
+
     def watchdog(self) -> bool:
         """Report progress; call this twice in each :attr:`watchdog_interval`."""
         return self._send('WATCHDOG=1')

@@ -82,6 +82,7 @@ class Supervisor:
     :param report_ready: reports to the waiting command that all workers are ready.
     :param ending: ends the process if its main thread does not: see
         :class:`~clihelper.process.deadline.Deadline`.
+    :param stop_listening: closes this process's copies of the sockets of ``Daemon.listen``.
     :param work: called in a new process, with its channel and configuration; returns its exit
         status. It takes over the signals and unblocks them.
     """
@@ -98,6 +99,7 @@ class Supervisor:
         configure_logging: Callable[[Config], None],
         report_ready: Callable[[], None],
         ending: Ending,
+        stop_listening: Callable[[], None],
         work: Callable[[child.WorkerChannel, Config], int],
     ) -> None:
         self._appname = appname
@@ -109,6 +111,7 @@ class Supervisor:
         self._report_ready = report_ready
         self._ending = ending
         self._deadline = Deadline(ending, interrupts=False)
+        self._stop_listening = stop_listening
         self._work = work
         self._wanted: int = config.daemon['workers']
         self._workers: list[Worker] = []
@@ -478,6 +481,7 @@ class Supervisor:
                 worker.replaces = None
             elif worker.is_ready:
                 worker.replaces = None
+                self._note_outdated()
                 self._stop_worker(old)
             else:
                 return
@@ -520,6 +524,11 @@ class Supervisor:
             os.EX_TEMPFAIL,
         )
 
+    def _note_outdated(self) -> None:
+        """Tell the workers with another configuration to leave newcomers to the others."""
+        for worker in self._workers:
+            worker.slot.set_outdated(worker.config is not self._config)
+
     def _give_up_reload(self, why: str) -> None:
         """Go back to the old configuration, because the new workers fail."""
         assert self._old_config is not None
@@ -528,6 +537,7 @@ class Supervisor:
             self._wanted = self._old_config.daemon['workers']
         self._config, self._old_config = self._old_config, None
         self._given_up = why
+        self._note_outdated()
         self._reloader.configure_logging(self._config)
 
     def _release_workers(self) -> None:
@@ -546,9 +556,11 @@ class Supervisor:
             timeout = self._config.daemon['stop_timeout']
             self._notifier.stopping('stopping')
             self._notifier.extend_timeout(timeout + GRACE)
+            self._stop_listening()
         self._stopping = signum
         for worker in self._workers:
             if signum == signal.SIGTERM:
+                worker.say_service_stops()
                 self._stop_worker(worker)
             else:
                 worker.stop(signal.SIGQUIT, AT_ONCE)
@@ -616,6 +628,7 @@ class Supervisor:
             self._old_config = None
             for worker in self._workers:
                 worker.config = self._config
+            self._note_outdated()
         self._signal_all(signal.SIGUSR1)
 
     def _read_configuration(self, *, begins_anew: bool) -> bool:
