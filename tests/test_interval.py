@@ -113,8 +113,10 @@ def test_a_process_that_overruns_skips_ticks_and_says_so_once(tmp_path: Path) ->
         ticks = [moment(life.wait_report('tick')) for _ in range(6)]
         life.signal('TERM')
         assert life.wait() == 0
-        assert life.logged('_process overran its interval of 0.02 s; calls skipped: 1') == 1
-        assert life.logged('overran') == 1
+        (line,) = [line for line in life.log if 'overran' in line]
+    words, _, skipped = line.rpartition(' ')
+    assert words.endswith('_process overran its interval of 0.02 s; calls skipped:')
+    assert int(skipped) >= 1  # more on a busy machine
     assert ticks[5] - ticks[0] > 5 * 0.04 - 0.015
 
 
