@@ -115,7 +115,10 @@ class Broker:
 
     def pause(self) -> None:
         """Freeze the node: its connections stay open and nothing answers."""
-        self._running().send_signal(signal.SIGSTOP)
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        # Until all its threads have stopped; its end, if it has ended, is Popen's to see.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a frozen node go on."""

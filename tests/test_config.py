@@ -443,8 +443,12 @@ def test_an_ordinary_users_defaults_are_not_roots():
      ' letters are in <queue>.dead'),
     (f'AMQP: {{queues: {{q: {{arguments: {{x-queue-type: stream}}, name: {"q" * 250}}}}},'
      ' dead_letter: false, retry: {attempts: 1}}',
-     '1:62: AMQP.queues.q.name: expected a name of at most 240 bytes, got 250: its retry queues'
-     ' are called <queue>.retry.<delay>'),
+     '1:62: AMQP.queues.q.name: expected a name of at most 233 bytes, got 250: the broker keeps a'
+     ' stream in a folder <vhost>_<queue>_<time>'),
+    (f'AMQP: {{url: ["amqp://a//", "amqp://a/%2Ffour?heartbeat=3"], queues: {{"{"é" * 115}": {{'
+     'arguments: {x-queue-type: stream}}}}',
+     f"1:70: AMQP.queues.'{'é' * 57}...': expected a name of at most 229 bytes, got 230: the"
+     ' broker keeps a stream in a folder <vhost>_<queue>_<time>'),
     (f'AMQP: {{exchanges: {{{"é" * 128}: }}}}',
      f"1:20: AMQP.exchanges: expected a name of at most 255 bytes, got '{'é' * 57}...'"),
     (f'AMQP: {{dead_letter: {"d" * 256}}}',

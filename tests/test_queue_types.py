@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -332,6 +333,25 @@ def test_what_fails_in_a_stream_is_run_again_and_dead_lettered_beside_it(
     assert not {'x-stream-offset', 'x-clihelper-queue'} & replayed.headers.keys()
     assert in_stream(channel, queue_name) == [
         'requeue_once', 'fail 1', 'fail', 'nothing']  # fmt: skip
+
+
+def test_the_longest_name_that_a_stream_may_have_is_one_that_the_broker_makes_a_folder_of(
+    configure, channel, queue_name
+):
+    rest = 'x' * (233 - len(queue_name))
+    with consuming(configure(STREAM.replace('NAME', f'NAME{rest}'))) as program:
+        send(channel, queue_name + rest, 'hello')
+        program.wait_line("run 1 of 'hello'")
+        assert program.stop() == 0
+    path = configure(STREAM.replace('NAME', f'NAME{rest}x'))
+    done = subprocess.run(
+        [sys.executable, PROGRAM, '-c', path, '--check'],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 78
+    assert re.fullmatch(r'.*:\d+:5: AMQP.queues.*: expected a name of at most 233 bytes, got 234:'
+                        r' the broker keeps a stream in a folder <vhost>_<queue>_<time>\n',
+                        done.stderr)
 
 
 def in_stream(channel, queue):

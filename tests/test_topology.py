@@ -462,7 +462,10 @@ def test_what_section_and_program_both_declare_is_an_error_of_the_user(
     assert fails(path, 78, DECLARING, NAME=queue_name) == said.replace('NAME', queue_name)
 
 
-SECTION = {'exchanges': {}, 'queues': {}, 'dead_letter': True, 'retry': {'attempts': 5}}
+SECTION = {
+    'url': 'amqp://guest:guest@localhost:5672//', 'exchanges': {}, 'queues': {},
+    'dead_letter': True, 'retry': {'attempts': 5},
+}
 
 
 def test_an_exchange_that_several_queues_share_is_declared_once():
@@ -505,6 +508,8 @@ def test_a_queue_of_kombu_that_cannot_be_consumed_so_is_an_error():
         ({'queues': [kombu.Queue('q' * 251)]},
          'expected a name of at most 240 bytes, got 251: its retry queues are called'
          ' <queue>.retry.<delay>'),
+        ({'queues': [kombu.Queue('q' * 234, queue_arguments={'x-queue-type': 'stream'})]},
+         'expected a name of at most 233 bytes, got 234: the broker keeps a stream in a folder'),
         ({'queues': [kombu.Queue('q', kombu.Exchange('e'), routing_key='\u00e9' * 128)]},
          'expected names and routing keys of at most 255 bytes of UTF-8'),
         ({'queues': [kombu.Queue('q', queue_arguments={'x-dead-letter-exchange': 'x' * 256})]},

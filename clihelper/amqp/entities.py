@@ -11,7 +11,6 @@ from itertools import chain
 from clihelper.config.schema import (
     LONGEST_NAME,
     NAMING_ARGUMENTS,
-    is_retried,
     is_short_string,
     name_fault,
 )
@@ -92,8 +91,7 @@ class Entities:
     def _check_queue_names(self, position: str, label: str, options: Options) -> None:
         bound = [(each['exchange'], each['routing_key']) for each in options['bindings']]
         _check_names(position, [label, *chain.from_iterable(bound)], options)
-        retries = is_retried(self._section, options)
-        fault = name_fault(options['name'], label, self._section['dead_letter'], retries)
+        fault = name_fault(label, options, self._section)
         if fault:
             raise ConfigurationError(f'{position}: {fault}')
 

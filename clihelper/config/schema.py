@@ -24,6 +24,13 @@ DEAD_LETTERS = '.dead'
 RETRIES = '.retry.2.6e+06s'
 """The longest suffix that makes the name of a retry queue from that of its queue."""
 
+LONGEST_FOLDER = 255
+"""The most bytes of a folder's name in Linux's file systems (``NAME_MAX``)."""
+
+STREAM_TIME = '_1796064475973329925'
+"""The end of the name of a stream's folder on the broker: when the stream was declared, in
+nanoseconds. They have 19 digits until 2286."""
+
 NAMING_ARGUMENTS = ('alternate-exchange', 'x-dead-letter-exchange', 'x-dead-letter-routing-key')
 """Arguments that are names: RabbitMQ (3.10 to 4.3) accepts one that is too long, and then fails
 (541) each time it delivers a message with it."""
@@ -147,6 +154,12 @@ def utf8_size(text: str) -> int | None:
         return len(text.encode())
     except UnicodeEncodeError:
         return None
+
+
+def vhost_size(url: str) -> int:
+    """Return the size of the virtual host in a URL, in bytes; 0 if none is named."""
+    path = url.partition('://')[2].partition('?')[0].partition('/')[2]
+    return utf8_size(re.sub('%[0-9A-Fa-f]{2}', '%', path)) or 0
 
 
 def is_short_string(text: str) -> bool:
@@ -289,8 +302,7 @@ class BrokerURL(Text):
             raise InvalidValue('a URL whose port is from 1 to 65535 (in a password / is %2F, : is'
                                ' %3A, @ is %40)')
         self._check_parameters(rest.partition('#')[0].partition('?')[2])
-        vhost = re.sub('%[0-9A-Fa-f]{2}', '%', rest.partition('?')[0].partition('/')[2])
-        if (utf8_size(vhost) or 0) > LONGEST_NAME:
+        if vhost_size(url) > LONGEST_NAME:
             raise InvalidValue(f'a URL whose virtual host has at most {LONGEST_NAME} bytes')
         return url
 
@@ -667,33 +679,42 @@ AMQP = Table(
 )
 
 
-def name_fault(name: str, label: str, dead_letter: object, retries: bool) -> str:
+def name_fault(label: str, queue: Mapping[str, Any], section: Mapping[str, Any]) -> str:
     """Return why a queue's name is too long for the names derived from it; empty if it is not.
 
-    :param name: the name on the broker; empty if the broker names the queue.
+    RabbitMQ (3.10 to 4.3) keeps a stream in a folder ``<vhost>_<queue>_<time>``. If that is too
+    long for the name of a folder, it confirms the declaration all the same and then tries again
+    for ever, from 4.0 on at the cost of all processors.
+
     :param label: the queue's key in ``AMQP.queues``.
-    :param dead_letter: ``AMQP.dead_letter``.
-    :param retries: whether its messages may be run again.
+    :param queue: its options. If there is no ``name`` among them, the label is its name on the
+        broker; if that is empty, the broker names it.
+    :param section: ``AMQP``; a faulty value in it is None.
     """
-    derived = []
-    if name and retries:
-        derived.append((name, RETRIES, 'its retry queues are called <queue>.retry.<delay>'))
-    if dead_letter is True:
-        derived.append((name or label, DEAD_LETTERS, 'its dead letters are in <queue>.dead'))
-    for text, suffix, why in derived:
-        most, size = LONGEST_NAME - len(suffix), utf8_size(text) or 0
-        if most < size <= LONGEST_NAME:
+    name = queue.get('name', label)
+    limits = []
+    if name and (queue['arguments'] or {}).get('x-queue-type') == 'stream':
+        most = LONGEST_FOLDER - len(f'_{STREAM_TIME}') - _longest_vhost(section['url'])
+        limits.append((name, most, 'the broker keeps a stream in a folder <vhost>_<queue>_<time>'))
+    elif name and ((section['retry'] or {}).get('attempts') or 1) > 1:
+        most = LONGEST_NAME - len(RETRIES)
+        limits.append((name, most, 'its retry queues are called <queue>.retry.<delay>'))
+    if section['dead_letter'] is True:
+        most = LONGEST_NAME - len(DEAD_LETTERS)
+        limits.append((name or label, most, 'its dead letters are in <queue>.dead'))
+    for text, most, why in limits:
+        if most < (size := utf8_size(text) or 0) <= LONGEST_NAME:
             return f'expected a name of at most {most} bytes, got {size}: {why}'
     return ''
 
 
-def is_retried(section: Mapping[str, Any], queue: Mapping[str, Any]) -> bool:
-    """Whether messages of a queue may be run again, for which further queues are made.
+def _longest_vhost(urls: str | list[str | None] | None) -> int:
+    """Return the size in bytes of the longest virtual host in ``AMQP.url``; ``/`` is the default.
 
-    :param section: ``AMQP``; a faulty value in it is None.
+    :param urls: its value; what is faulty in it is None.
     """
-    attempts = (section['retry'] or {}).get('attempts') or 1
-    return attempts > 1 or (queue['arguments'] or {}).get('x-queue-type') == 'stream'
+    sizes = map(vhost_size, filter(None, [urls] if isinstance(urls, str) else urls or []))
+    return max([1, *sizes])
 
 
 #: The sections of clihelper. All others are the application's own.

@@ -267,12 +267,10 @@ def _check_lengths(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
     for label, queue in (amqp['queues'] or {}).items():
         if queue is None or queue.get('name', label) is None:
             continue
-        name = queue.get('name', label)
-        retries = schema.is_retried(amqp, queue)
-        fault = schema.name_fault(name, label, amqp['dead_letter'], retries)
+        fault = schema.name_fault(label, queue, amqp)
         if fault:
             keys: Keys = ('AMQP', 'queues', label)
-            named = bool(name) and 'name' in queue
+            named = bool(queue.get('name'))
             node = value_at(root, (*keys, 'name')) if named else key_at(root, keys)
             faults.at(node, (*keys, 'name') if named else keys, fault)
     for kind in ('exchanges', 'queues'):

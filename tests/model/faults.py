@@ -154,9 +154,11 @@ class Faults:
         self._note(kind, service, pid=pid)
 
     def _kill_program(self, service: Service, kind: str) -> None:
+        """With a supervisor the record of who had which message in hand is lost, too."""
         if not service.has_ended():
+            pid = 0 if service.has_supervisor else service.pid
             service.signal(signal.SIGKILL, -signal.SIGKILL)
-            self._note(kind, service)
+            self._note(kind, service, pid=pid)
 
     def _stop(self, service: Service, kind: str) -> None:
         """It is started again when it has ended."""

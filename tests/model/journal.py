@@ -30,6 +30,11 @@ class Run(NamedTuple):
     ended: float | None = None
     what: str = ''
 
+    @property
+    def attempts(self) -> int:
+        """Which run it was, as the program counts them."""
+        return int(self.facts.partition('attempts=')[2].partition(' ')[0])
+
 
 class Journal:
     """What one process adds.

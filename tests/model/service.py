@@ -95,13 +95,18 @@ class Service:
         return self._program.pid
 
     @property
+    def has_supervisor(self) -> bool:
+        """Whether it is several processes."""
+        return self.name == 'crew'
+
+    @property
     def log(self) -> list[str]:
         """The lines that it has logged."""
         return self._log + ([] if self._program is None else self._program.lines)
 
     def start(self) -> None:
         """Start it."""
-        self._accepted = () if self.name == 'crew' else PLANNED
+        self._accepted = () if self.has_supervisor else PLANNED
         self._program = Program(
             [sys.executable, PROGRAM, '-c', self._configuration, '-f'],
             env={'PYTHONPATH': str(ROOT)})
@@ -123,7 +128,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """The processes that handle messages."""
-        return _children(self.pid) if self.name == 'crew' else [self.pid]
+        return _children(self.pid) if self.has_supervisor else [self.pid]
 
     def look(self) -> None:
         """Start it again if it has ended."""

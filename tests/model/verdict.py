@@ -97,6 +97,7 @@ class Verdict:
         for found in trial.found:
             self._found[found.number].append(found)
         self._kills = _kills(self.runs.values(), trial.faults.done)
+        self._unseen = self._all_unseen()
         self._disruptions = {name: self._all_disruptions(name) for name in PROGRAMS}
         self.findings = [finding for number in self._numbers for finding in self._judge(number)]
         self.counts = Counter(finding.kind for finding in self.findings)
@@ -182,9 +183,45 @@ class Verdict:
         """How many processes may have died under it, as far as the program notes that."""
         if program_of(number) == 'bare':
             return 0
-        return sum(run.ended is None or run.what in KILLED
-                   or any(run.ended <= when < run.ended + REACH for when in self._kills[run.pid])
-                   for run in self.runs[number])
+        return self._unseen[number] + sum(map(self._is_death, self.runs[number]))
+
+    def _is_death(self, run: Run) -> bool:
+        """Whether the process may have died before the program noted another message."""
+        return run.ended is None or run.what in KILLED or any(
+            run.ended <= when < run.ended + REACH for when in self._kills[run.pid])
+
+    def _all_unseen(self) -> Counter[int]:
+        """How many processes have died under each dead message before its journal had the run.
+
+        A program notes that it has a message in hand, then calls the handler, which then adds to
+        the journal. That a process was killed in between counts as a run: nobody could tell what
+        the handler had done of it. The number of the next run shows it, and each process that was
+        killed from outside while its journal had no run open explains one such run.
+        """
+        running = {run.pid for runs in self.runs.values() for run in runs if run.ended is None}
+        kills = [fault for fault in self._trial.faults.done
+                 if fault.pid and fault.pid not in running]
+        unseen: Counter[int] = Counter()
+        for number in self._found:
+            for began, ended in self._gaps(number):
+                kill = next((fault for fault in kills if fault.program == program_of(number)
+                             and began <= fault.began <= ended), None)
+                if kill is not None:
+                    kills.remove(kill)
+                    unseen[number] += 1
+        return unseen
+
+    def _gaps(self, number: int) -> Iterator[tuple[float, float]]:
+        """The times in which the program has counted a run of a message that its journal lacks."""
+        before, counted = self._trial.published[number], 0
+        for run in self.runs[number]:
+            if run.attempts > counted + 1:
+                yield before, run.began
+            before = run.ended or run.began
+            counted = run.attempts - (run.what not in FAILED) + self._is_death(run)
+        for found in self._found[number]:
+            if found.attempts > counted:
+                yield before, found.when
 
     def _copies(self, number: int) -> int:
         """How many copies of it there may be."""
