@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from clihelper.amqp.async_client import AsyncClient
     from clihelper.loops import Host
 
 DRAIN_POLL = 0.01
@@ -51,6 +52,13 @@ class TornadoLoop(Loop):
         self._draining: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._runs = False
+
+    def make_client(self) -> AsyncClient:
+        from clihelper.amqp.async_client import AsyncClient
+        from clihelper.amqp.client import publishing_connection
+
+        connection = publishing_connection(self._host, polled=True, waits=False)
+        return AsyncClient(connection, self._event_loop)
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``, and run it to completion if it is a coroutine."""
@@ -93,6 +101,7 @@ class TornadoLoop(Loop):
             task.cancel()
         if tasks:
             self._event_loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT))
+        super().close()
 
     def _start(self) -> None:
         if self._stopping:
@@ -102,8 +111,12 @@ class TornadoLoop(Loop):
             self._begin_work()
         else:
             self._host.sleeping()
-        self._host.ready()
+        self._begin()
         self._feed_watchdog()
+
+    def _begin(self) -> None:
+        """Begin what a subclass does besides."""
+        self._host.ready()
 
     def _begin_work(self) -> None:
         self._work = self._event_loop.create_task(self._process())
@@ -119,14 +132,18 @@ class TornadoLoop(Loop):
         except (Exception, asyncio.CancelledError) as error:
             if not self._runs:
                 raise  # close() cancels what is left
-            self._failure = error
-            self.io_loop.stop()
+            self._fail(error)
             return
         self._ticks.done()
         self._host.sleeping()
         if not self._stopping:
             # asyncio's loops use time.monotonic as their clock, too.
             self._timer = self._event_loop.call_at(self._ticks.due, self._begin_work)
+
+    def _fail(self, error: BaseException) -> None:
+        """Make :meth:`run` end and raise *error*."""
+        self._failure = error
+        self.io_loop.stop()
 
     def _feed_watchdog(self) -> None:
         watchdog_delay = self._host.heartbeat()
