@@ -239,11 +239,15 @@ class AsyncClient:
         if self._asked is not None and not self._asked.done():
             self._asked.set_exception(lost)
 
-    def close(self, *, politely: bool = True) -> None:
-        """Close the connection, when the loop does not run any more."""
+    def end(self) -> None:
+        """Stop reading the connection, and opening it."""
         if self._opening is not None:
             self._opening.cancel()
         self._link.end()
+
+    def close(self, *, politely: bool = True) -> None:
+        """Close the connection, when the loop does not run any more."""
+        self.end()
         if politely:
             self._connection.close()
         else:

@@ -56,6 +56,7 @@ class AsyncConsumerLoop(TornadoLoop):
         self._scheduled = False
         self._due: asyncio.TimerHandle | None = None
         self._reopening: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._ended = False
 
     def connect_by(self, connection: Connection, copies: Connection) -> None:
@@ -110,9 +111,11 @@ class AsyncConsumerLoop(TornadoLoop):
         while self.goes_on():
             self._lost = self._event_loop.create_future()
             try:
+                # Both at once, so that no message that fails has to wait for the second.
+                publishing = self._event_loop.create_task(self._open_for_publishing())
                 await self._link.open(subscription.subscribe)
+                await publishing
                 subscription.begin()
-                self._open_for_publishing()
                 self._host.ready()
                 self._schedule()
                 raise await self._lost
@@ -193,29 +196,22 @@ class AsyncConsumerLoop(TornadoLoop):
 
     # Publishing.
 
-    def _open_for_publishing(self) -> None:
-        """Open the connection for copies in advance, so that no message waits for it."""
-        self._reopening = None
-        if self._stopping:
-            return
-        task = self._event_loop.create_task(self.client.open())
-        task.add_done_callback(self._opened_for_publishing)
-
-    def _opened_for_publishing(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        if isinstance(error, PublishError):
+    async def _open_for_publishing(self) -> None:
+        """Open the connection for copies, or try again later."""
+        try:
+            await self.client.open()
+        except PublishError as error:
             LOGGER.debug('no connection for publishing: %s', error)
             self._reopen_later()
-        elif error is not None:
-            self._fail(error)
-        else:
-            self._schedule()
+        self._schedule()
 
     def _reopen_later(self) -> None:
-        if self._reopening is None:
-            self._reopening = self._event_loop.call_later(REOPEN, self._open_for_publishing)
+        if self._reopening is None and self.goes_on():
+            self._reopening = self._event_loop.call_later(REOPEN, self._reopen)
+
+    def _reopen(self) -> None:
+        self._reopening = None
+        self._opening = self._event_loop.create_task(self._open_for_publishing())
 
     def _on_confirmations(self) -> None:
         self._settle_copies(self._forwarder.poll)
@@ -250,6 +246,7 @@ class AsyncConsumerLoop(TornadoLoop):
         for timer in (self._due, self._reopening):
             if timer is not None:
                 timer.cancel()
+        self.client.end()
         self._subscription.close()
         super().close()
 

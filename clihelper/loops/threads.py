@@ -101,7 +101,16 @@ class ThreadedConsumerLoop(ConsumerLoop):
 
     def _do_next(self) -> None:
         self._end_handlers()
-        super()._do_next()
+        if self.goes_on():
+            super()._do_next()
+        elif self._processor.in_hand:
+            self._processor.flush()
+            if not self._connection.drain():
+                self._wait()
+
+    @property
+    def _due(self) -> float:
+        return super()._due if self.goes_on() else self._watchdog_due
 
     def _has_message(self) -> bool:
         processor = self._processor
