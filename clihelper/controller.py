@@ -429,6 +429,7 @@ class IOLoopController(Controller):
     @property
     def _async_client(self) -> AsyncClient:
         client: AsyncClient = self._life_cycle.loop.client
+        client.check_thread()
         return client
 
 

@@ -35,6 +35,11 @@ class Work:
     def close(self):
         self._connection.close()
 
+    def reconnect(self):
+        """Connect again, after all connections were closed."""
+        self._connection = kombu.Connection(self._url)
+        self.channel = self._connection.channel()
+
     def configure(self, daemon='workers: 2', amqp='', kind='classic', more=''):
         self.file.write_text(
             f'Application: {{notes: {self.folder}/notes, {more}}}\n'

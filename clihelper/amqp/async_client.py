@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import threading
 import time
 from collections import deque
 from functools import partial
@@ -176,6 +177,7 @@ class AsyncClient:
         self.on_lost: Callable[[Lost], None] = lambda lost: None
         self._connection = connection
         self._event_loop = event_loop
+        self._thread = threading.get_ident()
         self._link = EventLoopConnection(
             connection, event_loop, lambda: self.on_arrival(), self._on_lost, self._on_refused)
         self._opening: asyncio.Task[None] | None = None
@@ -187,6 +189,15 @@ class AsyncClient:
         self._channel: Any = None
         self._asked: asyncio.Future[Any] | None = None
         self._asking = asyncio.Lock()
+
+    def check_thread(self) -> None:
+        """Check that the caller is in the thread of the event loop.
+
+        :raises RuntimeError: it is not.
+        """
+        if threading.get_ident() != self._thread:
+            raise RuntimeError('this may only be called on the IOLoop; in another thread, use'
+                               ' asyncio.run_coroutine_threadsafe')
 
     # The connection.
 

@@ -14,6 +14,7 @@ from collections import deque
 
 from clihelper.amqp import exception_text
 from clihelper.amqp.message import decode, settle_at_once
+from clihelper.amqp.poison import ConcurrentPoisonGuard
 from clihelper.amqp.processing import Processor, make_reply
 from clihelper.amqp.retries import RetryQueues
 from clihelper.amqp.settlement import HandlerTimeout
@@ -38,14 +39,16 @@ LOGGER = logging.getLogger('clihelper.amqp')
 class ConcurrentProcessor(Processor):
     """Handles several messages at a time.
 
-    One thread calls :meth:`start`, :meth:`end` and whatever settles messages. The handler itself
-    is run by a subclass, in a task or in another thread.
+    One thread calls :meth:`next_message`, :meth:`start`, :meth:`end` and whatever settles
+    messages. The handler itself is run by the loop, in a task or in another thread.
 
     :param most: the number of messages that are handled at a time.
     :ivar in_hand: the messages that are being handled, and for each what runs its handler.
     :ivar waiting: messages that were kept, and whose next run is due.
     :ivar timed_out: those whose tasks were cancelled because of ``AMQP.handler_timeout``.
     """
+
+    guard_class = ConcurrentPoisonGuard
 
     def __init__(
         self,
@@ -64,6 +67,8 @@ class ConcurrentProcessor(Processor):
         self.timed_out: set[Message] = set()
         self._lost: set[Message] = set()  # in hand, from a connection that is lost
         self._released: deque[int] = deque()
+        self._alone = False
+        self._record: ConcurrentPoisonGuard | None
 
     def begin(self, channel: Any, prefetch: int) -> None:
         transport = self._connection.transport
@@ -83,28 +88,46 @@ class ConcurrentProcessor(Processor):
         self.waiting.clear()
         self._released.clear()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another message may be started."""
-        return len(self.in_hand) < self.most
-
     def delivered(self, message: Message) -> None:
         """Note a message that has arrived."""
         if self._acknowledger is not None:
             message.kept = True
             self._acknowledger.deliver(message.delivery.delivery_tag)  # type: ignore[union-attr]
 
-    def settles_unrun(self, message: Message) -> bool:
-        """Settle a message that must not be run; returns whether it is one.
+    def next_message(self, deliveries: deque[Message]) -> Message | None:
+        """Take the next message to be run; None if none can be run now.
 
+        Those that must not be run are settled.
+
+        :param deliveries: the messages that have arrived.
         :raises Lost: the connection is lost.
         """
-        record = self._record
-        return message.redelivered and record is not None and self._is_fatal(message, record)
+        while (self.waiting or deliveries) and len(self.in_hand) < self.most and not self._alone:
+            queue = self.waiting or deliveries
+            message = queue[0]
+            record = self._record
+            if message.redelivered and record is not None and record.is_suspect(message):
+                if self.in_hand:
+                    return None  # it is run alone, when these have ended
+                queue.popleft()
+                if self._is_fatal(message, record):
+                    continue
+                self._alone = True
+                return message
+            return queue.popleft()
+        return None
 
     def start(self, message: Message, runner: Any = None) -> None:
         """Note that the handler of *message* is about to run."""
         self.in_hand[message] = runner
+        record = self._record
+        if record is None:
+            return
+        if self._alone:
+            self.flush()  # if this message kills the process, earlier ones must not come again
+            record.begin_alone(message)
+        else:
+            record.begin(message)
 
     def execute(self, message: Message) -> tuple[BaseException | None, Reply | None]:
         """Run the handler, in any thread.
@@ -144,6 +167,9 @@ class ConcurrentProcessor(Processor):
         """
         del self.in_hand[message]
         self.timed_out.discard(message)
+        self._alone = False
+        if self._record is not None:
+            self._record.end(message)
         if message not in self._lost:
             self._finish(message, error, reply)
             return

@@ -99,6 +99,7 @@ class Processor:
     """
 
     most = 1
+    guard_class: type[PoisonGuard] = PoisonGuard
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class Processor:
         self._topology = topology
         self._forwarder = forwarder
         self._retry_queues = retry_queues(topology, section['retry'])
-        self._record = PoisonGuard(host.slot, section) if host.slot is not None else None
+        self._record = self.guard_class(host.slot, section) if host.slot is not None else None
         self._postponed = LocalRetries()
         self._acknowledger: Acknowledger | ConcurrentAcknowledger | None = None
         self._round = 0

@@ -21,11 +21,21 @@ from clihelper.errors import Error, UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import Any, Protocol
 
     from clihelper.amqp.forwarder import Forwarder
+    from clihelper.amqp.processing import Host as ProcessorHost
     from clihelper.amqp.processing import ProcessorFactory
-    from clihelper.loops import Host
+    from clihelper.process.systemd import Notifier
+
+    class Host(ProcessorHost, Protocol):
+        """The life cycle, as far as this module uses it."""
+
+        notifier: Notifier
+
+        @property
+        def own_topology(self) -> tuple[Sequence[Any], Sequence[Any], str]: ...
 
 LOGGER = logging.getLogger('clihelper.amqp')
 

@@ -29,6 +29,8 @@ from clihelper.loops.ioloop import TornadoLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from clihelper.amqp.message import Message
     from clihelper.config import Config
     from clihelper.loops import Host
@@ -57,6 +59,7 @@ class AsyncConsumerLoop(TornadoLoop):
         self._due: asyncio.TimerHandle | None = None
         self._reopening: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._progress: asyncio.TimerHandle | None = None
         self._ended = False
 
     def connect_by(self, connection: Connection, copies: Connection) -> None:
@@ -78,9 +81,10 @@ class AsyncConsumerLoop(TornadoLoop):
         self._processor: ConcurrentProcessor = self._subscription.processor  # type: ignore[assignment]
         self._link = EventLoopConnection(
             connection, self._event_loop, self._schedule, self._on_lost)
-        client = self.client = AsyncClient(copies, self._event_loop)
-        client.on_arrival = self._on_confirmations
-        client.on_lost = self._on_publishing_lost
+        if self._client is None:
+            client = self.client = AsyncClient(copies, self._event_loop)
+            client.on_arrival = self._on_confirmations
+            client.on_lost = self._on_publishing_lost
 
     @property
     def queues(self) -> list[str]:
@@ -98,6 +102,8 @@ class AsyncConsumerLoop(TornadoLoop):
     # Consuming.
 
     def _begin(self) -> None:
+        if self._timeout is not None:
+            self._note_turns(self._timeout)
         self._consuming = self._event_loop.create_task(self._consume())
         self._consuming.add_done_callback(self._end_consuming)
 
@@ -166,21 +172,27 @@ class AsyncConsumerLoop(TornadoLoop):
             returned.clear()
             if near:
                 processor.renew(deliveries, near)
-        waiting = processor.waiting
-        while processor.has_room and (waiting or deliveries):
-            message = waiting.popleft() if waiting else deliveries.popleft()
-            if processor.settles_unrun(message):
-                continue
+        while (message := processor.next_message(deliveries)) is not None:
             task = self._event_loop.create_task(self._handle(message))
             processor.start(message, task)
             if self._timeout is not None:
                 self._event_loop.call_later(self._timeout, self._time_out, message, task)
+                self._note_turn()
 
     def _time_out(self, message: Message, task: asyncio.Task[None]) -> None:
         """Cancel a handler that has taken too long, unless it has ended."""
         if not task.done():
             self._processor.timed_out.add(message)
             task.cancel()
+
+    def _note_turn(self) -> None:
+        """Note that no handler blocks the loop, for a supervisor that would end this process."""
+        if self._host.slot is not None:
+            self._host.slot.set_since(time.monotonic() if self._processor.in_hand else 0.0)
+
+    def _note_turns(self, timeout: float) -> None:
+        self._note_turn()
+        self._progress = self._event_loop.call_later(timeout / 4, self._note_turns, timeout)
 
     async def _handle(self, message: Message) -> None:
         processor = self._processor
@@ -243,12 +255,20 @@ class AsyncConsumerLoop(TornadoLoop):
         """Cancel what is left, and close the connections: unsettled messages go back."""
         self._ended = True
         self._link.end()
-        for timer in (self._due, self._reopening):
+        for timer in (self._due, self._reopening, self._progress):
             if timer is not None:
                 timer.cancel()
         self.client.end()
         self._subscription.close()
         super().close()
+
+    def deliver(self, queue: str, delivery: Any) -> Message:
+        """Handle one delivery and settle it; for a loop that is not running."""
+        message = self._subscription.deliver(queue, delivery)
+        self._processor.start(message)
+        self._event_loop.run_until_complete(self._handle(message))
+        self._processor.flush()
+        return message
 
     def description(self) -> str:
         return self._subscription.description()

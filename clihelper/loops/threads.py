@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from functools import partial
 from queue import SimpleQueue
@@ -102,6 +103,7 @@ class ThreadedConsumerLoop(ConsumerLoop):
     def _do_next(self) -> None:
         self._end_handlers()
         if self.goes_on():
+            self._start_handlers()
             super()._do_next()
         elif self._processor.in_hand:
             self._processor.flush()
@@ -113,20 +115,24 @@ class ThreadedConsumerLoop(ConsumerLoop):
         return super()._due if self.goes_on() else self._watchdog_due
 
     def _has_message(self) -> bool:
-        processor = self._processor
-        is_any = bool(processor.waiting or self._deliveries)
-        return is_any and processor.has_room and self.goes_on()
+        return False  # it is being handled already, or has to wait for a thread
 
-    def _handle_what_is_here(self) -> None:
+    def _start_handlers(self) -> None:
         """Start handlers for what is here, as far as there are threads."""
         assert self._pool is not None
+        if self._subscription.returned:
+            self._renew()
         processor = self._processor
-        self._host.active()
-        while self._has_message():
-            message = (processor.waiting or self._deliveries).popleft()
-            if not processor.settles_unrun(message):
-                processor.start(message)
-                self._pool.submit(partial(self._execute, message))
+        while (message := processor.next_message(self._deliveries)) is not None:
+            processor.start(message, time.monotonic())
+            self._pool.submit(partial(self._execute, message))
+        self._note_oldest()
+
+    def _note_oldest(self) -> None:
+        """Note since when the oldest handler has been running, for ``AMQP.handler_timeout``."""
+        slot = self._host.slot
+        if slot is not None and self._host.config.amqp['handler_timeout'] is not None:
+            slot.set_since(next(iter(self._processor.in_hand.values()), 0.0))
 
     def _execute(self, message: Message) -> tuple[Any, ...]:
         return message, *self._processor.execute(message)
@@ -139,6 +145,7 @@ class ThreadedConsumerLoop(ConsumerLoop):
                 self._processor.end(*result)
             except Lost as error:
                 lost = error
+        self._note_oldest()
         if lost is not None:
             raise lost
 

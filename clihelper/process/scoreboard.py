@@ -32,6 +32,8 @@ from mmap import mmap
 from struct import Struct
 from zlib import crc32
 
+from clihelper.process.in_hand import InHand
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +60,7 @@ _MAGIC = b'clihelper scoreboard'
 _VERSION = 1
 _HEADER = Struct('<20sIII32x')
 _SLOT = Struct('<dQQdQQ16x')
+_PID = Struct('<Q')
 _ENTRY = Struct('<QIIdQI4x')
 _CHECKED = 32  # bytes of an entry that its checksum covers
 _MESSAGE = 8  # offset of the fingerprint in a slot
@@ -65,6 +68,7 @@ _PF_EXITING = 4  # from the kernel's include/linux/sched.h
 _TABLE = _HEADER.size + SLOTS * _SLOT.size
 SIZE = _TABLE + ENTRIES * _ENTRY.size
 
+_since = Struct('<d').pack_into
 _take = Struct('<dQ').pack_into
 _rest = Struct('<dQQ').pack_into
 _note = Struct('<Qd').pack_into
@@ -98,6 +102,10 @@ class Slot:
         self.note: Callable[[int], None] = partial(_number, self._map, self._offset + _MESSAGE)
         self.take: Callable[[float, int], None] = partial(_take, self._map, self._offset)
 
+    def set_since(self, since: float) -> None:
+        """Record since when handlers have been running; 0.0: none is."""
+        _since(self._map, self._offset, since)
+
     def end_message(self) -> None:
         """Record that no message is in flight and that all are settled."""
         _rest(self._map, self._offset, 0.0, 0, self.handled)
@@ -128,6 +136,8 @@ class Slot:
     def clear_in_flight(self) -> None:
         """Record that the message in flight is not why the process is about to be killed."""
         _number(self._map, self._offset + _MESSAGE, 0)
+        if self.scoreboard.in_hand is not None:
+            self.scoreboard.in_hand.clear(self.index)
 
     def clear(self) -> None:
         """Clear the slot for the next process."""
@@ -139,6 +149,8 @@ class Slot:
         _, message, _, _, pid, reason = _SLOT.unpack_from(self._map, self._offset)
         if message:
             self.scoreboard.count(message, pid, reason if reason < len(_REASONS) else 0)
+        if self.scoreboard.in_hand is not None:
+            self.scoreboard.in_hand.record_death(self.index)
         self.clear()
 
 
@@ -148,12 +160,14 @@ class Scoreboard:
     :param memory: shared memory of :data:`SIZE` bytes.
     :param clock: returns the time in seconds, also valid after a restart; by default
         :func:`time.time`.
+    :ivar in_hand: what each process has in hand, where it handles several messages at a time.
     """
 
     def __init__(self, memory: mmap, clock: Callable[[], float] = time.time) -> None:
         self.memory = memory
         self._clock = clock
         self._descriptor = -1
+        self.in_hand: InHand | None = None
 
     @classmethod
     def anonymous(cls) -> Scoreboard:
@@ -193,6 +207,18 @@ class Scoreboard:
         """Return the slot with that number, from 0."""
         return Slot(self, index)
 
+    def is_suspect(self, message: int) -> bool:
+        """Return whether a process died that had it in hand, among others."""
+        in_hand = self.in_hand
+        if in_hand is None:
+            return False
+        return in_hand.is_suspect(message) or any(
+            _is_dead(self._pid(slot)) for slot in in_hand.holders(message))
+
+    def _pid(self, index: int) -> int:
+        pid: int = _PID.unpack_from(self.memory, _HEADER.size + index * _SLOT.size + 32)[0]
+        return pid
+
     def deaths(self, message: int) -> tuple[int, str]:
         """Return how often a process died while handling it, and the last reason.
 
@@ -222,6 +248,8 @@ class Scoreboard:
             entry = self._entry(offset)
             if entry is not None and entry[0] == message:
                 self.memory[offset : offset + _ENTRY.size] = bytes(_ENTRY.size)
+        if self.in_hand is not None:
+            self.in_hand.forget(message)
 
     def _counted(self, message: int) -> tuple[int, int, int]:
         """Return the deaths in the table, and the reason and pid of the last one."""
@@ -278,12 +306,32 @@ def find(directory: str | None, appname: str) -> Scoreboard | None:
         return None
     path = os.path.join(directory, f'{appname}.scoreboard')
     try:
-        return Scoreboard.open(path)
+        scoreboard = Scoreboard.open(path)
+        path = os.path.join(directory, f'{appname}.in-hand')
+        scoreboard.in_hand = InHand(_map(path, InHand.size(1)), 1)
+        scoreboard.in_hand.record_death(0)
+        return scoreboard
     except Unusable as error:
         LOGGER.warning(
             '%s: %s; after a restart it is not known which messages ended a process', path, error
         )
         return None
+
+
+def _map(path: str, size: int) -> mmap:
+    """Map the file that belongs to a locked scoreboard, and is created if necessary."""
+    try:
+        descriptor = _open(path)
+        try:
+            _check(descriptor)
+            if os.fstat(descriptor).st_size != size:
+                os.ftruncate(descriptor, 0)
+                os.posix_fallocate(descriptor, 0, size)
+            return mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise Unusable(error.strerror or str(error)) from error
 
 
 def _is_dead(pid: int) -> bool:
@@ -303,14 +351,18 @@ def _open(path: str) -> int:
         return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
 
 
-def _lock(descriptor: int) -> None:
-    import fcntl
-
+def _check(descriptor: int) -> None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise Unusable('is not a regular file with a single name')
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise Unusable('belongs to another user, or is writable by others')
+
+
+def _lock(descriptor: int) -> None:
+    import fcntl
+
+    _check(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

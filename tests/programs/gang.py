@@ -1,5 +1,6 @@
-"""A consumer that does what the message says, and notes each run in a file."""
+"""A consumer that does what the message says, and notes each run; KIND says by coroutines."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -8,20 +9,13 @@ import time
 import clihelper
 
 
-class Gang(clihelper.ConsumerController):
+class Noting:
     def _setup(self):
         if self.application_config.get('fail'):
             raise ValueError('no hands')
         self.notes = os.open(
             self.application_config['notes'], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
         )
-
-    def on_message(self, body, message):
-        self.message = message
-        what, _, name = body.partition(' ')
-        self.note('run', name or what)
-        getattr(self, f'do_{what}', lambda: None)()
-        self.note('done', name or what)
 
     def note(self, what, name):
         line = f'{what} {name} {os.getpid()} {self.worker} {time.monotonic()}\n'
@@ -56,6 +50,9 @@ class Gang(clihelper.ConsumerController):
     def do_nap(self):
         time.sleep(0.3)
 
+    def do_rest(self):
+        time.sleep(4)
+
     def do_fail(self):
         raise ValueError('not today')
 
@@ -65,5 +62,34 @@ class Gang(clihelper.ConsumerController):
         raise ValueError('not today')
 
 
+class Gang(Noting, clihelper.ConsumerController):
+    def on_message(self, body, message):
+        self.message = message
+        what, _, name = body.partition(' ')
+        self.note('run', name or what)
+        getattr(self, f'do_{what}', lambda: None)()
+        self.note('done', name or what)
+
+
+class GangOfCoroutines(Noting, clihelper.AsyncConsumerController):
+    async def on_message(self, body, message):
+        what, _, name = body.partition(' ')
+        self.note('run', name or what)
+        await asyncio.sleep(0.05)
+        answer = getattr(self, f'do_{what}', lambda: None)()
+        if answer is not None:
+            await answer
+        self.note('done', name or what)
+
+    def do_hang(self):
+        return asyncio.sleep(600)
+
+    def do_rest(self):
+        return asyncio.sleep(4)
+
+    def do_nap(self):
+        return asyncio.sleep(0.3)
+
+
 clihelper.setup('gang')
-clihelper.run(Gang)
+clihelper.run(GangOfCoroutines if os.environ.get('KIND') == 'coroutines' else Gang)
