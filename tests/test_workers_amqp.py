@@ -35,11 +35,6 @@ class Work:
     def close(self):
         self._connection.close()
 
-    def reconnect(self):
-        """Connect again, after all connections were closed."""
-        self._connection = kombu.Connection(self._url)
-        self.channel = self._connection.channel()
-
     def configure(self, daemon='workers: 2', amqp='', kind='classic', more=''):
         self.file.write_text(
             f'Application: {{notes: {self.folder}/notes, {more}}}\n'
@@ -89,9 +84,9 @@ class Work:
                 found.append(self.channel.message_to_python(message))
         return found
 
-    def wait_runs(self, count, timeout=10):
+    def wait_runs(self, count, timeout=10, what='run'):
         end = time.monotonic() + timeout
-        while sum(self.runs().values()) < count:
+        while self.runs(what).total() < count:
             assert time.monotonic() < end, self.notes()
             time.sleep(0.01)
 

@@ -50,8 +50,12 @@ class Noting:
     def do_nap(self):
         time.sleep(0.3)
 
-    def do_rest(self):
-        time.sleep(4)
+    def is_open(self):
+        return os.path.exists(self.application_config['notes'] + '.open')
+
+    def do_gate(self):
+        while not self.is_open():
+            time.sleep(0.01)
 
     def do_fail(self):
         raise ValueError('not today')
@@ -84,8 +88,9 @@ class GangOfCoroutines(Noting, clihelper.AsyncConsumerController):
     def do_hang(self):
         return asyncio.sleep(600)
 
-    def do_rest(self):
-        return asyncio.sleep(4)
+    async def do_gate(self):
+        while not self.is_open():
+            await asyncio.sleep(0.01)
 
     def do_nap(self):
         return asyncio.sleep(0.3)
