@@ -123,7 +123,7 @@ def test_a_stop_past_its_deadline_gives_back_what_is_in_hand(work, several):
 
 
 def test_a_lost_connection_has_all_that_is_in_hand_delivered_again(work, several, broker):
-    work.configure(amqp=several)
+    work.configure(amqp=several.replace('10', '20'))
     with work.run() as program:
         work.send(*(f'gate {name}' for name in names(10)))
         work.wait_runs(10)
