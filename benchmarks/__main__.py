@@ -5,7 +5,8 @@ import sys
 from benchmarks.command import run
 
 TABLES = ('imports', 'usage', 'first_process', 'first_message', 'memory', 'stop', 'drift',
-          'wakeups', 'status', 'throughput', 'throughput_json', 'throughput_large', 'latency',
+          'wakeups', 'status', 'throughput', 'throughput_json', 'throughput_large', 'coroutines',
+          'threads', 'latency',
           'slow_handler', 'workers', 'workers_throughput', 'workers_memory')
 
 if __name__ == '__main__':

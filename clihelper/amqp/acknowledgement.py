@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from math import inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ class ConcurrentAcknowledger:
 
     :param send: sends acknowledgements.
     :param prefetch: the number of messages that the broker sends ahead.
+    :ivar float due: when what is pending should be sent at the latest, by the monotonic clock;
+        infinite if nothing is.
     """
 
     def __init__(self, send: Send, prefetch: int) -> None:
@@ -178,6 +181,7 @@ class ConcurrentAcknowledger:
         self._unsettled: dict[int, None] = {}  # in ascending order, as messages are delivered
         self._settled: list[int] = []
         self._next = 1
+        self.due = inf
 
     def deliver(self, delivery_tag: int) -> None:
         """Note a message that was delivered."""
@@ -190,6 +194,8 @@ class ConcurrentAcknowledger:
         :returns: whether it is time to :meth:`flush`.
         """
         if self._unsettled.pop(delivery_tag, self) is None:
+            if not self._settled:
+                self.due = time.monotonic() + LONGEST_WAIT
             self._settled.append(delivery_tag)
         return len(self._settled) >= self._most
 
@@ -219,6 +225,7 @@ class ConcurrentAcknowledger:
         """Forget all messages: those that are unsettled have been returned."""
         self._unsettled.clear()
         self._settled.clear()
+        self.due = inf
 
     def disown(self) -> None:
         """Start afresh in a child process: nothing is pending."""
@@ -227,6 +234,7 @@ class ConcurrentAcknowledger:
     def flush(self) -> None:
         """Send what is pending."""
         settled, self._settled = self._settled, []
+        self.due = inf
         if not settled:
             return
         lowest = next(iter(self._unsettled), self._next)

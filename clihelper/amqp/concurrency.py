@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from math import inf
 
 from clihelper.amqp import exception_text
 from clihelper.amqp.message import decode, settle_at_once
@@ -43,6 +44,7 @@ class ConcurrentProcessor(Processor):
     messages. The handler itself is run by the loop, in a task or in another thread.
 
     :param most: the number of messages that are handled at a time.
+    :param ahead: whether as many more are started, which wait for their turn.
     :ivar in_hand: the messages that are being handled, and for each what runs its handler.
     :ivar waiting: messages that were kept, and whose next run is due.
     :ivar timed_out: those whose tasks were cancelled because of ``AMQP.handler_timeout``.
@@ -58,10 +60,12 @@ class ConcurrentProcessor(Processor):
         forwarder: Forwarder,
         *,
         most: int,
+        ahead: bool = False,
         retry_queues: Callable[[Topology, Mapping[str, Any]], RetryQueues] = RetryQueues,
     ) -> None:
         super().__init__(host, connection, topology, forwarder, retry_queues)
         self.most = most
+        self._limit = 2 * most if ahead else most
         self.in_hand: dict[Message, Any] = {}
         self.waiting: deque[Message] = deque()
         self.timed_out: set[Message] = set()
@@ -102,7 +106,7 @@ class ConcurrentProcessor(Processor):
         :param deliveries: the messages that have arrived.
         :raises Lost: the connection is lost.
         """
-        while (self.waiting or deliveries) and len(self.in_hand) < self.most and not self._alone:
+        while (self.waiting or deliveries) and len(self.in_hand) < self._limit and not self._alone:
             queue = self.waiting or deliveries
             message = queue[0]
             record = self._record
@@ -181,6 +185,18 @@ class ConcurrentProcessor(Processor):
                 ' connection is lost', message, exc_info=exception_text.loggable(error),
             )  # fmt: skip
 
+    def is_lost(self, message: Message) -> bool:
+        """Whether the connection that delivered it is lost. Any thread may call this."""
+        return message in self._lost
+
+    def give_up(self, message: Message) -> None:
+        """Leave a message unsettled that was started and not run: it returns to its queue."""
+        del self.in_hand[message]
+        self._lost.discard(message)
+        self._alone = False
+        if self._record is not None:
+            self._record.end(message)
+
     def description(self, prefetched: int) -> str:
         """The messages in hand, and the numbers of unsettled ones. Any thread may call this."""
         count, pending = len(self.in_hand), 0
@@ -190,6 +206,13 @@ class ConcurrentProcessor(Processor):
                 f' unacknowledged {prefetched + count + pending}')
 
     # Settling
+
+    @property
+    def flush_due(self) -> float:
+        """When pending acknowledgements should be sent, by the monotonic clock."""
+        if self._acknowledger is None:
+            return inf
+        return self._acknowledger.due  # type: ignore[union-attr]
 
     def flush(self) -> None:
         while self._released and self._acknowledger is not None:

@@ -165,10 +165,14 @@ class ConsumerLoop(Loop):
                 self._renew()
             self._handle_what_is_here()
         else:
-            processor.flush()
-            processor.end_message()
-            if not self._connection.drain():
-                self._wait()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Read what has arrived, or wait, as nothing is to be done."""
+        self._processor.flush()
+        self._processor.end_message()
+        if not self._connection.drain():
+            self._wait()
 
     def _has_message(self) -> bool:
         """Whether there is a message to handle."""

@@ -6,6 +6,7 @@ serves signals and runs all other hooks, as it does with one message at a time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from collections import deque
 from functools import partial
 from queue import SimpleQueue
 
+from clihelper.amqp.acknowledgement import LONGEST_WAIT
 from clihelper.amqp.concurrency import ConcurrentProcessor
 from clihelper.amqp.connection import Lost
 from clihelper.loops.consumer import ConsumerLoop
@@ -21,59 +23,67 @@ from clihelper.process.signals import wait_readable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any, TypeVar
+    from typing import Any
 
     from clihelper.amqp.message import Message
     from clihelper.loops import Host
-
-    T = TypeVar('T')
 
 
 class Pool:
     """Threads that each run one job after another.
 
     They do not keep the program from ending: a stop past its deadline abandons what they run.
+    Whoever waits for results is woken up only now and then while there are more jobs, since waking
+    it up costs more than a job.
 
+    :param run: runs a job in a thread, and returns its result. It raises nothing.
+    :param is_urgent: whether a result has to be taken at once.
     :param count: the number of threads.
+    :ivar running: when the job of each thread began, by the monotonic clock.
     """
 
-    def __init__(self, count: int) -> None:
-        self._jobs: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+    def __init__(
+        self, run: Callable[[Any], Any], is_urgent: Callable[[Any], bool], count: int
+    ) -> None:
+        self._run = run
+        self._is_urgent = is_urgent
+        self._jobs: SimpleQueue[Any] = SimpleQueue()
         self._done: deque[Any] = deque()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._threads = [
-            threading.Thread(target=self._run, name=f'handler {number}', daemon=True)
-            for number in range(1, count + 1)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.running: dict[int, float] = {}
+        for number in range(1, count + 1):
+            threading.Thread(
+                target=self._serve, args=(number,), name=f'handler {number}', daemon=True).start()
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when a job has ended."""
+        """Return the descriptor that is readable when results should be taken."""
         return self._wakeup
 
-    def submit(self, job: Callable[[], Any]) -> None:
-        """Have a thread call *job*, which raises nothing."""
+    def submit(self, job: Any) -> None:
+        """Have a thread run *job*."""
         self._jobs.put(job)
 
     def results(self) -> Iterator[Any]:
         """Yield the results of the jobs that have ended."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wakeup)
-        except BlockingIOError:
-            return
         while self._done:
             yield self._done.popleft()
 
     def close(self) -> None:
         """Let each thread end after its job."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        self._jobs.put(None)
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._done.append(job())
-            os.eventfd_write(self._wakeup, 1)
+    def _serve(self, number: int) -> None:
+        jobs, done, running = self._jobs, self._done, self.running
+        while (job := jobs.get()) is not None:
+            running[number] = time.monotonic()
+            result = self._run(job)
+            del running[number]
+            done.append(result)
+            if jobs.empty() or self._is_urgent(result):
+                os.eventfd_write(self._wakeup, 1)
+        jobs.put(None)  # for the next thread
 
 
 class ThreadedConsumerLoop(ConsumerLoop):
@@ -85,15 +95,15 @@ class ThreadedConsumerLoop(ConsumerLoop):
         self._processor: ConcurrentProcessor
 
     def make_processor(self) -> Any:
-        return partial(ConcurrentProcessor, most=self._host.config.amqp['threads'])
+        return partial(ConcurrentProcessor, most=self._host.config.amqp['threads'], ahead=True)
 
     def run(self) -> None:
-        self._pool = Pool(self._processor.most)
+        self._pool = Pool(self._execute, self._is_urgent, self._processor.most)
         self._wakeups = (self._pool.fileno(),)
         super().run()
         while self._processor.in_hand:
             # The connection is lost, and so is what they return; but they are not cut short.
-            wait_readable((self._pool.fileno(), self._host.signals.fileno()), None)
+            wait_readable((self._pool.fileno(), self._host.signals.fileno()), LONGEST_WAIT)
             self._host.serve_signals()
             self._end_handlers()
 
@@ -106,13 +116,23 @@ class ThreadedConsumerLoop(ConsumerLoop):
             self._start_handlers()
             super()._do_next()
         elif self._processor.in_hand:
-            self._processor.flush()
-            if not self._connection.drain():
-                self._wait()
+            self._rest()
+
+    def _rest(self) -> None:
+        # While handlers run, acknowledgements wait a moment for each other.
+        processor = self._processor
+        if not processor.in_hand or processor.flush_due <= time.monotonic():
+            processor.flush()
+            processor.end_message()
+        if not self._connection.drain():
+            self._wait()
 
     @property
     def _due(self) -> float:
-        return super()._due if self.goes_on() else self._watchdog_due
+        due = super()._due if self.goes_on() else self._watchdog_due
+        if self._processor.in_hand:
+            due = min(due, time.monotonic() + LONGEST_WAIT)
+        return min(due, self._processor.flush_due)
 
     def _has_message(self) -> bool:
         return False  # it is being handled already, or has to wait for a thread
@@ -124,30 +144,43 @@ class ThreadedConsumerLoop(ConsumerLoop):
             self._renew()
         processor = self._processor
         while (message := processor.next_message(self._deliveries)) is not None:
-            processor.start(message, time.monotonic())
-            self._pool.submit(partial(self._execute, message))
-        self._note_oldest()
-
-    def _note_oldest(self) -> None:
-        """Note since when the oldest handler has been running, for ``AMQP.handler_timeout``."""
-        slot = self._host.slot
-        if slot is not None and self._host.config.amqp['handler_timeout'] is not None:
-            slot.set_since(next(iter(self._processor.in_hand.values()), 0.0))
+            processor.start(message)
+            self._note_oldest()
+            self._pool.submit(message)
 
     def _execute(self, message: Message) -> tuple[Any, ...]:
+        """Run a handler, in a thread, unless a stop or a lost connection has overtaken it."""
+        if not self.goes_on() or self._processor.is_lost(message):
+            return (message,)
         return message, *self._processor.execute(message)
+
+    def _is_urgent(self, result: tuple[Any, ...]) -> bool:
+        return result[1:] != (None, None) or not self.goes_on()
 
     def _end_handlers(self) -> None:
         assert self._pool is not None
         lost = None
-        for result in self._pool.results():
+        for message, *result in self._pool.results():
             try:
-                self._processor.end(*result)
+                if result:
+                    self._processor.end(message, *result)
+                else:
+                    self._processor.give_up(message)
             except Lost as error:
                 lost = error
         self._note_oldest()
         if lost is not None:
             raise lost
+
+    def _note_oldest(self) -> None:
+        """Note since when the oldest handler has been running, for ``AMQP.handler_timeout``."""
+        slot = self._host.slot
+        if slot is None or self._host.config.amqp['handler_timeout'] is None:
+            return
+        assert self._pool is not None
+        now = time.monotonic() if self._processor.in_hand else 0.0
+        # A handler that starts now may never let this thread run again.
+        slot.set_since(min(self._pool.running.copy().values(), default=now))
 
     def close(self) -> None:
         """Close the connections; threads that are still at work are abandoned."""
