@@ -59,7 +59,7 @@ class InHand:
     def places(self, slot: int) -> Places:
         """Return the places of one process, which are cleared."""
         count = PLACES if slot < self._slots else 0
-        self._clear(slot)
+        self.clear(slot)
         return Places(self._memory, slot * PLACES * _SIZE, count)
 
     def record_death(self, slot: int) -> None:
@@ -67,11 +67,13 @@ class InHand:
         for mark in self._marks(slot):
             _pack(self._memory, self._suspects + self._next * _SIZE, mark)
             self._next = (self._next + 1) % SUSPECTS
-        self._clear(slot)
+        self.clear(slot)
 
     def clear(self, slot: int) -> None:
-        """Record that what the process has in hand is not why it is about to be killed."""
-        self._clear(slot)
+        """Record that nothing is in hand, or is not why the process is about to be killed."""
+        if slot < self._slots:
+            start = slot * PLACES * _SIZE
+            self._memory[start : start + PLACES * _SIZE] = bytes(PLACES * _SIZE)
 
     def holders(self, mark: int) -> set[int]:
         """Return the slots in which a message is in hand."""
@@ -92,11 +94,6 @@ class InHand:
         start = slot * PLACES * _SIZE
         array = self._memory[start : start + PLACES * _SIZE]
         return [mark for (mark,) in _MARK.iter_unpack(array) if mark]
-
-    def _clear(self, slot: int) -> None:
-        if slot < self._slots:
-            start = slot * PLACES * _SIZE
-            self._memory[start : start + PLACES * _SIZE] = bytes(PLACES * _SIZE)
 
     def _find(self, mark: int, start: int, end: int) -> Iterator[int]:
         if not mark:  # looks like an empty place
