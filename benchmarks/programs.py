@@ -209,12 +209,16 @@ class Workshop:
             f'interval-{seconds}', f'Application: {{wake_interval: {seconds}}}\n{LOGGING}')
 
     def consumer(self, queue: str, heartbeat: int, prefetch: int = 1,
-                 url: str | None = None) -> str:
-        """The configuration of a consumer; *url*: of another than the broker itself."""
+                 url: str | None = None, more: str = '') -> str:
+        """The configuration of a consumer.
+
+        :param url: of another than the broker itself.
+        :param more: further lines of the AMQP section.
+        """
         return self.configuration(
             f'{queue}-{heartbeat}',
             f'AMQP:\n  url: {url or self.url}\n  heartbeat: {heartbeat}\n'
-            f'  prefetch: {prefetch}\n  queues: {{{queue}: {{durable: true}}}}\n{LOGGING}')
+            f'  prefetch: {prefetch}\n{more}  queues: {{{queue}: {{durable: true}}}}\n{LOGGING}')
 
     @property
     def broker(self) -> Any:

@@ -33,6 +33,13 @@ COMMANDS = {
     'C': 'librabbitmq_stream 1',
     'aio-pika': 'aio_pika_stream',
     'FastStream': 'faststream_stream',
+    'clihelper coroutines': 'clihelper_coroutines -f -c {}',
+    'tasks alone': 'tasks_alone',
+    'FastStream coroutines': 'faststream_coroutines',
+    'pika coroutines': 'pika_coroutines',
+    'clihelper threads': 'clihelper_threads -f -c {}',
+    'pool alone': 'pool_alone',
+    'kombu threads': 'kombu_threads',
 }
 """Of each program in ``peers/`` that consumes what is in a queue"""
 
@@ -92,10 +99,11 @@ class Streams:
         """Delete a queue, and what is in it."""
         self.channel.queue_delete(queue)
 
-    def run(self, name: str, queue: str, url: str | None = None, **environment: object) -> Program:
-        """Start one of :data:`COMMANDS`."""
+    def run(self, name: str, queue: str, url: str | None = None, more: str = '',
+            **environment: object) -> Program:
+        """Start one of :data:`COMMANDS`; *more*: lines of clihelper's AMQP section."""
         url = url or self._workshop.url
-        configuration = self._workshop.consumer(queue, 10, PREFETCH, url)
+        configuration = self._workshop.consumer(queue, 10, PREFETCH, url, more)
         return self._workshop.run(
             COMMANDS[name].format(configuration), url=url, port=urlsplit(url).port, queue=queue,
             prefetch=PREFETCH, heartbeat=10, **environment)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clihelper.application import add_config_key as add_config_key
     from clihelper.application import run as run
     from clihelper.application import setup as setup
+    from clihelper.controller import AsyncConsumerController as AsyncConsumerController
     from clihelper.controller import ConsumerController as ConsumerController
     from clihelper.controller import Controller as Controller
     from clihelper.controller import IOLoopController as IOLoopController
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     'Controller': 'clihelper.controller',
     'IOLoopController': 'clihelper.controller',
+    'AsyncConsumerController': 'clihelper.controller',
     'ConsumerController': 'clihelper.controller',
     'State': 'clihelper.states',
     'setup': 'clihelper.application',

@@ -367,6 +367,7 @@ class Run:
     def _supervise(self) -> int:
         """Run several workers; each of them calls :meth:`_work_in`."""
         from clihelper.process import scoreboard
+        from clihelper.process.in_hand import InHand
         from clihelper.supervisor.supervisor import Supervisor
 
         if self.pidfile is not None:
@@ -376,12 +377,15 @@ class Run:
         gc.freeze()  # what exists by now is shared by all of them, and must not be copied
         if self.collects:
             gc.enable()
+        board = self._find_scoreboard(mapped=False) or scoreboard.Scoreboard.anonymous()
+        # The workers, and as many that are being replaced.
+        board.in_hand = InHand.anonymous(2 * self.config.daemon['workers'] + 2)
         return Supervisor(
             appname=self.appname,
             config=self.config,
             signals=self.signals,
             notifier=Notifier.from_environment(),
-            scoreboard=self._find_scoreboard(mapped=False) or scoreboard.Scoreboard.anonymous(),
+            scoreboard=board,
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,

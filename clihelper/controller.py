@@ -10,10 +10,11 @@ from clihelper.states import RUNNING, State, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from socket import socket
     from typing import Any, Protocol
 
+    from clihelper.amqp.async_client import AsyncClient, AsyncPipeline
     from clihelper.amqp.client import Pipeline
     from clihelper.amqp.message import Message
     from clihelper.config import Config
@@ -219,7 +220,8 @@ class Controller:
         :raises clihelper.PublishError: in the ``with`` or at its end: not all messages were
             confirmed; its ``failed`` says which, and why.
         """
-        return self._life_cycle.loop.client.pipeline()
+        pipeline: Pipeline = self._life_cycle.loop.client.pipeline()
+        return pipeline
 
     def call(
         self,
@@ -245,7 +247,8 @@ class Controller:
         :raises LookupError: there is no such queue.
         :raises ConnectionError: the broker cannot be asked.
         """
-        return self._life_cycle.loop.client.queue_depth(queue)
+        depth: int = self._life_cycle.loop.client.queue_depth(queue)
+        return depth
 
     def get(self, queue: str) -> Message | None:
         """Take one message from *queue*, without a consumer; None if the queue is empty.
@@ -256,7 +259,8 @@ class Controller:
         :raises LookupError: there is no such queue.
         :raises ConnectionError: the broker cannot be asked.
         """
-        return self._life_cycle.loop.client.get(queue)
+        message: Message | None = self._life_cycle.loop.client.get(queue)
+        return message
 
     # The state.
 
@@ -389,6 +393,60 @@ class IOLoopController(Controller):
         """The :class:`tornado.ioloop.IOLoop`."""
         return self._life_cycle.loop.io_loop  # type: ignore[attr-defined]
 
+    # Messages, as in every controller, but awaited. Only code on the IOLoop may call these.
+
+    def publish(  # type: ignore[override]
+        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
+    ) -> Awaitable[None]:
+        """Publish a message; the result is to be awaited, and is there once a queue has it.
+
+        What several coroutines publish is sent, and confirmed, together. The message is sent even
+        if nothing awaits the result. See :meth:`Controller.publish` for the arguments.
+
+        :raises clihelper.PublishError: when awaited: the broker does not have it, or is not known
+            to have it.
+        :raises TypeError, ValueError: the body cannot be encoded.
+        """
+        return self._async_client.publish(body, exchange, routing_key, properties)
+
+    def pipeline(self) -> AsyncPipeline:  # type: ignore[override]
+        """Publish many messages and wait for all confirmations together::
+
+            async with self.pipeline() as pipeline:
+                for order in orders:
+                    await pipeline.publish(order, routing_key='orders')
+
+        :raises clihelper.PublishError: in the ``async with`` or at its end: not all messages were
+            confirmed; its ``failed`` says which, and why.
+        """
+        return self._async_client.pipeline()
+
+    async def call(
+        self,
+        body: Any,
+        exchange: str = '',
+        routing_key: str = '',
+        *,
+        timeout: float = 30.0,
+        **properties: Any,
+    ) -> Any:
+        """Publish a request and await its reply; see :meth:`Controller.call`."""
+        return await self._async_client.call(body, exchange, routing_key, timeout, properties)
+
+    async def queue_depth(self, queue: str) -> int:  # type: ignore[override]
+        """Await the number of messages ready in *queue*; see :meth:`Controller.queue_depth`."""
+        return await self._async_client.queue_depth(queue)
+
+    async def get(self, queue: str) -> Message | None:  # type: ignore[override]
+        """Take one message from *queue*; None if it is empty; see :meth:`Controller.get`."""
+        return await self._async_client.get(queue)
+
+    @property
+    def _async_client(self) -> AsyncClient:
+        client: AsyncClient = self._life_cycle.loop.client
+        client.check_thread()
+        return client
+
 
 class ConsumerController(Controller):
     """A consumer of the queues that the ``AMQP`` section declares.
@@ -415,6 +473,14 @@ class ConsumerController(Controller):
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
+    def make_loop(self, life: Host) -> Loop:
+        """Make the loop of the next round: one that handles messages in threads, if wanted."""
+        if self.config.amqp['threads'] == 1 or self.loop_class != ConsumerController.loop_class:
+            return super().make_loop(life)
+        from clihelper.loops.threads import ThreadedConsumerLoop
+
+        return ThreadedConsumerLoop(life)
+
     def recover(self) -> None:
         """Ask the broker to redeliver every message that was delivered and is not settled.
 
@@ -422,6 +488,28 @@ class ConsumerController(Controller):
         handler then does no longer settles it (``basic.recover`` of AMQP 0-9-1).
         """
         self._life_cycle.loop.recover()  # type: ignore[attr-defined]
+
+
+class AsyncConsumerController(IOLoopController, ConsumerController):
+    """A consumer on Tornado's IOLoop, which handles up to ``AMQP.concurrency`` messages at a time.
+
+    A subclass implements :meth:`on_message` as a coroutine. Servers that ``_setup`` has started
+    serve beside it, and everything else is as in an :class:`IOLoopController`. Each message is
+    settled as soon as its coroutine ends, in whatever order they end.
+    """
+
+    loop_class = 'clihelper.loops.async_consumer.AsyncConsumerLoop'
+
+    async def on_message(self, body: Any, message: Any) -> Any:
+        """Handle a message; see :meth:`ConsumerController.on_message`.
+
+        Its context variables are those of a task of its own.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no on_message')
+
+    def recover(self) -> None:
+        """Have every message redelivered that is not settled, over a new connection."""
+        super().recover()
 
 
 def own_topology(cls: type[Controller]) -> tuple[Sequence[Any], Sequence[Any], str] | None:
@@ -456,9 +544,20 @@ def _check_hook(cls: type[Controller], name: str) -> None:
     if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
         raise Error(f'{shown} is a generator function, which would never be run: it has a yield')
     if flags & CO_COROUTINE and not (issubclass(cls, IOLoopController) and name in AWAITED):
-        raise Error(f'{shown} is a coroutine function, which would never be run: only'
-                    f' {", ".join(AWAITED[:-1])} and {AWAITED[-1]} of an IOLoopController may be')
+        _refuse_coroutine(cls, name)
     _check_spelling(cls, name)
+
+
+def _refuse_coroutine(cls: type[Controller], name: str) -> None:
+    """Raise an error for a hook that is a coroutine, unless it is the handler of messages."""
+    if name == 'on_message':
+        if issubclass(cls, AsyncConsumerController):
+            return
+        may = 'that of an AsyncConsumerController may be'
+    else:
+        may = f'{", ".join(AWAITED[:-1])} and {AWAITED[-1]} of an IOLoopController may be'
+    raise Error(
+        f'{cls.__name__}.{name} is a coroutine function, which would never be run: only {may}')
 
 
 def _check_spelling(cls: type[Controller], name: str) -> None:

@@ -38,8 +38,8 @@ async def async_generator(self, *arguments):
 
 @pytest.mark.parametrize(('base', 'methods', 'line'), [
     (clihelper.ConsumerController, {'on_message': coroutine},
-     'Odd.on_message is a coroutine function, which would never be run: only _setup, _process'
-     ' and _cleanup of an IOLoopController may be'),
+     'Odd.on_message is a coroutine function, which would never be run: only that of an'
+     ' AsyncConsumerController may be'),
     (clihelper.ConsumerController, {'on_message': generator},
      'Odd.on_message is a generator function, which would never be run: it has a yield'),
     (clihelper.ConsumerController, {'on_message': async_generator},
@@ -65,6 +65,7 @@ def test_a_hook_that_would_never_be_run_is_an_error(base, methods, line):
 
 @pytest.mark.parametrize(('base', 'methods'), [
     (clihelper.IOLoopController, {'_setup': coroutine, '_process': coroutine}),
+    (clihelper.AsyncConsumerController, {'on_message': coroutine, '_setup': coroutine}),
     (clihelper.Controller, {'_process': print, '_processes': print}),
     # What the program itself calls is a helper of its own.
     (clihelper.Controller, {'_process': lambda self: self._setups(), '_setups': print}),

@@ -85,9 +85,9 @@ class Work:
                 found.append(self.channel.message_to_python(message))
         return found
 
-    def wait_runs(self, count, timeout=10):
+    def wait_runs(self, count, timeout=10, what='run'):
         end = time.monotonic() + timeout
-        while sum(self.runs().values()) < count:
+        while self.runs(what).total() < count:
             assert time.monotonic() < end, self.notes()
             time.sleep(0.01)
 

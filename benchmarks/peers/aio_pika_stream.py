@@ -3,10 +3,12 @@
 import asyncio
 
 import aio_pika
-from stream import HEARTBEAT, PREFETCH, QUEUE, URL, handled
+from stream import HEARTBEAT, PREFETCH, QUEUE, SLEEP, URL, handled
 
 
 async def on_message(message):
+    if SLEEP:
+        await asyncio.sleep(SLEEP)
     handled()
     await message.ack()
 

@@ -5,6 +5,7 @@
 """
 
 import os
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -12,9 +13,15 @@ from event import EVENTS, HEARTBEAT, QUEUE, URL, work
 
 PREFETCH = int(os.environ.get('BENCHMARK_PREFETCH', 100))
 COUNT = int(os.environ.get('BENCHMARK_COUNT', 0))
+SLEEP = float(os.environ.get('BENCHMARK_SLEEP', 0))
 PORT = urlsplit(URL).port
 
-__all__ = ['HEARTBEAT', 'PORT', 'PREFETCH', 'QUEUE', 'URL', 'handled']
+locked = threading.Lock()
+"""Held while ``handled`` is called, where several threads do"""
+
+__all__ = [
+    'COUNT', 'HEARTBEAT', 'PORT', 'PREFETCH', 'QUEUE', 'SLEEP', 'URL', 'handled', 'locked',
+]
 
 
 def _tell():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from math import inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,3 +161,83 @@ class Acknowledger:
                 self._last = tag
                 self._sent = time.monotonic()
                 self._send(up_to, alone)
+
+
+class ConcurrentAcknowledger:
+    """Acknowledges messages that are settled in any order; one thread uses it.
+
+    It knows each message that was delivered and is not settled. All below the lowest of these are
+    acknowledged with one frame, the others by a frame each: so a slow handler holds up nobody.
+
+    :param send: sends acknowledgements.
+    :param prefetch: the number of messages that the broker sends ahead.
+    :ivar float due: when what is pending should be sent at the latest, by the monotonic clock;
+        infinite if nothing is.
+    """
+
+    def __init__(self, send: Send, prefetch: int) -> None:
+        self._send = send
+        self._most = max(prefetch // 2, 1)
+        self._unsettled: dict[int, None] = {}  # in ascending order, as messages are delivered
+        self._settled: list[int] = []
+        self._next = 1
+        self.due = inf
+
+    def deliver(self, delivery_tag: int) -> None:
+        """Note a message that was delivered."""
+        self._unsettled[delivery_tag] = None
+        self._next = delivery_tag + 1
+
+    def add(self, delivery_tag: int) -> bool:
+        """Acknowledge this message soon.
+
+        :returns: whether it is time to :meth:`flush`.
+        """
+        if self._unsettled.pop(delivery_tag, self) is None:
+            if not self._settled:
+                self.due = time.monotonic() + LONGEST_WAIT
+            self._settled.append(delivery_tag)
+        return len(self._settled) >= self._most
+
+    add_kept = add
+
+    def keep(self, delivery_tag: int) -> None:
+        """Leave this message unsettled while others are acknowledged, as all are anyway."""
+
+    def release(self, delivery_tag: int) -> None:
+        """Note that the message has been settled individually."""
+        self._unsettled.pop(delivery_tag, None)
+
+    held = 0
+    """no message is unsettled that is neither prefetched nor being handled"""
+
+    @property
+    def pending(self) -> int:
+        """How many acknowledgements have not been sent yet."""
+        return len(self._settled)
+
+    @property
+    def lowest_unsettled(self) -> int:
+        """The delivery tag below which all messages are acknowledged, or will be soon."""
+        return next(iter(self._unsettled), self._next)
+
+    def forget(self) -> None:
+        """Forget all messages: those that are unsettled have been returned."""
+        self._unsettled.clear()
+        self._settled.clear()
+        self.due = inf
+
+    def disown(self) -> None:
+        """Start afresh in a child process: nothing is pending."""
+        self.forget()
+
+    def flush(self) -> None:
+        """Send what is pending."""
+        settled, self._settled = self._settled, []
+        self.due = inf
+        if not settled:
+            return
+        lowest = next(iter(self._unsettled), self._next)
+        together = [tag for tag in settled if tag < lowest]
+        alone = [tag for tag in settled if tag > lowest]
+        self._send(max(together, default=0), alone)

@@ -226,15 +226,17 @@ def open_any(connection: Connection) -> None:
         raise PublishError(str(error), stopped=stopped, failed=[(0, str(error))]) from error
 
 
-def publishing_connection(host: Any, *, polled: bool = False) -> Connection:
+def publishing_connection(host: Any, *, polled: bool = False, waits: bool = True) -> Connection:
     """A connection for publishing by a controller; it is not open yet.
 
     :param host: its life cycle; see :class:`clihelper.loops.Host`.
     :param polled: whether something reads it while it is idle; otherwise it has no heartbeats.
+    :param waits: whether the main thread waits for the broker, and a stop has to end that.
     """
     connection = Connection.of(host.config.amqp, host.appname, heartbeat=polled)
     connection.on_blocked = partial(_report_blocked, host)
-    connection.wait_for = BrokerWait(host.signals, lambda: host.is_running).wait
+    if waits:
+        connection.wait_for = BrokerWait(host.signals, lambda: host.is_running).wait
     return connection
 
 

@@ -68,6 +68,25 @@ class KombuTransport:
         """Open a new channel."""
         return self._connection.channel()
 
+    open_channel = channel
+
+    on_unwritten: Callable[[], None] | None = None
+    """never called"""
+
+    def write_more(self) -> bool:
+        """Return True: nothing is ever left to be written."""
+        return True
+
+    def ask_depth(self, channel: Any, queue: str, on_answer: Callable[[int], None]) -> None:
+        """Call *on_answer* with the number of messages that are ready in *queue*."""
+        on_answer(channel.queue_declare(queue, passive=True).message_count)
+
+    def ask_message(
+        self, channel: Any, queue: str, on_answer: Callable[[Any], None]
+    ) -> None:
+        """Call *on_answer* with one message from *queue*, or None if it is empty."""
+        on_answer(channel.basic_get(queue))
+
     def fileno(self) -> None:
         """Return None: there is nothing to wait on."""
 
@@ -83,7 +102,7 @@ class KombuTransport:
         channel.basic_consume(queue, no_ack=False, callback=on_delivery, consumer_tag=tag)
 
     def consume_replies(
-        self, channel: Any, name: str, on_delivery: Callable[[Any], None]
+        self, channel: Any, name: str, on_delivery: Callable[[Any], None], *, waits: bool = True
     ) -> str:
         """Consume an exclusive queue for replies; returns the value for ``reply_to``."""
         queue = f'replies.{name}'
@@ -99,7 +118,7 @@ class KombuTransport:
         """One message from *queue*, or None if it is empty."""
         return channel.basic_get(queue)
 
-    def acknowledger(self, channel: Any, prefetch: int) -> None:
+    def acknowledger(self, channel: Any, prefetch: int, *, concurrent: bool = False) -> None:
         """Return None: each message is acknowledged individually."""
 
     def take(self) -> bool:
@@ -114,7 +133,7 @@ class KombuTransport:
         """Whether *channel* belongs to this connection, and is open."""
         return channel in (self._connection.transport.channels if self._connection else ())
 
-    def confirm(self, channel: Any, *callbacks: Any) -> bool:
+    def confirm(self, channel: Any, *callbacks: Any, waits: bool = True) -> bool:
         """Return False: these transports have no confirmations."""
         return False
 

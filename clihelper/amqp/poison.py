@@ -95,6 +95,57 @@ class PoisonGuard:
         self.slot.take(time.monotonic(), mark)
 
 
+class ConcurrentPoisonGuard(PoisonGuard):
+    """The same where several messages are handled at a time.
+
+    If the process dies, they are suspects, and each is run alone when it is delivered again. Only
+    a message that was run alone is accused.
+    """
+
+    def __init__(self, slot: Slot, section: Mapping[str, Any]) -> None:
+        super().__init__(slot, section)
+        self.note = slot.note
+        self.timed = False  # the loop notes for how long handlers have been running
+        in_hand = slot.scoreboard.in_hand
+        self._places = None if in_hand is None else in_hand.places(slot.index)
+        self._held: dict[Message, int] = {}
+
+    def is_suspect(self, message: Message) -> bool:
+        """Whether a process has died while it handled the message, alone or among others."""
+        mark = crc32(message.raw, self.seeds[message.queue])
+        scoreboard = self.slot.scoreboard
+        return scoreboard.is_suspect(mark) or bool(scoreboard.deaths(mark)[0])
+
+    def look_up(self, message: Message) -> Crashed | None:
+        mark = crc32(message.raw, self.seeds[message.queue])
+        if self.slot.scoreboard.deaths(mark)[0] and self.slot.scoreboard.is_suspect(mark):
+            message.has_run(1)  # the run among others was the first of those that killed
+        return super().look_up(message)
+
+    def begin_alone(self, message: Message) -> None:
+        """Note a suspect that is run while no other message is."""
+        self.suspect = crc32(message.raw, self.seeds[message.queue])
+        self.note(self.suspect)
+
+    def begin(self, message: Message) -> None:
+        """Note a message that is run among others."""
+        if self._places is not None:
+            mark = crc32(message.raw, self.seeds[message.queue])
+            self._held[message] = self._places.take(mark)
+
+    def end(self, message: Message) -> None:
+        """Note that its handler has ended."""
+        place = self._held.pop(message, None)
+        if place is None:
+            self.note(0)
+        elif self._places is not None:
+            self._places.give_back(place)
+
+    def end_message(self) -> None:
+        """Record how many messages have been handled."""
+        self.slot.heartbeat()
+
+
 class QueueChecksums(dict[str, int]):
     """The checksum of each queue's name."""
 

@@ -41,12 +41,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from typing import Any, NoReturn, Protocol
 
-    from clihelper.amqp.acknowledgement import Acknowledger
+    from clihelper.amqp.acknowledgement import Acknowledger, ConcurrentAcknowledger
     from clihelper.amqp.connection import Connection
     from clihelper.amqp.forwarder import Forwarder
     from clihelper.amqp.topology import Topology
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
+
+    class ProcessorFactory(Protocol):
+        """A subclass of :class:`Processor`, or what makes one."""
+
+        def __call__(
+            self, host: Any, connection: Connection, topology: Topology, forwarder: Forwarder
+        ) -> Processor: ...
 
     class Host(Protocol):
         """The life cycle, as far as this module uses it."""
@@ -86,11 +93,21 @@ class Processor:
     :param connection: the connection that delivers messages.
     :param topology: says to which queues copies are published.
     :param forwarder: publishes the copies.
+    :param retry_queues: makes what knows the queues in which messages wait for their next run.
     :ivar current: the message that is being handled, or None.
+    :ivar int most: the number of messages that are handled at a time.
     """
 
+    most = 1
+    guard_class: type[PoisonGuard] = PoisonGuard
+
     def __init__(
-        self, host: Host, connection: Connection, topology: Topology, forwarder: Forwarder
+        self,
+        host: Host,
+        connection: Connection,
+        topology: Topology,
+        forwarder: Forwarder,
+        retry_queues: Callable[[Topology, Mapping[str, Any]], RetryQueues] = RetryQueues,
     ) -> None:
         self._host = host
         section = host.config.amqp
@@ -100,10 +117,10 @@ class Processor:
         self._connection = connection
         self._topology = topology
         self._forwarder = forwarder
-        self._retry_queues = RetryQueues(topology, section['retry'])
-        self._record = PoisonGuard(host.slot, section) if host.slot is not None else None
+        self._retry_queues = retry_queues(topology, section['retry'])
+        self._record = self.guard_class(host.slot, section) if host.slot is not None else None
         self._postponed = LocalRetries()
-        self._acknowledger: Acknowledger | None = None
+        self._acknowledger: Acknowledger | ConcurrentAcknowledger | None = None
         self._round = 0
         # What handlers, or their threads, have settled and handle() has not processed yet.
         self._settled_by_handler: dict[Message, Outcome] = {}
@@ -114,13 +131,12 @@ class Processor:
 
     # One connection after another.
 
-    def begin(self, acknowledger: Acknowledger | None) -> None:
-        """Begin with a new channel.
+    def begin(self, channel: Any, prefetch: int) -> None:
+        """Begin with the messages of a new *channel*.
 
-        :param acknowledger: acknowledges the messages of that channel; None: each message is
-            acknowledged individually.
+        :param prefetch: the number of messages that the broker sends ahead.
         """
-        self._acknowledger = acknowledger
+        self._acknowledger = self._connection.transport.acknowledger(channel, prefetch)
 
     def reset(self) -> None:
         """Forget the messages of a lost connection: they can no longer be settled."""
@@ -153,6 +169,9 @@ class Processor:
 
     # One message.
 
+    def delivered(self, message: Message) -> None:
+        """Note a message that has arrived; called where several are handled at a time."""
+
     def handle(self, message: Message) -> None:
         """Run the handler, then settle the message. Failures affect this message only.
 
@@ -170,7 +189,7 @@ class Processor:
             body = decode(message, self._accept, self._max_body)
             answer = self._host.on_message(body, message)
             if answer is not None:
-                reply = _reply(message, answer)
+                reply = make_reply(message, answer)
         except (StopNow, Interrupted) as stop:
             self._end_if_forked(stop)
             self.end_message()
@@ -179,6 +198,11 @@ class Processor:
             error = failure
         finally:
             self.current = None
+        self._finish(message, error, reply)
+
+    def _finish(self, message: Message, error: BaseException | None, reply: Reply | None) -> None:
+        """Settle a message whose handler has returned or raised."""
+        record = self._record
         if _forks != self._forks:
             self._end_if_forked(error)
         if record is not None and record.timed:
@@ -203,7 +227,7 @@ class Processor:
         message: Message,
         outcome: Outcome | None,
         error: BaseException | None,
-        reply: _Reply | None,
+        reply: Reply | None,
     ) -> None:
         """Settle a message that has failed, or that has a reply.
 
@@ -229,7 +253,7 @@ class Processor:
             _end_child(error)
 
     def _settle(
-        self, message: Message, error: BaseException | None, reply: _Reply | None
+        self, message: Message, error: BaseException | None, reply: Reply | None
     ) -> None:
         """Settle a message that has failed, or that has a reply."""
         if error is not None:
@@ -285,7 +309,7 @@ class Processor:
 
         def run_again() -> None:
             message.outcome = None
-            self.handle(message)
+            self._run_again(message)
 
         def on_settled(failure: PublishError | None) -> None:
             if current != self._round:
@@ -311,20 +335,23 @@ class Processor:
             seconds,
             exc_info=None if exception_text.is_a(error, Retry) else exception_text.loggable(error),
         )
+        self._move_to_retry_queue(message, seconds)
+
+    def _move_to_retry_queue(self, message: Message, seconds: float) -> None:
+        """Publish a copy to the queue from which it comes back after *seconds*."""
         found = self._retry_queue(message, seconds)
         if found is None:
             self._hold(message, seconds)
             return
         queue, pause = found
-        headers = settlement.run_headers(message.attempts, message.origin)
-        hold = partial(self._hold, message, seconds)
-        copies = [message.copy(headers)]
         if pause > 0:
             self._keep(message)
-            publish = partial(self._attempt, message, self._copy, message, queue, copies, hold)
-            self._postponed.put(publish, pause)
-        else:
-            self._copy(message, queue, copies, hold)
+            move = partial(self._attempt, message, self._move_to_retry_queue, message, seconds)
+            self._postponed.put(move, pause)
+            return
+        headers = settlement.run_headers(message.attempts, message.origin)
+        hold = partial(self._hold, message, seconds)
+        self._copy(message, queue, [message.copy(headers)], hold)
 
     def _retry_queue(self, message: Message, seconds: float) -> tuple[str, float] | None:
         """The queue in which a copy waits for its run, and the seconds until it may be published.
@@ -350,7 +377,11 @@ class Processor:
                            ' message waits in this process: %s', message, failure)  # fmt: skip
         self._keep(message)
         message.run_again()
-        self._postponed.put(partial(self.handle, message), seconds)
+        self._postponed.put(partial(self._run_again, message), seconds)
+
+    def _run_again(self, message: Message) -> None:
+        """Run a message that was kept, now that its next run is due."""
+        self.handle(message)
 
     def _dead_letter(self, message: Message, error: BaseException) -> None:
         """Dead-letter the message, or drop it if there is no queue for dead letters."""
@@ -405,7 +436,7 @@ class Processor:
             else exception_text.loggable(failure),
         )
 
-    def _send_reply(self, message: Message, reply: _Reply) -> None:
+    def _send_reply(self, message: Message, reply: Reply) -> None:
         """Publish what the handler returned, then acknowledge the message."""
         body, reply_to, properties = reply
 
@@ -653,7 +684,8 @@ def _log_not_renewed(message: Message, failure: PublishError) -> None:
     )  # fmt: skip
 
 
-_Reply = tuple[bytes, str, dict[str, 'Any']]
+Reply = tuple[bytes, str, dict[str, 'Any']]
+"""what a handler has returned, in the form to publish: body, queue, properties"""
 
 
 class _Copy:
@@ -684,7 +716,7 @@ class _Copy:
         self.round: int | None = None
 
 
-def _reply(message: Message, answer: Any) -> _Reply | None:
+def make_reply(message: Message, answer: Any) -> Reply | None:
     """What a handler has returned, in the form to publish: body, queue, properties; None where
     the message has no ``reply_to``.
 

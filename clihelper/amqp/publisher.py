@@ -89,7 +89,10 @@ class Publisher:
 
     :param connection: an open connection.
     :param prepare: called with each new channel.
+    :ivar bool waits: whether the answers to opening a channel are awaited.
     """
+
+    waits = True
 
     def __init__(
         self, connection: Connection, prepare: Callable[[Any], None] | None = None
@@ -199,13 +202,19 @@ class Publisher:
             return
         if self._unconfirmed:
             raise Lost('the connection was lost')
-        self._channel, self._delivery_tag = self._connection.channel(), 0
+        self._channel, self._delivery_tag = self._new_channel(), 0
         with self._connection.guard():
             self._confirms = self._connection.transport.confirm(
-                self._channel, self._on_ack, self._on_nack, self._on_return
+                self._channel, self._on_ack, self._on_nack, self._on_return, waits=self.waits
             )
         if self._prepare is not None:
             self._prepare(self._channel)
+
+    def _new_channel(self) -> Any:
+        if self.waits:
+            return self._connection.channel()
+        with self._connection.guard():
+            return self._connection.transport.open_channel()
 
     def _forget(self) -> None:
         """Forget everything that is in flight."""

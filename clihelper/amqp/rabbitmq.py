@@ -29,7 +29,7 @@ from amqp.exceptions import UnexpectedFrame, error_for_code
 from amqp.transport import SSLTransport, TCPTransport
 
 from clihelper.amqp import forks, frames, resolver
-from clihelper.amqp.acknowledgement import Acknowledger
+from clihelper.amqp.acknowledgement import Acknowledger, ConcurrentAcknowledger
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import (
     ACK,
@@ -149,6 +149,8 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         (``write``), or raises at the ``deadline``, a time of the monotonic clock.
     :ivar on_blocked: called with the broker's reason when it accepts no more messages, and with
         an empty string when it accepts them again.
+    :ivar on_unwritten: called when data is left that the socket does not take at once, and that
+        :meth:`write_more` writes; None: writing waits.
     """
 
     errors: tuple[type[BaseException], ...] = (
@@ -193,6 +195,8 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self._proposed = 0  # the broker's frame_max
         self._write_lock = threading.Lock()
         self._write_timeout = WRITE_TIMEOUT
+        self._unwritten = bytearray()
+        self.on_unwritten: Callable[[], None] | None = None
         self._deadline = 0.0
         self._acknowledger: Acknowledger | None = None
         self._beats: HeartbeatThread | None = None
@@ -285,9 +289,13 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         channel.basic_consume(queue, consumer_tag=tag, arguments=arguments or None)
 
     def consume_replies(
-        self, channel: Any, name: str, on_delivery: Callable[[Delivery], None]
-    ) -> str:
-        """Consume replies to what *channel* publishes; returns the value for ``reply_to``."""
+        self, channel: Any, name: str, on_delivery: Callable[[Delivery], None], *,
+        waits: bool = True,
+    ) -> str:  # fmt: skip
+        """Consume replies to what *channel* publishes; returns the value for ``reply_to``.
+
+        :param waits: whether to wait for the answer.
+        """
 
         def on_reply(delivery: Delivery) -> None:
             try:
@@ -296,7 +304,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
                 LOGGER.debug('discarded a reply that cannot be read: %s', fault)
 
         self._expect(channel, name, on_reply)
-        channel.basic_consume(REPLIES, consumer_tag=name, no_ack=True)
+        channel.basic_consume(REPLIES, consumer_tag=name, no_ack=True, nowait=not waits)
         return REPLIES
 
     def _expect(self, channel: Any, tag: str, on_delivery: Callable[[Delivery], None]) -> None:
@@ -308,6 +316,26 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         channel.send_method(spec.Basic.Get, 'Bsb', (0, queue, False))
         (got,) = channel.wait([spec.Basic.GetOk, spec.Basic.GetEmpty], returns_tuple=True)
         return got if isinstance(got, Delivery) else None
+
+    def ask_depth(self, channel: Any, queue: str, on_answer: Callable[[int], None]) -> None:
+        """Have *on_answer* called with the number of messages that are ready in *queue*."""
+        asked = (0, queue, True, False, False, False, False, None)
+        channel.send_method(spec.Queue.Declare, 'BsbbbbbF', asked)
+        channel._pending[spec.Queue.DeclareOk] = lambda _, name, ready, consumers: on_answer(ready)
+
+    def ask_message(
+        self, channel: Any, queue: str, on_answer: Callable[[Delivery | None], None]
+    ) -> None:
+        """Have *on_answer* called with one message from *queue*, or None if it is empty."""
+        channel.send_method(spec.Basic.Get, 'Bsb', (0, queue, False))
+
+        def answer(method: tuple[int, int], got: Any = None) -> None:
+            for each in (spec.Basic.GetOk, spec.Basic.GetEmpty):
+                channel._pending.pop(each, None)
+            on_answer(got if isinstance(got, Delivery) else None)
+
+        for each in (spec.Basic.GetOk, spec.Basic.GetEmpty):
+            channel._pending[each] = answer
 
     def recover(self, channel: Any) -> None:
         """Have all unsettled messages of *channel* redelivered, and wait for the answer.
@@ -325,8 +353,13 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         # What follows the answer has been redelivered, perhaps in the same bytes.
         channel.wait(spec.Basic.RecoverOk, callback=lambda *_: deliveries.direct(consumers))
 
-    def acknowledger(self, channel: Any, prefetch: int) -> Acknowledger:
-        """Create an acknowledger for *channel*, which also works while a handler runs."""
+    def acknowledger(
+        self, channel: Any, prefetch: int, *, concurrent: bool = False
+    ) -> Acknowledger | ConcurrentAcknowledger:
+        """Create an acknowledger for *channel*, which also works while a handler runs.
+
+        :param concurrent: whether messages are settled in any order, in one thread.
+        """
 
         acknowledgement = partial(settlement, channel.channel_id, ACK)
 
@@ -336,6 +369,8 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
                 frames.append(acknowledgement(up_to, True))
             self.write(b''.join(frames))
 
+        if concurrent:
+            return ConcurrentAcknowledger(send, prefetch)
         self._acknowledger = Acknowledger(send, prefetch)
         return self._acknowledger
 
@@ -343,15 +378,31 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         """Whether *channel* belongs to this connection, and is open."""
         return channel.connection is self and bool(channel.is_open)
 
+    def open_channel(self) -> Any:
+        """Open a new channel without waiting for the answer.
+
+        What is sent on it right away is processed after it is open.
+        """
+        channel = self.Channel(self)
+        channel.send_method(spec.Channel.Open, 's', ('',))
+        channel.is_open = True
+        return channel
+
     def confirm(
         self,
         channel: Any,
         on_ack: Callable[[int, bool], None],
         on_nack: Callable[[int, bool], None],
         on_return: OnReturn,
+        *,
+        waits: bool = True,
     ) -> bool:
-        """Have what is published on *channel* confirmed, through calls from :meth:`take`."""
-        channel.confirm_select()
+        """Have what is published on *channel* confirmed, through calls from :meth:`take`.
+
+        :param waits: whether to wait for the answer.
+        """
+        channel.send_method(
+            spec.Confirm.Select, 'b', (False,), wait=spec.Confirm.SelectOk if waits else None)
         channel.events['basic_ack'].add(on_ack)
         channel.events['basic_nack'].add(on_nack)
         self._returns[channel.channel_id] = on_return
@@ -423,9 +474,23 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         with self._write_lock:
             if self._fault:
                 raise ConnectionAbortedError(self._fault)
+            if self._unwritten:
+                data, self._unwritten = self._unwritten + data, bytearray()
             sent = self._write_some(data)
-            if sent < len(data):
+            if sent == len(data):
+                return
+            if self.on_unwritten is None:
                 self._write_rest(memoryview(data)[sent:])
+            else:
+                self._unwritten += data[sent:]
+                self.on_unwritten()
+
+    def write_more(self) -> bool:
+        """Write what is left, without waiting; returns whether that was all."""
+        with self._write_lock:
+            sent = self._write_some(self._unwritten)
+            del self._unwritten[:sent]
+            return not self._unwritten
 
     def _write_rest(self, rest: memoryview) -> None:
         deadline = time.monotonic() + self._write_timeout

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import math
 import time
+from functools import partial
 
 from clihelper.amqp import settlement
+from clihelper.amqp.connection import Lost, Unreachable
 from clihelper.amqp.declarer import Declarer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     from clihelper.amqp.connection import Connection
     from clihelper.amqp.topology import Topology
+
+LOGGER = logging.getLogger('clihelper.amqp')
+
+DECLARING = 0.05
+"""seconds between two looks at whether a queue is declared by now"""
 
 DECLARED = 1800.0
 """seconds after which a queue in use is declared again, so that it is not deleted as unused"""
@@ -83,14 +92,10 @@ class RetryQueues:
         :raises clihelper.errors.UnavailableError: it exists, but not as declared.
         :raises Lost: the connection is lost.
         """
-        milliseconds = self._step(seconds)
-        name = self._topology.name_of_retries(queue, milliseconds)
-        now = time.monotonic()
-        if now - self._declared.get(name, -math.inf) > DECLARED:
-            if self._declare(connection, queue, milliseconds):
-                self._ready[name] = time.monotonic() + YOUNG
-            self._declared[name] = now
-        return name, max(self._ready.get(name, now) - time.monotonic(), 0.0)
+        name, milliseconds = self._name(queue, seconds)
+        if not self._is_declared(name):
+            self._note_declared(name, self._declare(connection, queue, milliseconds))
+        return name, self._pause(name)
 
     def _declare(self, connection: Connection, queue: str, milliseconds: int) -> bool:
         """Declare a queue on a separate channel; returns whether it is new."""
@@ -100,6 +105,24 @@ class RetryQueues:
             declarer.channel.close()
         return is_new
 
+    def _name(self, queue: str, seconds: float) -> tuple[str, int]:
+        milliseconds = self._step(seconds)
+        return self._topology.name_of_retries(queue, milliseconds), milliseconds
+
+    def _is_declared(self, name: str) -> bool:
+        return time.monotonic() - self._declared.get(name, -math.inf) <= DECLARED
+
+    def _note_declared(self, name: str, is_new: bool) -> None:
+        now = time.monotonic()
+        self._declared[name] = now
+        if is_new:
+            self._ready[name] = now + YOUNG
+
+    def _pause(self, name: str) -> float:
+        """The seconds for which nothing may be published to it yet."""
+        now = time.monotonic()
+        return max(self._ready.get(name, now) - now, 0.0)
+
     def _step(self, seconds: float) -> int:
         wanted = step(seconds)
         if self._topology.declares:
@@ -107,6 +130,62 @@ class RetryQueues:
         # Only the queues that the schedule needs exist.
         known = steps(self._schedule)
         return next((each for each in known if each >= wanted), known[-1] if known else wanted)
+
+
+class AsyncRetryQueues(RetryQueues):
+    """The same for an event loop: a thread declares them, over a connection of its own.
+
+    :param event_loop: the loop.
+    :param connect: makes a connection that is not open yet.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        schedule: Mapping[str, float],
+        *,
+        event_loop: asyncio.AbstractEventLoop,
+        connect: Callable[[], Connection],
+    ) -> None:
+        super().__init__(topology, schedule)
+        self._event_loop = event_loop
+        self._connect = connect
+        self._declaring: dict[str, asyncio.Task[bool]] = {}
+
+    def reset(self) -> None:
+        super().reset()
+        for task in self._declaring.values():
+            task.cancel()
+        self._declaring.clear()
+
+    def queue(self, connection: Connection, queue: str, seconds: float) -> tuple[str, float]:
+        """As :meth:`RetryQueues.queue`; a queue that is being declared may not be used yet."""
+        name, milliseconds = self._name(queue, seconds)
+        if self._is_declared(name):
+            return name, self._pause(name)
+        task = self._declaring.get(name)
+        if task is None:
+            from clihelper.amqp.event_loop import in_thread
+
+            declare = partial(self._declare_alone, queue, milliseconds)
+            self._declaring[name] = self._event_loop.create_task(
+                in_thread(self._event_loop, declare))
+        elif task.done():
+            del self._declaring[name]
+            try:
+                self._note_declared(name, task.result())
+                return name, self._pause(name)
+            except (Lost, Unreachable) as error:
+                LOGGER.debug('%s is not declared yet: %s', name, error)
+        return name, DECLARING
+
+    def _declare_alone(self, queue: str, milliseconds: int) -> bool:
+        connection = self._connect()
+        try:
+            connection.open_any()
+            return self._declare(connection, queue, milliseconds)
+        finally:
+            connection.close()
 
 
 class LocalRetries:

@@ -113,6 +113,10 @@ class TimedOut(Crashed):
     """Like :class:`Crashed`; the last time, the handler exceeded ``AMQP.handler_timeout``."""
 
 
+class HandlerTimeout(TimeoutError):
+    """A coroutine was cancelled because it exceeded ``AMQP.handler_timeout``."""
+
+
 REASONS: dict[type[Exception], str] = {
     Reject: 'rejected',
     Undecodable: 'undecodable',
@@ -121,9 +125,13 @@ REASONS: dict[type[Exception], str] = {
     Oversize: 'oversize',
     TimedOut: 'timeout',
     Crashed: 'crashed',
+    HandlerTimeout: 'timeout',
 }
 """The ``x-clihelper-reason`` of a dead letter by what was raised; otherwise ``exception``."""
 
+
+FINAL = tuple(each for each in REASONS if each is not HandlerTimeout)
+"""The exceptions after which a message is not run again."""
 
 UNRUN = (Undecodable, Unaccepted, Oversize, Crashed)
 """The exceptions that are raised before ``on_message`` is called."""
@@ -138,7 +146,7 @@ def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
     """
     if exception_text.is_a(error, Requeue) or _is_stopped(error):
         return Outcome.REQUEUE
-    if exception_text.is_a(error, tuple(REASONS)) or runs >= attempts:
+    if exception_text.is_a(error, FINAL) or runs >= attempts:
         return Outcome.DEAD_LETTER
     return Outcome.RETRY
 

@@ -658,6 +658,13 @@ AMQP = Table(
         'Seconds between heartbeats of the connection; 0 disables them.'),
     Key('prefetch', Number(1, 65535, whole=True), 100,
         'How many unacknowledged messages the broker sends in advance.'),
+    Key('concurrency', Either(Nothing(), Number(1, 65535, whole=True),
+                              words='an integer of at least 1 and at most 65535, or null'), None,
+        'How many messages an :class:`~clihelper.AsyncConsumerController` handles at a time. The'
+        ' broker sends at least as many in advance.', 'the value of ``prefetch``'),
+    Key('threads', Number(1, 1000, whole=True), 1,
+        'How many messages a :class:`~clihelper.ConsumerController` handles at a time, each in a'
+        ' thread; with 1, in the main thread.'),
     Key('declare', BOOLEAN, True,
         'Whether exchanges and queues are created; if not, they must exist, which is verified.'),
     Key('exchanges', Map(EXCHANGE, 'exchange', AMQP_NAME), {}, 'The exchanges, by name.'),

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any, Protocol
 
-    from clihelper.amqp.client import Client
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
@@ -74,11 +73,11 @@ class Loop:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._stopping = False
-        self._client: Client | None = None
+        self._client: Any = None
         self._pid = os.getpid()
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Any:
         """The client with which the controller publishes; it is created on first use.
 
         :raises RuntimeError: this process is a child of the one that runs the loop.
@@ -88,14 +87,18 @@ class Loop:
 
             raise RuntimeError(forks.fault(self._pid))
         if self._client is None:
-            from clihelper.amqp.client import Client
-
-            self._client = Client.of(self._host, polled=self.polls_client)
+            self._client = self.make_client()
         return self._client
 
     @client.setter
-    def client(self, client: Client) -> None:
+    def client(self, client: Any) -> None:
         self._client = client
+
+    def make_client(self) -> Any:
+        """Make the client; it opens its connection when that is needed."""
+        from clihelper.amqp.client import Client
+
+        return Client.of(self._host, polled=self.polls_client)
 
     @classmethod
     def preload(cls, config: Config) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
+    from clihelper.amqp.async_client import AsyncClient
     from clihelper.loops import Host
 
 LOGGER = logging.getLogger('clihelper')
@@ -53,6 +54,13 @@ class TornadoLoop(Loop):
         self._failure: BaseException | None = None
         self._abandoned: StopNow | None = None
         self._runs = self._is_cut = False
+
+    def make_client(self) -> AsyncClient:
+        from clihelper.amqp.async_client import AsyncClient
+        from clihelper.amqp.client import publishing_connection
+
+        connection = publishing_connection(self._host, polled=True, waits=False)
+        return AsyncClient(connection, self._event_loop)
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``, and run it to completion if it is a coroutine."""
@@ -126,6 +134,7 @@ class TornadoLoop(Loop):
         if tasks:
             with self._cancelling():
                 self._complete(_finished(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)))
+        super().close()
 
     @contextmanager
     def _cancelling(self) -> Iterator[None]:
@@ -172,8 +181,12 @@ class TornadoLoop(Loop):
             self._begin_work()
         else:
             self._host.sleeping()
-        self._host.ready()
+        self._begin()
         self._feed_watchdog()
+
+    def _begin(self) -> None:
+        """Begin what a subclass does besides."""
+        self._host.ready()
 
     def _begin_work(self) -> None:
         self._work = self._event_loop.create_task(self._process())
@@ -189,14 +202,18 @@ class TornadoLoop(Loop):
         except (Exception, asyncio.CancelledError) as error:
             if not self._runs or self._is_cut:
                 raise
-            self._failure = error
-            self.io_loop.stop()
+            self._fail(error)
             return
         self._ticks.done()
         self._host.sleeping()
         if not self._stopping:
             # asyncio's loops use time.monotonic as their clock, too.
             self._timer = self._event_loop.call_at(self._ticks.due, self._begin_work)
+
+    def _fail(self, error: BaseException) -> None:
+        """Make :meth:`run` end and raise *error*."""
+        self._failure = error
+        self.io_loop.stop()
 
     def _feed_watchdog(self) -> None:
         watchdog_delay = self._host.heartbeat()
@@ -228,7 +245,7 @@ class TornadoLoop(Loop):
                 await asyncio.sleep(0)
         drain = self._drain or self._begin_drain()
         finished = self._event_loop.create_task(drain.finished())
-        work = {finished} if self._work is None else {finished, self._work}
+        work = {finished, *self._begin_finishing()}
         try:
             if not await self._finish_before_reload(work):
                 await asyncio.wait(work)
@@ -238,6 +255,15 @@ class TornadoLoop(Loop):
             drain.end()
         if finished.done():
             finished.result()
+
+    def _begin_finishing(self) -> set[asyncio.Task[None]]:
+        """Return the tasks that are to be finished, besides requests."""
+        return set() if self._work is None else {self._work}
+
+    def _cut_work(self) -> None:
+        """Cancel those tasks."""
+        if self._work is not None:
+            self._work.cancel()
 
     async def _finish_before_reload(self, work: set[asyncio.Task[None]]) -> bool:
         """Wait for the work, and cut what is not finished in time; False: it is not a reload."""
@@ -254,19 +280,23 @@ class TornadoLoop(Loop):
         self._is_cut = True
         with self._cancelling():
             self._drain.cut()
-            if self._work is not None:
-                self._work.cancel()
+            self._cut_work()
             await asyncio.wait(work, timeout=CANCEL_TIMEOUT)
         return True
 
     def _report_cut(self, when: str) -> None:
         """Log what is abandoned."""
+        words = self._in_progress()
+        if words:
+            LOGGER.warning('abandoned (%s): %s', when, '; '.join(words))
+
+    def _in_progress(self) -> list[str]:
+        """Return in words what is not finished."""
         drain = self._drain or Drain(self.io_loop, is_final=True)
         words = drain.in_progress()
         if self._work is not None and not self._work.done():
             words.append('_process')
-        if words:
-            LOGGER.warning('abandoned (%s): %s', when, '; '.join(words))
+        return words
 
 
 def _current_io_loop() -> IOLoop:

@@ -38,6 +38,8 @@ from mmap import mmap
 from struct import Struct
 from zlib import crc32
 
+from clihelper.process.in_hand import InHand
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +66,7 @@ _MAGIC = b'clihelper scoreboard'
 _VERSION = 1
 _HEADER = Struct('<20sIII32x')
 _SLOT = Struct('<dQQdQQQ8x')
+_PID = Struct('<Q')
 _ENTRY = Struct('<QIIdQI4x')
 _CHECKED = 32  # bytes of an entry that its checksum covers
 _OUTDATED = 56  # offset in a slot of whether its process is being replaced
@@ -72,6 +75,7 @@ _PF_EXITING = 4  # from the kernel's include/linux/sched.h
 _TABLE = _HEADER.size + SLOTS * _SLOT.size
 SIZE = _TABLE + ENTRIES * _ENTRY.size
 
+_since = Struct('<d').pack_into
 _take = Struct('<dQ').pack_into
 _rest = Struct('<dQQ').pack_into
 _note = Struct('<Qd').pack_into
@@ -105,6 +109,10 @@ class Slot:
         self._offset = _HEADER.size + index * _SLOT.size
         self.note: Callable[[int], None] = partial(_number, self._map, self._offset + _MESSAGE)
         self.take: Callable[[float, int], None] = partial(_take, self._map, self._offset)
+
+    def set_since(self, since: float) -> None:
+        """Record since when handlers have been running; 0.0: none is."""
+        _since(self._map, self._offset, since)
 
     def end_message(self) -> None:
         """Record that no message is in flight and that all are settled."""
@@ -164,6 +172,8 @@ class Slot:
         """Record that the message in flight is not why the process is about to be killed."""
         _number(self._map, self._offset + _MESSAGE, 0)
         self.release()
+        if self.scoreboard.in_hand is not None:
+            self.scoreboard.in_hand.clear(self.index)
 
     def clear(self) -> None:
         """Clear the slot for the next process."""
@@ -177,6 +187,8 @@ class Slot:
         _, message, _, _, pid, reason, _ = _SLOT.unpack_from(self._map, self._offset)
         if message:
             self.scoreboard.count(message, pid, reason if reason < len(_REASONS) else 0)
+        if self.scoreboard.in_hand is not None:
+            self.scoreboard.in_hand.record_death(self.index)
         self.clear()
 
 
@@ -187,6 +199,7 @@ class Scoreboard:
     :param clock: returns the time in seconds, also valid after a restart; by default
         :func:`time.time`.
     :ivar bool is_copied: whether what has to outlive the memory is copied to a file.
+    :ivar in_hand: what each process has in hand, where it handles several messages at a time.
     """
 
     def __init__(self, memory: mmap, clock: Callable[[], float] = time.time) -> None:
@@ -195,6 +208,7 @@ class Scoreboard:
         self._clock = clock
         self._path = ''
         self._descriptor = -1
+        self.in_hand: InHand | None = None
 
     @classmethod
     def anonymous(cls) -> Scoreboard:
@@ -239,6 +253,18 @@ class Scoreboard:
         """Return the slot with that number, from 0."""
         return Slot(self, index)
 
+    def is_suspect(self, message: int) -> bool:
+        """Return whether a process died that had it in hand, among others."""
+        in_hand = self.in_hand
+        if in_hand is None:
+            return False
+        return in_hand.is_suspect(message) or any(
+            _is_dead(self._pid(slot)) for slot in in_hand.holders(message))
+
+    def _pid(self, index: int) -> int:
+        pid: int = _PID.unpack_from(self.memory, _HEADER.size + index * _SLOT.size + 32)[0]
+        return pid
+
     def deaths(self, message: int) -> tuple[int, str]:
         """Return how often a process died while handling it, and the last reason.
 
@@ -268,6 +294,8 @@ class Scoreboard:
             entry = self._entry(offset)
             if entry is not None and entry[0] == message:
                 self._write(offset, bytes(_ENTRY.size))
+        if self.in_hand is not None:
+            self.in_hand.forget(message)
 
     def _write(self, offset: int, entry: bytes) -> None:
         self.memory[offset : offset + len(entry)] = entry
@@ -350,12 +378,33 @@ def find(directory: str | None, appname: str, *, mapped: bool = True) -> Scorebo
         return None
     path = os.path.join(directory, f'{appname}.scoreboard')
     try:
-        return Scoreboard.open(path, mapped=mapped)
+        scoreboard = Scoreboard.open(path, mapped=mapped)
+        if mapped:
+            path = os.path.join(directory, f'{appname}.in-hand')
+            scoreboard.in_hand = InHand(_map(path, InHand.size(1)), 1)
+            scoreboard.in_hand.record_death(0)
+        return scoreboard
     except Unusable as error:
         LOGGER.warning(
             '%s: %s; after a restart it is not known which messages ended a process', path, error
         )
         return None
+
+
+def _map(path: str, size: int) -> mmap:
+    """Map the file that belongs to a locked scoreboard, and is created if necessary."""
+    try:
+        descriptor, _ = _open(path)
+        try:
+            _check(descriptor)
+            if os.fstat(descriptor).st_size != size:
+                os.ftruncate(descriptor, 0)
+                os.posix_fallocate(descriptor, 0, size)
+            return mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise Unusable(error.strerror or str(error)) from error
 
 
 def _is_dead(pid: int) -> bool:
@@ -384,14 +433,18 @@ def _read(descriptor: int) -> mmap:
     return memory
 
 
-def _lock(descriptor: int) -> None:
-    import fcntl
-
+def _check(descriptor: int) -> None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise Unusable('is not a regular file with a single name')
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise Unusable('belongs to another user, or is writable by others')
+
+
+def _lock(descriptor: int) -> None:
+    import fcntl
+
+    _check(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

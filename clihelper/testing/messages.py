@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import kombu.message
 
+from clihelper.amqp.async_client import AsyncPipeline
 from clihelper.amqp.client import Client, NoReply
 from clihelper.amqp.connection import Connection, Lost
 from clihelper.amqp.message import Message, decode
-from clihelper.amqp.publisher import encode
+from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.settlement import REASON, Outcome, Unaccepted, Undecodable
 from clihelper.loops import Loop
 from clihelper.loops.consumer import ConsumerLoop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clihelper.loops.async_consumer import AsyncConsumerLoop
 
 
 class Published:
@@ -140,7 +147,8 @@ class Outbox:
         :returns: the connection that publishes here.
         """
         connection = _Unconnected(self)
-        loop.client = _Client(self, connection)
+        client = _Client(self, connection)
+        loop.client = client if loop.reads_signals else _AsyncClient(client)
         return connection
 
 
@@ -185,6 +193,48 @@ class _Client(Client):
         return self._outbox.queues[queue]
 
 
+class _AsyncClient:
+    """The same for a controller on the IOLoop.
+
+    :param client: does what is awaited here.
+    """
+
+    def __init__(self, client: _Client) -> None:
+        self._client = client
+
+    def check_thread(self) -> None:
+        pass
+
+    def publish(
+        self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
+    ) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+        try:
+            self._client.publish(body, exchange, routing_key, properties)
+            future.set_result(None)
+        except PublishError as error:
+            future.set_exception(error)
+        return future
+
+    def pipeline(self) -> AsyncPipeline:
+        return AsyncPipeline(self)  # type: ignore[arg-type]
+
+    async def call(self, *arguments: Any) -> Any:
+        return self._client.call(*arguments)
+
+    async def queue_depth(self, queue: str) -> int:
+        return self._client.queue_depth(queue)
+
+    async def get(self, queue: str) -> Message | None:
+        return self._client.get(queue)
+
+    def end(self) -> None:
+        pass
+
+    def close(self, *, politely: bool = True) -> None:
+        pass
+
+
 def _note(message: Message, outcome: Outcome) -> None:
     message.outcome = message.outcome or outcome
 
@@ -200,10 +250,10 @@ class Mailbox:
         self._error: BaseException | None = None
         self._tag = 0
         self._channel = _Channel()
-        self._loop: ConsumerLoop
+        self._loop: ConsumerLoop | AsyncConsumerLoop
         self._queues: list[str]
 
-    def adopt(self, loop: ConsumerLoop, connection: Connection) -> None:
+    def adopt(self, loop: ConsumerLoop | AsyncConsumerLoop, connection: Connection) -> None:
         """Give a loop that has not run yet a connection that leads here."""
         self._loop = loop
         self._queues = loop.queues
@@ -212,15 +262,26 @@ class Mailbox:
     def watched(self, on_message: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Wrap the handler: note its exception; what it publishes is the controller's."""
 
-        def handle(body: Any, message: Any) -> Any:
+        @contextmanager
+        def handling() -> Iterator[None]:
             settling, self._outbox.settling = self._outbox.settling, None
             try:
-                return on_message(body, message)
+                yield
             except BaseException as error:
                 self._error = error
                 raise
             finally:
                 self._outbox.settling = settling
+
+        async def finish(answer: Any) -> Any:
+            with handling():
+                return await answer
+
+        def handle(body: Any, message: Any) -> Any:
+            with handling():
+                answer = on_message(body, message)
+            awaits = inspect.iscoroutine(answer) and not self._loop.reads_signals
+            return finish(answer) if awaits else answer
 
         return handle
 
@@ -318,7 +379,10 @@ class _Transport:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
 
-    def confirm(self, channel: Any, *callbacks: Any) -> bool:
+    def open_channel(self) -> Any:
+        return _Channel()
+
+    def confirm(self, channel: Any, *callbacks: Any, waits: bool = True) -> bool:
         return False
 
     def encode_or_publish(

@@ -35,8 +35,27 @@ class Interval(clihelper.Controller):
 
 class OnIOLoop(clihelper.IOLoopController):
     async def _process(self):
-        work(self)
-        await asyncio.get_running_loop().run_in_executor(None, work, self)
+        await self.work()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.work_in_thread, loop)
+
+    async def work(self):
+        queue = self.application_config['queue']
+        await self.publish({'n': 1}, routing_key=queue)
+        async with self.pipeline() as pipeline:
+            for n in range(2, 5):
+                await pipeline.publish({'n': n}, routing_key=queue)
+        self.logger.info('depth %d', await self.queue_depth(queue))
+        message = await self.get(queue)
+        message.ack()
+        self.logger.info('got %r', message.body)
+
+    def work_in_thread(self, loop):
+        try:
+            self.publish('x', routing_key='x')
+        except RuntimeError as error:
+            self.logger.info('%s', error)
+        asyncio.run_coroutine_threadsafe(self.work(), loop).result()
 
 
 clihelper.setup('asking')

@@ -1,16 +1,18 @@
-"""A consumer that does what the message says, and logs it."""
+"""A consumer that does what the message says, and logs it; by coroutines if KIND says so."""
 
+import asyncio
+import inspect
 import os
 import time
 
 import clihelper
 
 
-class Obedient(clihelper.ConsumerController):
+class Obeying:
     def _process(self):
         self.logger.info('process')
 
-    def on_message(self, body, message):
+    def obey(self, body, message):
         self.logger.info('got %r from %s', body, message.queue)
         word = body['do'] if isinstance(body, dict) else body
         return getattr(self, f'do_{word}', self.do_nothing)(message)
@@ -49,10 +51,10 @@ class Obedient(clihelper.ConsumerController):
         raise ValueError('after all')
 
     def do_publish(self, message):
-        self.publish({'do': 'nothing', 'again': True}, routing_key=message.queue)
+        return self.publish({'do': 'nothing', 'again': True}, routing_key=message.queue)
 
     def do_publish_nowhere(self, message):
-        self.publish('lost?', routing_key='no-such-queue')
+        return self.publish('lost?', routing_key='no-such-queue')
 
     def do_work(self, message):
         """Work until the file 'go' exists."""
@@ -68,5 +70,37 @@ class Obedient(clihelper.ConsumerController):
         os._exit(9)
 
 
+class Obedient(Obeying, clihelper.ConsumerController):
+    def on_message(self, body, message):
+        return self.obey(body, message)
+
+
+class ObedientCoroutine(Obeying, clihelper.AsyncConsumerController):
+    async def on_message(self, body, message):
+        answer = self.obey(body, message)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def do_work(self, message):
+        while not os.path.exists(self.application_config['go']):
+            await asyncio.sleep(0.005)
+        self.logger.info('worked')
+
+    async def do_sleep(self, message):
+        await asyncio.sleep(4)
+        self.logger.info('slept')
+
+    async def do_cancel(self, message):
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    async def do_group(self, message):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(60))
+            group.create_task(self.fail())
+
+    async def fail(self):
+        raise ConnectionResetError('the shop is closed')
+
+
 clihelper.setup('obedient')
-clihelper.run(Obedient)
+clihelper.run(ObedientCoroutine if os.environ.get('KIND') == 'coroutines' else Obedient)

@@ -1,5 +1,6 @@
-"""A consumer that does what the message says, and notes each run in a file."""
+"""A consumer that does what the message says, and notes each run; KIND says by coroutines."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -8,20 +9,13 @@ import time
 import clihelper
 
 
-class Gang(clihelper.ConsumerController):
+class Noting:
     def _setup(self):
         if self.application_config.get('fail'):
             raise ValueError('no hands')
         self.notes = os.open(
             self.application_config['notes'], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
         )
-
-    def on_message(self, body, message):
-        self.message = message
-        what, _, name = body.partition(' ')
-        self.note('run', name or what)
-        getattr(self, f'do_{what}', lambda: None)()
-        self.note('done', name or what)
 
     def note(self, what, name):
         line = f'{what} {name} {os.getpid()} {self.worker} {time.monotonic()}\n'
@@ -64,6 +58,13 @@ class Gang(clihelper.ConsumerController):
     def do_nap(self):
         time.sleep(0.3)
 
+    def is_open(self):
+        return os.path.exists(self.application_config['notes'] + '.open')
+
+    def do_gate(self):
+        while not self.is_open():
+            time.sleep(0.01)
+
     def do_fail(self):
         raise ValueError('not today')
 
@@ -73,5 +74,35 @@ class Gang(clihelper.ConsumerController):
         raise ValueError('not today')
 
 
+class Gang(Noting, clihelper.ConsumerController):
+    def on_message(self, body, message):
+        self.message = message
+        what, _, name = body.partition(' ')
+        self.note('run', name or what)
+        getattr(self, f'do_{what}', lambda: None)()
+        self.note('done', name or what)
+
+
+class GangOfCoroutines(Noting, clihelper.AsyncConsumerController):
+    async def on_message(self, body, message):
+        what, _, name = body.partition(' ')
+        self.note('run', name or what)
+        await asyncio.sleep(0.05)
+        answer = getattr(self, f'do_{what}', lambda: None)()
+        if answer is not None:
+            await answer
+        self.note('done', name or what)
+
+    def do_hang(self):
+        return asyncio.sleep(600)
+
+    async def do_gate(self):
+        while not self.is_open():
+            await asyncio.sleep(0.01)
+
+    def do_nap(self):
+        return asyncio.sleep(0.3)
+
+
 clihelper.setup('gang')
-clihelper.run(Gang)
+clihelper.run(GangOfCoroutines if os.environ.get('KIND') == 'coroutines' else Gang)

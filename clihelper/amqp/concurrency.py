@@ -1,0 +1,230 @@
+"""Several messages at a time: handled by coroutines or threads, settled by one thread.
+
+::
+
+    delivered --> start --> in hand --> end --> settled, as one message at a time is
+                              |
+                              '-- the connection is lost: it is delivered again
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from math import inf
+
+from clihelper.amqp import exception_text
+from clihelper.amqp.message import decode, settle_at_once
+from clihelper.amqp.poison import ConcurrentPoisonGuard
+from clihelper.amqp.processing import Processor, make_reply
+from clihelper.amqp.retries import RetryQueues
+from clihelper.amqp.settlement import HandlerTimeout
+from clihelper.errors import StopNow
+from clihelper.process.signals import Interrupted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from clihelper.amqp.connection import Connection
+    from clihelper.amqp.forwarder import Forwarder
+    from clihelper.amqp.message import Message
+    from clihelper.amqp.processing import Reply
+    from clihelper.amqp.settlement import Outcome
+    from clihelper.amqp.topology import Topology
+
+LOGGER = logging.getLogger('clihelper.amqp')
+
+
+class ConcurrentProcessor(Processor):
+    """Handles several messages at a time.
+
+    One thread calls :meth:`next_message`, :meth:`start`, :meth:`end` and whatever settles
+    messages. The handler itself is run by the loop, in a task or in another thread.
+
+    :param most: the number of messages that are handled at a time.
+    :param ahead: whether as many more are started, which wait for their turn.
+    :ivar in_hand: the messages that are being handled, and for each what runs its handler.
+    :ivar waiting: messages that were kept, and whose next run is due.
+    :ivar timed_out: those whose tasks were cancelled because of ``AMQP.handler_timeout``.
+    """
+
+    guard_class = ConcurrentPoisonGuard
+
+    def __init__(
+        self,
+        host: Any,
+        connection: Connection,
+        topology: Topology,
+        forwarder: Forwarder,
+        *,
+        most: int,
+        ahead: bool = False,
+        retry_queues: Callable[[Topology, Mapping[str, Any]], RetryQueues] = RetryQueues,
+    ) -> None:
+        super().__init__(host, connection, topology, forwarder, retry_queues)
+        self.most = most
+        self._limit = 2 * most if ahead else most
+        self.in_hand: dict[Message, Any] = {}
+        self.waiting: deque[Message] = deque()
+        self.timed_out: set[Message] = set()
+        self._lost: set[Message] = set()  # in hand, from a connection that is lost
+        self._released: deque[int] = deque()
+        self._alone = False
+        self._record: ConcurrentPoisonGuard | None
+
+    def begin(self, channel: Any, prefetch: int) -> None:
+        transport = self._connection.transport
+        self._acknowledger = transport.acknowledger(channel, prefetch, concurrent=True)
+
+    def reset(self) -> None:
+        self.forget_in_hand()
+        super().reset()
+
+    def forget(self) -> None:
+        self.forget_in_hand()
+        super().forget()
+
+    def forget_in_hand(self) -> None:
+        """Settle none of the messages that are in hand: they will be delivered again."""
+        self._lost.update(self.in_hand)
+        self.waiting.clear()
+        self._released.clear()
+
+    def delivered(self, message: Message) -> None:
+        """Note a message that has arrived."""
+        if self._acknowledger is not None:
+            message.kept = True
+            self._acknowledger.deliver(message.delivery.delivery_tag)  # type: ignore[union-attr]
+
+    def next_message(self, deliveries: deque[Message]) -> Message | None:
+        """Take the next message to be run; None if none can be run now.
+
+        Those that must not be run are settled.
+
+        :param deliveries: the messages that have arrived.
+        :raises Lost: the connection is lost.
+        """
+        while (self.waiting or deliveries) and len(self.in_hand) < self._limit and not self._alone:
+            queue = self.waiting or deliveries
+            message = queue[0]
+            record = self._record
+            if message.redelivered and record is not None and record.is_suspect(message):
+                if self.in_hand:
+                    return None  # it is run alone, when these have ended
+                queue.popleft()
+                if self._is_fatal(message, record):
+                    continue
+                self._alone = True
+                return message
+            return queue.popleft()
+        return None
+
+    def start(self, message: Message, runner: Any = None) -> None:
+        """Note that the handler of *message* is about to run."""
+        self.in_hand[message] = runner
+        record = self._record
+        if record is None:
+            return
+        if self._alone:
+            self.flush()  # if this message kills the process, earlier ones must not come again
+            record.begin_alone(message)
+        else:
+            record.begin(message)
+
+    def execute(self, message: Message) -> tuple[BaseException | None, Reply | None]:
+        """Run the handler, in any thread.
+
+        :returns: what it raised, and its reply.
+        """
+        try:
+            answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
+            return None, None if answer is None else make_reply(message, answer)
+        except BaseException as failure:
+            return failure, None
+
+    async def run(self, message: Message) -> tuple[BaseException | None, Reply | None]:
+        """Run the handler, and await what it returns; see :meth:`execute`.
+
+        :raises StopNow: the program stops at once.
+        """
+        try:
+            answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
+            if hasattr(type(answer), '__await__'):
+                answer = await answer
+            return None, None if answer is None else make_reply(message, answer)
+        except (StopNow, Interrupted):
+            raise
+        except BaseException as failure:
+            if message in self.timed_out:
+                seconds = self._host.config.amqp['handler_timeout']
+                late = HandlerTimeout(f'on_message has not returned for {seconds:g} s')
+                late.__cause__ = failure
+                return late, None
+            return failure, None
+
+    def end(self, message: Message, error: BaseException | None, reply: Reply | None) -> None:
+        """Settle a message whose handler has ended.
+
+        :raises Lost: the connection is lost.
+        """
+        del self.in_hand[message]
+        self.timed_out.discard(message)
+        self._alone = False
+        if self._record is not None:
+            self._record.end(message)
+        if message not in self._lost:
+            self._finish(message, error, reply)
+            return
+        self._lost.discard(message)
+        self._end_if_forked(error)
+        if error is not None:
+            LOGGER.warning(
+                'on_message failed for a message from %s, which will be delivered again, as its'
+                ' connection is lost', message, exc_info=exception_text.loggable(error),
+            )  # fmt: skip
+
+    def is_lost(self, message: Message) -> bool:
+        """Whether the connection that delivered it is lost. Any thread may call this."""
+        return message in self._lost
+
+    def give_up(self, message: Message) -> None:
+        """Leave a message unsettled that was started and not run: it returns to its queue."""
+        del self.in_hand[message]
+        self._lost.discard(message)
+        self._alone = False
+        if self._record is not None:
+            self._record.end(message)
+
+    def description(self, prefetched: int) -> str:
+        """The messages in hand, and the numbers of unsettled ones. Any thread may call this."""
+        count, pending = len(self.in_hand), 0
+        if self._acknowledger is not None:
+            pending = self._acknowledger.pending
+        return (f'handling {count} of at most {self.most} messages; prefetched {prefetched},'
+                f' unacknowledged {prefetched + count + pending}')
+
+    # Settling
+
+    @property
+    def flush_due(self) -> float:
+        """When pending acknowledgements should be sent, by the monotonic clock."""
+        if self._acknowledger is None:
+            return inf
+        return self._acknowledger.due  # type: ignore[union-attr]
+
+    def flush(self) -> None:
+        while self._released and self._acknowledger is not None:
+            self._acknowledger.release(self._released.popleft())
+        super().flush()
+
+    def _settle_by_itself(self, message: Message, outcome: Outcome) -> None:
+        # The handler's thread calls this as well; only one thread uses the acknowledger.
+        with self._connection.guard():
+            settle_at_once(message.delivery, outcome)
+        if message.kept:
+            self._released.append(message.delivery.delivery_tag)
+
+    def _run_again(self, message: Message) -> None:
+        self.waiting.append(message)

@@ -1,0 +1,217 @@
+"""Several messages at a time: what kills a process, what hangs, and what a stop leaves.
+
+What one message at a time does as well is in ``test_consumer.py``, for each kind.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from clihelper.amqp.acknowledgement import ConcurrentAcknowledger
+from clihelper.process.in_hand import PLACES, SUSPECTS, InHand
+from tests.test_acknowledgement import Channel
+from tests.test_workers_amqp import Work, names
+
+RETRY = 'retry: {attempts: 3, delay: 0}'
+
+
+@pytest.fixture
+def work(tmp_path, broker, queue_name):
+    work = Work(tmp_path, broker, queue_name)
+    yield work
+    work.close()
+
+
+@pytest.fixture(params=['threads', 'coroutines'])
+def several(request, monkeypatch):
+    """The keys of the AMQP section with which ten messages are handled at a time."""
+    monkeypatch.setenv('KIND', request.param)
+    return 'threads: 10' if request.param == 'threads' else 'concurrency: 10'
+
+
+@pytest.mark.parametrize('kind', ['classic', 'quorum'])
+@pytest.mark.parametrize('fatal', ['segfault', 'exit'])
+def test_what_kills_workers_is_found_and_its_neighbours_are_not_accused(
+    work, several, fatal, kind
+):
+    work.configure(amqp=f'{several}\n  {RETRY}', kind=kind)
+    with work.run() as program:
+        work.send(*names(50), f'{fatal} first', *names(100)[50:], f'{fatal} second', 'last')
+        dead = work.wait_dead(2)
+        work.wait_done([*names(100), 'last'])
+        assert program.stop() == 0
+    runs = work.runs()
+    # They may have died together at first, which tells of neither.
+    assert runs['first'] in (3, 4)
+    assert runs['second'] in (3, 4)
+    assert {letter.body for letter in dead} == {f'{fatal} first', f'{fatal} second'}
+    for letter in dead:
+        assert letter.headers['x-clihelper-reason'] == 'crashed'
+
+
+def test_with_one_attempt_no_neighbour_is_accused(work, several):
+    work.configure(amqp=f'{several}\n  retry: {{attempts: 1}}')
+    with work.run() as program:
+        work.send('kill killer', *names(20))
+        (dead,) = work.wait_dead()
+        assert dead.body == 'kill killer'
+        work.wait_done(names(20))
+        assert program.stop() == 0
+    assert work.runs()['killer'] == 2  # among others, and then alone
+    assert work.channel.basic_get(f'{work.queue}.dead') is None
+
+
+def test_a_process_alone_has_it_from_its_predecessor(work, several):
+    state = work.folder / 'state'
+    state.mkdir()
+    work.configure(daemon=f'state_directory: {state}', amqp=f'{several}\n  {RETRY}')
+    with work.run() as program:
+        work.send('segfault poison', *names(20))
+        assert program.wait() == -signal.SIGSEGV
+    for _ in range(2):
+        with work.run() as program:
+            assert program.wait() == -signal.SIGSEGV
+    with work.run() as program:
+        work.wait_done(names(20))
+        (dead,) = work.wait_dead()
+        assert program.stop() == 0
+    assert dead.body == 'segfault poison'
+    assert dead.headers['x-clihelper-reason'] == 'crashed'
+    assert work.runs()['poison'] == 3
+
+
+def test_a_coroutine_that_hangs_is_cancelled_and_the_others_go_on(work, monkeypatch):
+    monkeypatch.setenv('KIND', 'coroutines')
+    work.configure(amqp='handler_timeout: 0.5\n  retry: {attempts: 2, delay: 0}')
+    with work.run() as program:
+        work.send('hang stuck', *names(10))
+        (dead,) = work.wait_dead()
+        work.wait_done(names(10))
+        assert program.stop() == 0
+        assert not [line for line in program.lines if 'killed' in line]
+    assert dead.headers['x-clihelper-reason'] == 'timeout'
+    assert dead.headers['x-clihelper-attempts'] == 2
+    assert dead.headers['x-clihelper-exception'] == 'HandlerTimeout'
+    assert work.runs()['stuck'] == 2
+
+
+def test_a_handler_that_holds_up_everything_is_killed(work, several):
+    work.configure(daemon='workers: 1',
+                   amqp=f'{several}\n  handler_timeout: 1\n  retry: {{attempts: 2}}')
+    with work.run() as program:
+        work.send('seize stuck', *names(10))
+        program.wait_line('on_message has not returned for 1')
+        program.wait_line('SIGABRT')
+        (dead,) = work.wait_dead()
+        work.wait_done(names(10))
+        assert program.stop() == 0
+    assert dead.body == 'seize stuck'
+    assert dead.headers['x-clihelper-reason'] == 'timeout'
+
+
+def test_a_stop_past_its_deadline_gives_back_what_is_in_hand(work, several):
+    work.configure(daemon='stop_timeout: 1', amqp=several)
+    with work.run() as program:
+        work.send(*(f'hang {name}' for name in names(5)))
+        work.wait_runs(5)
+        assert program.stop() == 143
+    work.wait_left(5)
+
+
+def test_a_lost_connection_has_all_that_is_in_hand_delivered_again(work, several, broker):
+    work.configure(amqp=several.replace('10', '20'))
+    with work.run() as program:
+        work.send(*(f'gate {name}' for name in names(10)))
+        work.wait_runs(10)
+        broker.ctl('close_all_connections', 'test')
+        wait_each(work, 2, 'run')  # the second time beside the first
+        (work.folder / 'notes.open').touch()
+        wait_each(work, 2, 'done')
+        assert program.stop() == 0
+
+
+def wait_each(work, times, what):
+    end = time.monotonic() + 20
+    while min(work.runs(what)[name] for name in names(10)) < times:
+        assert time.monotonic() < end, work.runs(what)
+        time.sleep(0.02)
+
+
+# Acknowledgements.
+
+
+def test_all_below_the_lowest_unsettled_message_go_with_one_frame():
+    channel = Channel(range(1, 11))
+    acknowledger = ConcurrentAcknowledger(channel.send, prefetch=10)
+    for tag in range(1, 11):
+        acknowledger.deliver(tag)
+    for tag in (2, 4, 1):
+        acknowledger.add(tag)
+    acknowledger.flush()
+    assert channel.frames == [(4, False), (2, True)]
+    channel.frames.clear()
+    for tag in (10, 3, 6, 5):
+        acknowledger.add(tag)
+    acknowledger.flush()
+    assert channel.frames == [(10, False), (6, True)]
+    assert acknowledger.lowest_unsettled == 7
+
+
+@pytest.mark.parametrize('seed', range(50))
+def test_each_message_is_acknowledged_once_in_whatever_order_they_end(seed):
+    chance = random.Random(seed)
+    channel = Channel(range(1, 501))
+    acknowledger = ConcurrentAcknowledger(channel.send, prefetch=chance.choice([1, 10, 100]))
+    in_hand, settled = [], set()
+    tags = iter(range(1, 501))
+    for _ in range(5000):
+        if chance.random() < 0.5 and (tag := next(tags, None)) is not None:
+            acknowledger.deliver(tag)
+            in_hand.append(tag)
+        elif in_hand:
+            tag = in_hand.pop(chance.randrange(min(len(in_hand), 40)))
+            settled.add(tag)
+            if chance.random() < 0.1:
+                channel.unsettled.remove(tag)  # rejected by itself
+                acknowledger.release(tag)
+            elif acknowledger.add(tag):
+                acknowledger.flush()
+        if chance.random() < 0.1:
+            acknowledger.flush()
+        assert channel.unsettled >= set(in_hand)
+    acknowledger.flush()
+    assert not channel.unsettled
+    assert acknowledger.lowest_unsettled == 501
+
+
+# What survives a process.
+
+
+def test_what_was_in_hand_at_a_death_is_suspect_until_it_is_settled():
+    in_hand = InHand.anonymous(2)
+    places = in_hand.places(1)
+    kept = places.take(7)
+    places.give_back(places.take(8))
+    places.take(9)
+    assert in_hand.holders(9) == {1}
+    in_hand.record_death(1)
+    assert [in_hand.is_suspect(mark) for mark in (7, 8, 9)] == [True, False, True]
+    in_hand.forget(7)
+    assert not in_hand.is_suspect(7)
+    assert kept >= 0
+
+
+def test_more_messages_than_places_are_not_recorded():
+    in_hand = InHand.anonymous(1)
+    places = in_hand.places(0)
+    assert [places.take(mark) >= 0 for mark in range(1, PLACES + 3)] == [
+        *[True] * PLACES, False, False]
+    for _ in range(SUSPECTS // PLACES + 1):  # the oldest suspects are forgotten
+        in_hand.record_death(0)
+        places = in_hand.places(0)
+        for mark in range(1, PLACES + 1):
+            places.take(mark)
