@@ -241,8 +241,11 @@ class LifeCycle:
         try:
             yield
         except BaseException as error:
-            if not self._undoes(error):
-                raise
+            if self._undoes(error):
+                return
+            if self._undone_by is not None and not _ends_program(error):
+                self.notifier.status(f'the old configuration fails, too: {in_one_line(error)}')
+            raise
 
     def _undoes(self, error: BaseException) -> bool:
         """Return whether *error* undoes a reload; the first time, set off the next round.

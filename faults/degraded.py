@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from benchmarks.programs import Workshop
+from benchmarks.programs import PATIENCE, Workshop
 from benchmarks.tables import Table
 from faults.crew import Crew
 
@@ -71,8 +71,14 @@ class Flow:
         self.published = 0
 
     def run_until(self, is_over: Callable[[], bool]) -> None:
-        """Publish until then."""
+        """Publish until then.
+
+        :raises RuntimeError: it takes too long.
+        """
+        end = time.monotonic() + SECONDS + PATIENCE
         while not is_over():
+            if time.monotonic() > end:
+                raise RuntimeError(f'{self._crew.busy()} of {WORKERS} workers handle messages')
             time.sleep(max(self._due - time.monotonic(), 0))
             self.published += BATCH
             self._crew.publish(self.published)

@@ -415,6 +415,9 @@ def test_if_the_old_configuration_fails_too_its_status_is_that_of_the_program(
         assert life.wait() == 1
         assert life.logged('the reload failed') == 1
         assert life.logged('CRITICAL') == 1
+        told = [each['STATUS'] for each in life.program.notifications if 'STATUS' in each]
+        assert told[-2].endswith('ValueError: no hands')
+        assert told[-1].startswith('the old configuration fails, too: OSError: ')
         assert 'Address already in use' in life.program.stderr[-1]
 
 
