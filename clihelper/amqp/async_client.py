@@ -19,6 +19,7 @@ from clihelper.amqp.client import NoReply
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.event_loop import EventLoopConnection
+from clihelper.amqp.forwarder import LAST, USUAL, Forwarder
 from clihelper.amqp.message import PERSISTENT, Message, settle_at_once
 from clihelper.amqp.publisher import (
     CONFIRM_TIMEOUT,
@@ -161,6 +162,49 @@ def _failure(pending: PendingPublish, why: str, **how: bool) -> PublishError:
 
     return PublishError(
         f'{pending}: {why}', unroutable=why == UNROUTABLE, failed=[(pending.number, why)], **how)
+
+
+class AsyncForwarder(Forwarder):
+    """A forwarder that never waits, on a connection that an event loop reads.
+
+    The connection is opened by somebody else; without it nothing is published.
+    """
+
+    waits = False
+    _all_settled: asyncio.Future[None] | None = None
+
+    def _open(self) -> None:
+        if not self._connection.is_open:
+            raise Unreachable('the connection for publishing is not open')
+
+    def poll(self) -> None:
+        """Report what has been settled: the event loop has read the connection."""
+        self._report()
+
+    async def wait_a_moment(self) -> None:
+        """Wait for the confirmations of what has been published, as long as they usually take."""
+        if self._callbacks and not self._blocked:
+            self._all_settled = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._all_settled], timeout=USUAL)
+
+    def lose(self, lost: Lost) -> None:
+        """Report what was not confirmed when the connection, or the channel, was lost."""
+        if self._callbacks or not self._connection.is_refusal(lost):
+            self._end(lost)
+        self._report()
+
+    def _report(self) -> None:
+        super()._report()
+        if not self._callbacks and self._all_settled is not None:
+            if not self._all_settled.done():
+                self._all_settled.set_result(None)
+
+    def _drain(self) -> None:
+        """Do nothing: the event loop reads."""
+
+    def _wait(self, seconds: float = USUAL) -> None:
+        if seconds == LAST:  # at the end, when the event loop reads no more
+            super()._wait(seconds)
 
 
 class AsyncClient:

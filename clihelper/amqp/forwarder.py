@@ -212,33 +212,3 @@ class Forwarder(Publisher):
             self._connection.close()
         else:
             self._connection.drop()
-
-
-class AsyncForwarder(Forwarder):
-    """A forwarder that never waits, on a connection that an event loop reads.
-
-    The connection is opened by somebody else; without it nothing is published.
-    """
-
-    waits = False
-
-    def _open(self) -> None:
-        if not self._connection.is_open:
-            raise Unreachable('the connection for publishing is not open')
-
-    def poll(self) -> None:
-        """Report what has been settled: the event loop has read the connection."""
-        self._report()
-
-    def lose(self, lost: Lost) -> None:
-        """Report what was not confirmed when the connection, or the channel, was lost."""
-        if self._callbacks or not self._connection.is_refusal(lost):
-            self._end(lost)
-        self._report()
-
-    def _drain(self) -> None:
-        """Do nothing: the event loop reads."""
-
-    def _wait(self, seconds: float = USUAL) -> None:
-        if seconds == LAST:  # at the end, when the event loop reads no more
-            super()._wait(seconds)

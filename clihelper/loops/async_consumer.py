@@ -15,12 +15,11 @@ import time
 from functools import partial
 
 from clihelper.amqp import exception_text
-from clihelper.amqp.async_client import AsyncClient
+from clihelper.amqp.async_client import AsyncClient, AsyncForwarder
 from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.concurrency import ConcurrentProcessor
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.event_loop import EventLoopConnection
-from clihelper.amqp.forwarder import AsyncForwarder
 from clihelper.amqp.publisher import PublishError
 from clihelper.amqp.retries import AsyncRetryQueues
 from clihelper.amqp.subscription import Subscription
@@ -254,6 +253,7 @@ class AsyncConsumerLoop(TornadoLoop):
         """Wait for the handlers that run, and settle their messages."""
         while self._processor.in_hand:
             await asyncio.wait(list(self._processor.in_hand.values()))
+        await self._forwarder.wait_a_moment()
         self._go_on()
 
     def _in_progress(self) -> list[str]:

@@ -17,7 +17,6 @@ All of it is arranged when the stop begins, and costs nothing while requests are
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 
 from tornado.httputil import HTTPMessageDelegate
@@ -75,8 +74,6 @@ class Drain:
     def begin(self) -> None:
         """Stop the servers, and prepare each connection for its end."""
         found = Found(self._io_loop)
-        if not self._keeps_listening:
-            gc.freeze()  # the process ends: what exists is not to be collected one by one
         self._handlers.add(found.tcp_servers)
         streams = list(found.tcp_streams())
         if self._keeps_listening:

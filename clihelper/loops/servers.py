@@ -126,8 +126,12 @@ def awaits_request(exchange: HTTP1Connection) -> bool:
 
 def _instances(*kinds: type[Any]) -> list[Any]:
     """Return all objects of these types that exist."""
+    is_frozen = gc.get_freeze_count() > 0
     gc.unfreeze()  # get_objects leaves out those that existed when the loop started
-    return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+    found = [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+    if is_frozen:
+        gc.freeze()
+    return found
 
 
 def _place(each: socket.socket) -> object:

@@ -108,10 +108,9 @@ class Supervisor:
         self._notifier = notifier
         self._ledger = scoreboard
         self._reloader = Reloader(reread, configure_logging)
-        self._report_ready = report_ready
+        self._report_ready, self._stop_listening = report_ready, stop_listening
         self._ending = ending
         self._deadline = Deadline(ending, interrupts=False)
-        self._stop_listening = stop_listening
         self._work = work
         self._wanted: int = config.daemon['workers']
         self._workers: list[Worker] = []
@@ -119,18 +118,17 @@ class Supervisor:
         self._left: set[int] = set()
         self._backoffs: dict[int, RestartBackoff] = {}
         self._due: dict[int, float] = {}
+        self._status_due = self._now = 0.0
         self._fork_backoff = Backoff(cap=5.0)
         self._failures = StartFailures()
         self._leftovers = Leftovers()
         self._shares_group = has_terminal()
         self._monitor = Monitor(notifier)
-        self._status_due = 0.0
         self._old_config: Config | None = None
         self._given_up = ''  # why the last reload was given up
         self._announced = self._was_ready = False
         self._stopping: int | None = None
         self._failure: WorkersFailed | None = None
-        self._now = 0.0
         self._reaps = os.getpid() == 1
 
     # The main loop.
