@@ -321,26 +321,36 @@ class Swallowing:
     def __init__(self, port):
         self.server = socket.create_server(('127.0.0.1', 0))
         self.port = self.server.getsockname()[1]
+        self.broker_port = port
         self.silent = threading.Event()
-        self.broker = socket.create_connection(('127.0.0.1', port))
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.ends = [self.server]
+        threading.Thread(target=self.accept, daemon=True).start()
 
-    def serve(self):
-        self.client, _ = self.server.accept()
-        threading.Thread(target=self.answer, daemon=True).start()
-        while data := self.client.recv(65536):
-            if b'\x00\x32\x00\x0a' in data:  # class 50, method 10
-                self.silent.set()
-                return
-            self.broker.sendall(data)
-
-    def answer(self):
+    def accept(self):
         with contextlib.suppress(OSError):  # closed under it
-            while not self.silent.is_set() and (data := self.broker.recv(65536)):
-                self.client.sendall(data)
+            while True:
+                client, _ = self.server.accept()
+                broker = socket.create_connection(('127.0.0.1', self.broker_port))
+                self.ends += [client, broker]
+                for serve in (self.ask, self.answer):
+                    threading.Thread(target=serve, args=(client, broker), daemon=True).start()
+
+    def ask(self, client, broker):
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                if b'\x00\x32\x00\x0a' in data:  # class 50, method 10
+                    self.silent.set()
+                    return
+                broker.sendall(data)
+
+    def answer(self, client, broker):
+        with contextlib.suppress(OSError):
+            while not self.silent.is_set() and (data := broker.recv(65536)):
+                client.sendall(data)
 
     def close(self):
-        for end in (self.server, self.broker, self.client):
+        self.server.shutdown(socket.SHUT_RDWR)
+        for end in self.ends:
             end.close()
 
 

@@ -195,9 +195,11 @@ class AsyncForwarder(Forwarder):
 
     def _report(self) -> None:
         super()._report()
-        if not self._callbacks and self._all_settled is not None:
-            if not self._all_settled.done():
-                self._all_settled.set_result(None)
+        waiting, self._all_settled = self._all_settled, None
+        if self._callbacks:
+            self._all_settled = waiting
+        elif waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def _drain(self) -> None:
         """Do nothing: the event loop reads."""

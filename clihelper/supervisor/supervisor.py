@@ -119,17 +119,14 @@ class Supervisor:
         self._backoffs: dict[int, RestartBackoff] = {}
         self._due: dict[int, float] = {}
         self._status_due = self._now = 0.0
-        self._fork_backoff = Backoff(cap=5.0)
-        self._failures = StartFailures()
-        self._leftovers = Leftovers()
-        self._shares_group = has_terminal()
-        self._monitor = Monitor(notifier)
+        self._fork_backoff, self._failures = Backoff(cap=5.0), StartFailures()
+        self._leftovers, self._monitor = Leftovers(), Monitor(notifier)
+        self._shares_group, self._reaps = has_terminal(), os.getpid() == 1
         self._old_config: Config | None = None
         self._given_up = ''  # why the last reload was given up
         self._announced = self._was_ready = False
         self._stopping: int | None = None
         self._failure: WorkersFailed | None = None
-        self._reaps = os.getpid() == 1
 
     # The main loop.
 
