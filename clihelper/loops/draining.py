@@ -17,6 +17,7 @@ All of it is arranged when the stop begins, and costs nothing while requests are
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 from tornado.httputil import HTTPMessageDelegate
@@ -74,6 +75,10 @@ class Drain:
     def begin(self) -> None:
         """Stop the servers, and prepare each connection for its end."""
         found = Found(self._io_loop)
+        if found.was_frozen and self._keeps_listening:
+            self._undo.append(_freeze_again)
+        elif found.was_frozen:
+            gc.freeze()  # the process ends: what exists is not to be collected one by one
         self._handlers.add(found.tcp_servers)
         streams = list(found.tcp_streams())
         if self._keeps_listening:
@@ -156,7 +161,7 @@ class Drain:
 
     def end(self) -> None:
         """Leave the servers as they were: a program may use them in its next round, too."""
-        for undo in self._undo:
+        for undo in reversed(self._undo):
             undo()
         self._undo.clear()
         listeners.close(self._listening)
@@ -286,6 +291,12 @@ class Drain:
 def _stream(handler: RequestHandler) -> object:
     """Return the stream of a handler's request; another object if it is closed or a WebSocket."""
     return getattr(handler.request.connection, 'stream', None)
+
+
+def _freeze_again() -> None:
+    """Exempt what exists from garbage collection, as when the loop was first run."""
+    gc.collect()
+    gc.freeze()
 
 
 def ignore(*args: object) -> None:

@@ -110,9 +110,13 @@ class TornadoLoop(Loop):
                 self._drain.refuse()
                 listeners.close(self._host.sockets, self._event_loop)
             return
-        if self._host.is_final or self._host.begins_again:
-            self._begin_drain()
         self._draining = self._event_loop.create_task(self._wind_down())
+        if self._host.is_final or self._host.begins_again:
+            try:
+                self._begin_drain()
+            except Exception as error:
+                self._failure = error
+                self.io_loop.stop()
 
     def leave(self) -> None:
         """Begin no request from now on: ``_cleanup`` is next, which may run the IOLoop."""

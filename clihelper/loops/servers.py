@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class Found:
     """The servers on a loop, and what belongs to them.
 
+    :ivar bool was_frozen: whether objects were exempt from garbage collection; they no longer are.
     :ivar listening: the servers that listen.
     :ivar asyncio_servers: those of :func:`asyncio.start_server`.
     :ivar tcp_servers: those of another protocol than HTTP, whether they listen or not.
@@ -40,6 +41,7 @@ class Found:
 
     def __init__(self, io_loop: Any) -> None:
         self._io_loop = io_loop
+        self.was_frozen = gc.get_freeze_count() > 0
         objects = _instances(TCPServer, HTTP1Connection, IOStream, asyncio.Server)
         servers = [each for each in objects if isinstance(each, TCPServer)]
         self.listening = [each for each in servers if listeners.listening(each, io_loop)]
@@ -126,12 +128,8 @@ def awaits_request(exchange: HTTP1Connection) -> bool:
 
 def _instances(*kinds: type[Any]) -> list[Any]:
     """Return all objects of these types that exist."""
-    is_frozen = gc.get_freeze_count() > 0
     gc.unfreeze()  # get_objects leaves out those that existed when the loop started
-    found = [each for each in gc.get_objects() if issubclass(type(each), kinds)]
-    if is_frozen:
-        gc.freeze()
-    return found
+    return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
 
 
 def _place(each: socket.socket) -> object:

@@ -20,7 +20,7 @@ start:
 
 The file has a fixed size::
 
-    header | slots: since, fingerprint, handled, progress, pid, why, needed, outdated
+    header | slots: since, fingerprint, handled, progress, pid, why, needed, outdated, stopping
            | table: fingerprint, deaths, why, when, pid
 
 Torn or foreign data in it does no harm: an entry with a wrong checksum is ignored.
@@ -69,7 +69,7 @@ _SLOT = Struct('<dQQdQQQ8x')
 _PID = Struct('<Q')
 _ENTRY = Struct('<QIIdQI4x')
 _CHECKED = 32  # bytes of an entry that its checksum covers
-_OUTDATED = 56  # offset in a slot of whether its process is being replaced
+_OUTDATED, _STOPPING = 56, 57  # offsets in a slot of what the supervisor tells its process
 _MESSAGE = 8  # offset of the fingerprint in a slot
 _PF_EXITING = 4  # from the kernel's include/linux/sched.h
 _TABLE = _HEADER.size + SLOTS * _SLOT.size
@@ -157,12 +157,21 @@ class Slot:
 
     def set_outdated(self, outdated: bool) -> None:
         """Tell the process whether others with a newer configuration take its place."""
-        _number(self._map, self._offset + _OUTDATED, outdated)
+        self._map[self._offset + _OUTDATED] = outdated
 
     @property
     def is_outdated(self) -> bool:
         """Whether others with a newer configuration take the place of this process."""
         return self._map[self._offset + _OUTDATED] != 0
+
+    def set_stopping(self) -> None:
+        """Tell the process that the service stops: no other will take its place."""
+        self._map[self._offset + _STOPPING] = True
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the service stops."""
+        return self._map[self._offset + _STOPPING] != 0
 
     def set_cause(self, reason: str) -> None:
         """Record that the process is about to be killed because of its message in flight."""

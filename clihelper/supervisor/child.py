@@ -34,8 +34,7 @@ class WorkerChannel(Notifier):
     :param number: the worker's number, from 1.
     :param slot: its slot in the shared memory.
     :param writer: the pipe to the supervisor.
-    :param lifeline: a pipe that only the supervisor can write to: it closes when that ends, and
-        a byte in it says that the service stops.
+    :param lifeline: a pipe that only the supervisor can write to: it closes when that ends.
     :param watchdog: seconds within which the loop must show progress; None: there is no watchdog.
     """
 
@@ -76,9 +75,7 @@ class WorkerChannel(Notifier):
     @property
     def service_stops(self) -> bool:
         """Whether the supervisor ends, too; otherwise another worker serves on."""
-        poll = select.poll()
-        poll.register(self._lifeline, select.POLLIN)
-        return bool(poll.poll(0))
+        return self.slot.is_stopping or self._is_orphan()
 
     def explain(self, line: str) -> None:
         """Report why this worker is about to end."""

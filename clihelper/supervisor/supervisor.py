@@ -555,7 +555,7 @@ class Supervisor:
         self._stopping = signum
         for worker in self._workers:
             if signum == signal.SIGTERM:
-                worker.say_service_stops()
+                worker.slot.set_stopping()
                 self._stop_worker(worker)
             else:
                 worker.stop(signal.SIGQUIT, AT_ONCE)

@@ -122,13 +122,6 @@ class Worker:
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
         self.signal(signum)
 
-    def say_service_stops(self) -> None:
-        """Tell it that no other worker will serve on."""
-        try:
-            os.write(self._lifeline, b'.')
-        except OSError:  # it has ended
-            pass
-
     def hear(self) -> list[tuple[str, str]]:
         """Return its new reports as names and values; keep a traceback in :attr:`trace`."""
         try:
