@@ -110,6 +110,7 @@ class Supervisor:
         self._report_ready = report_ready
         self._ending = ending
         self._deadline = Deadline(ending, interrupts=False)
+        self._is_watched = False
         self._work = work
         self._wanted: int = config.daemon['workers']
         self._workers: list[Worker] = []
@@ -493,9 +494,14 @@ class Supervisor:
             self._deadline.arm(self._config.daemon['stop_timeout'] + OVERTIME)
         else:
             return
-        if self._workers:
-            signals = self._signals.fileno()
-            discard_if_stuck(self._ending, lambda: bool(wait_readable((signals,), 0)))
+        if self._workers and not self._is_watched:
+            self._is_watched = True
+            discard_if_stuck(self._ending, self._is_stuck)
+
+    def _is_stuck(self) -> bool:
+        """Return, in another thread, whether this process has not read its signals."""
+        self._is_watched = False
+        return bool(wait_readable((self._signals.fileno(),), 0))
 
     def _serve(self, signum: int) -> None:
         if signum == signal.SIGCHLD:
