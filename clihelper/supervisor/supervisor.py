@@ -110,7 +110,6 @@ class Supervisor:
         self._report_ready = report_ready
         self._ending = ending
         self._deadline = Deadline(ending, interrupts=False)
-        self._is_watched = False
         self._work = work
         self._wanted: int = config.daemon['workers']
         self._workers: list[Worker] = []
@@ -123,7 +122,7 @@ class Supervisor:
         self._monitor = Monitor(notifier)
         self._status_due = 0.0
         self._old_config: Config | None = None
-        self._announced = self._was_ready = False
+        self._announced = self._was_ready = self._is_watched = False
         self._stopping: int | None = None
         self._failure: WorkersFailed | None = None
         self._now = 0.0
