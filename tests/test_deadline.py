@@ -19,7 +19,7 @@ F_SETPIPE_SZ = 1031
 
 FOREGROUND, DAEMON = ('-f',), ()
 
-#: What may be at work after ``_cleanup``, and whether it is waited for by name.
+#: What may be at work after ``_cleanup``.
 LINGERING = ['Thread', 'Executor', 'ExitHandler']
 
 CONSOLE = """\

@@ -596,6 +596,7 @@ def test_workers_stop_when_their_terminal_is_closed(tmp_path: Path) -> None:
     with terminal as life:
         for _ in range(2):
             life.wait_report('SLEEPING')
+        life.wait_logged('DEBUG clihelper.supervisor ready')
         terminal.close()
         assert life.wait() == 0
         assert life.take_reports().count('cleanup') == 2

@@ -124,7 +124,7 @@ class Supervisor:
         self._shares_group, self._reaps = has_terminal(), os.getpid() == 1
         self._old_config: Config | None = None
         self._given_up = ''  # why the last reload was given up
-        self._announced = self._was_ready = False
+        self._announced = self._was_ready = self._is_watched = False
         self._stopping: int | None = None
         self._failure: WorkersFailed | None = None
 
@@ -583,9 +583,14 @@ class Supervisor:
             self._deadline.arm(self._config.daemon['stop_timeout'] + OVERTIME)
         else:
             return
-        if self._workers:
-            signals = self._signals.fileno()
-            discard_if_stuck(self._ending, lambda: bool(wait_readable((signals,), 0)))
+        if self._workers and not self._is_watched:
+            self._is_watched = True
+            discard_if_stuck(self._ending, self._is_stuck)
+
+    def _is_stuck(self) -> bool:
+        """Return, in another thread, whether this process has not read its signals."""
+        self._is_watched = False
+        return bool(wait_readable((self._signals.fileno(),), 0))
 
     def _serve(self, signum: int) -> None:
         if signum == signal.SIGCHLD:
