@@ -163,6 +163,7 @@ def each_desk(tmp_path, broker, channel, queue_name, kind):
 def test_the_letters_are_listed_with_why_and_stay(each_desk):
     desk = each_desk
     desk.die('one')
+    assert desk.run('list').endswith(f'\n1 of 1 dead letter in {desk.dead}\n')
     desk.die('two', 'rejected', 'Reject')
     first, second = desk.run('list'), desk.run('list')
     assert first == second

@@ -199,6 +199,7 @@ def silent_resolver(tmp_path):
         yield server, ['unshare', '-m', 'sh', '-c', mount, 'sh']
 
 
+@pytest.mark.root
 def test_looking_up_the_name_of_the_broker_is_bounded_and_ended_by_a_signal(
     configure, silent_resolver
 ):

@@ -32,7 +32,7 @@ from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.retries import LocalRetries, RetryQueues
 from clihelper.amqp.settlement import Outcome, Retry
-from clihelper.errors import StopNow, UnavailableError
+from clihelper.errors import StopNow, UnavailableError, counted
 from clihelper.process.signals import Interrupted
 
 TYPE_CHECKING = False
@@ -678,9 +678,8 @@ def _log_renewed(messages: list[Message]) -> None:
 
 def _log_not_renewed(message: Message, failure: PublishError) -> None:
     LOGGER.warning(
-        'a message from %s was returned to its queue %d times, and could not be published'
-        ' anew: %s',
-        message, message.returns, failure,
+        'a message from %s was returned to its queue %s, and could not be published anew: %s',
+        message, counted(message.returns, 'time'), failure,
     )  # fmt: skip
 
 

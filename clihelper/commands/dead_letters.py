@@ -8,7 +8,7 @@ from collections import Counter
 from io import TextIOWrapper
 from math import isfinite
 
-from clihelper.errors import ConfigurationError, UnavailableError, UsageError
+from clihelper.errors import ConfigurationError, UnavailableError, UsageError, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,7 +212,8 @@ def _list(letters: DeadLetterReader, queues: dict[str, str], options: Namespace)
         _print_table(rows)
         if len(rows) >= MANY:
             _print_summary(Counter(map(_kind, rows)))
-        print(f'{len(rows)} of {total} dead letters in {", ".join(queues) or "no queue"}')
+        found = f'{len(rows)} of {counted(total, "dead letter")}'
+        print(f'{found} in {", ".join(queues) or "no queue"}')
     return 0
 
 
@@ -274,7 +275,7 @@ def _drop(letters: DeadLetterReader, queues: dict[str, str], options: Namespace)
         raise _missing(words)
     if chosen and not options.yes:
         _print_summary(counts)
-        if not _confirmed(f'Drop {len(chosen)} dead letters for good? [y/N] '):
+        if not _confirmed(f'Drop {counted(len(chosen), "dead letter")} for good? [y/N] '):
             chosen = []
     for held_in, delivery_tag in chosen:
         letters.drop(held_in, delivery_tag)
