@@ -39,7 +39,11 @@ COLUMNS = ('lost', 'twice', 'accused', 'others', 'left', 'again', 'allowed', 'un
 
 
 def measure(workshop: Workshop, quick: bool) -> Table:
-    """Try each of some random seeds; MODEL_SEED in the environment has others, as ``1 2 3``."""
+    """Try each of some random seeds.
+
+    MODEL_SEED in the environment has others, as ``1 2 3``; with MODEL_KIND the programs handle
+    several messages at a time, in ``threads`` (8) or ``coroutines`` (100).
+    """
     seeds, messages = (QUICK_SEEDS, QUICK_MESSAGES) if quick else (SEEDS, MESSAGES)
     chosen = ([int(seed) for seed in os.environ.get('MODEL_SEED', '').split()]
               or random.SystemRandom().sample(range(10**6), seeds))

@@ -44,29 +44,27 @@ class Journal:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._descriptor = -1
 
-    def begin(self, number: int, message: Any) -> int:
+    def begin(self, number: int, message: Any) -> tuple[int, int]:
         """A run begins.
 
-        :returns: the number of the run, counted over all processes.
+        :returns: the number of the run, counted over all processes; and a descriptor for
+            :meth:`did`.
         """
-        self._descriptor = os.open(
+        descriptor = os.open(
             os.path.join(self._folder, str(number)), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         returned = message.headers.get('x-delivery-count', 0)
-        self._add(f'run {os.getpid()} {time.time():.6f} redelivered={message.redelivered:d} '
-                  f'attempts={message.attempts} returned={returned}\n')
+        line = (f'run {os.getpid()} {time.time():.6f} redelivered={message.redelivered:d} '
+                f'attempts={message.attempts} returned={returned}\n')
+        os.write(descriptor, line.encode())
         # Where the file ends for this descriptor, even if another process adds to it meanwhile.
-        size = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        return os.pread(self._descriptor, size, 0).count(b'run ')
+        size = os.lseek(descriptor, 0, os.SEEK_CUR)
+        return os.pread(descriptor, size, 0).count(b'run '), descriptor
 
-    def did(self, what: str) -> None:
+    def did(self, what: str, descriptor: int) -> None:
         """Its outcome begins."""
-        self._add(f'did {os.getpid()} {time.time():.6f} {what}\n')
-        os.close(self._descriptor)
-
-    def _add(self, line: str) -> None:
-        os.write(self._descriptor, line.encode())
+        os.write(descriptor, f'did {os.getpid()} {time.time():.6f} {what}\n'.encode())
+        os.close(descriptor)
 
 
 def read(folder: str, number: int) -> list[Run]:

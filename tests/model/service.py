@@ -18,6 +18,9 @@ from tests.proxy import Proxy
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / 'tests' / 'programs' / 'model.py'
 PREFETCH = 20
+
+SEVERAL = {'threads': 'threads: 8', 'coroutines': 'concurrency: 100'}
+"""Keys of the section ``AMQP`` for what MODEL_KIND in the environment names"""
 WORKERS = 2
 HEARTBEAT = 1
 
@@ -48,6 +51,7 @@ AMQP:
   url: {url}
   heartbeat: {heartbeat}
   prefetch: {prefetch}
+  {several}
   retry: {{attempts: {attempts}, delay: {delay}, factor: {factor}}}
   queues: {queues}
 Logging:
@@ -82,6 +86,7 @@ class Service:
             file.write(CONFIGURATION.format(
                 folder=folder, seed=seed, url=self.proxy.url, heartbeat=HEARTBEAT,
                 daemon=DAEMON[name].format(folder=folder), prefetch=PREFETCH,
+                several=SEVERAL.get(os.environ.get('MODEL_KIND', ''), ''),
                 attempts=ATTEMPTS, delay=DELAY, factor=FACTOR, queues=queues))
         self._program: Program | None = None
         self._log: list[str] = []

@@ -8,6 +8,7 @@ fault that may have interrupted its being published anew.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -299,7 +300,8 @@ class Verdict:
 
     def _allowed(self) -> int:
         """A fault has at most the prefetch of each connection come again, besides the copies."""
-        most = PREFETCH * 2  # of both queues
+        # Of both queues. With 100 coroutines so many are prefetched.
+        most = (100 if os.environ.get('MODEL_KIND') == 'coroutines' else PREFETCH) * 2
         total = sum(max(self._copies(number) - self._renewals(number) - 1, 0)
                     for number in self._numbers if self._did(number, FAILED))
         for fault in self._trial.faults.done:

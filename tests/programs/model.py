@@ -1,5 +1,9 @@
-"""A consumer whose handler does what a plan says, and keeps a journal of it."""
+"""A consumer whose handler does what a plan says, and keeps a journal of it.
 
+MODEL_KIND in the environment says whether coroutines do it.
+"""
+
+import asyncio
 import os
 import signal
 import sys
@@ -11,17 +15,17 @@ from tests.model.journal import Journal
 from tests.model.plan import EXIT_STATUS, plan
 
 
-class Model(clihelper.ConsumerController):
+class Planned:
     def _setup(self):
         self.journal = Journal(self.application_config['journal'])
         self.seed = self.application_config['seed']
 
-    def on_message(self, body, message):
-        number = int(body)
-        run = self.journal.begin(number, message)
-        step = plan(self.seed, number, run)
-        time.sleep(step.work)
-        self.journal.did(step.what)
+    def begin(self, body, message):
+        run, descriptor = self.journal.begin(int(body), message)
+        return plan(self.seed, int(body), run), descriptor
+
+    def end(self, message, step, descriptor):
+        self.journal.did(step.what, descriptor)
         getattr(self, f'do_{step.what}')(message, step)
 
     def do_return(self, message, step):
@@ -80,5 +84,19 @@ def in_thread(settle):
     thread.join()
 
 
+class Model(Planned, clihelper.ConsumerController):
+    def on_message(self, body, message):
+        step, descriptor = self.begin(body, message)
+        time.sleep(step.work)
+        self.end(message, step, descriptor)
+
+
+class ModelOfCoroutines(Planned, clihelper.AsyncConsumerController):
+    async def on_message(self, body, message):
+        step, descriptor = self.begin(body, message)
+        await asyncio.sleep(step.work)
+        self.end(message, step, descriptor)
+
+
 clihelper.setup('model', 'Does what a plan says.', '1.0')
-clihelper.run(Model)
+clihelper.run(ModelOfCoroutines if os.environ.get('MODEL_KIND') == 'coroutines' else Model)
