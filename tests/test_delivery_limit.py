@@ -6,12 +6,13 @@ import contextlib
 import json
 import re
 import sys
+import time
 from pathlib import Path
 
 import kombu
 import pytest
 
-from clihelper.testing import Program
+from clihelper.testing import TIMEOUT, Program
 from tests.faults import send, take
 from tests.proxy import Proxy
 
@@ -127,6 +128,36 @@ def test_lost_connections_return_prefetched_messages_as_often_as_they_come(
     # Where a connection was lost between a renewal and its acknowledgement, there are two of them.
     left = {message.payload for message in take(channel, queue_name)}
     assert left <= {f'nap {number}' for number in range(MESSAGES)}
+
+
+def test_a_message_that_has_killed_too_many_processes_is_not_dropped_either(
+    configure, broker, channel, queue_name, tmp_path
+):
+    """It is to be dead-lettered, without another run, but may come back before that is done."""
+    config = configure(daemon=f'state_directory: {tmp_path}', more='  retry: {attempts: 1}\n')
+    with consuming(config) as program:
+        send(channel, queue_name, 'work 0')
+        program.wait_line('of work')
+        program.signal('KILL')
+        program.wait()
+    while lose_one(broker, queue_name) < LIMIT:
+        pass
+    (tmp_path / 'go').touch()
+    with consuming(config) as program:
+        program.wait_line('published a message anew')
+        program.wait_line('done work 0')
+        assert program.stop() == 0
+    assert take(channel, f'{queue_name}.dead') == []
+
+
+def lose_one(broker, queue):
+    """Lose a connection that has the message; how often it has been returned then."""
+    with kombu.Connection(broker.url()) as connection, connection.channel() as channel:
+        end = time.monotonic() + TIMEOUT
+        while (message := channel.basic_get(queue)) is None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return message.headers.get('x-delivery-count', 0) + 1
 
 
 def test_a_message_may_be_requeued_without_end(configure, channel, queue_name):

@@ -75,6 +75,10 @@ ACK = Outcome.ACK  # needed twice for each message; looking a member up in its c
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """seconds until a copy that the broker has not confirmed is published again; doubled each time"""
 
+FATAL = 1.5
+"""how many times more often than others a message is returned before it is renewed, if it has
+killed too many processes"""
+
 _forks = 0
 
 
@@ -531,16 +535,24 @@ class Processor:
     # Returned too often.
 
     def near_limit(self, messages: Iterable[Message]) -> list[Message]:
-        """The messages that were returned so often that their queues may drop them soon."""
+        """The messages that were returned so often that their queues may drop them soon.
+
+        One that has killed too many processes is to be dead-lettered, and not to be run once more,
+        as its renewal would be. But it must not be dropped if that fails again and again.
+        """
         return [
             message
             for message in messages
             if self._is_near_limit(message)
-            and not (self._record is not None and self._record.is_fatal(message))
+            and (
+                self._record is None
+                or not self._record.is_fatal(message)
+                or self._is_near_limit(message, FATAL)
+            )
         ]
 
-    def _is_near_limit(self, message: Message) -> bool:
-        threshold = self._topology.renewal_threshold(message.queue)
+    def _is_near_limit(self, message: Message, factor: float = 1.0) -> bool:
+        threshold = self._topology.renewal_threshold(message.queue) * factor
         return message.returns >= threshold and not message.is_cut
 
     def renew(self, deliveries: deque[Message], near: list[Message]) -> None:
