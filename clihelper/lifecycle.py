@@ -362,7 +362,12 @@ class LifeCycle:
 
     @property
     def is_final(self) -> bool:
-        """Whether nobody serves on when the loop has ended: not the next round, nor a worker."""
+        """Whether nobody serves on when the loop has ended.
+
+        The next round would, or another worker, or the service manager that passed the sockets.
+        """
+        if self._context.names:
+            return False
         return not self.begins_again and self.notifier.service_stops
 
     @property
