@@ -201,13 +201,11 @@ class LifeCycle:
             try:
                 yield
             except BaseException as error:
-                if self._undoes(error):
-                    self.loop.abandon()
+                self._undoes(error)
                 raise
             finally:
                 if self._controller.state is not State.RELOADING:
                     self._become(State.STOPPING)
-                self.loop.leave()
                 self._clean_up()
         finally:
             self.loop.close()
@@ -220,12 +218,12 @@ class LifeCycle:
             self.signals.retake()
         except BaseException as error:
             if self._undoes(error):
-                self.loop.abandon()
                 self._clean_up()  # what it had opened might be in the way of the next one
             raise
 
     def _clean_up(self) -> None:
         """Call ``_cleanup``. If it fails before another round, that does not end the daemon."""
+        self.loop.leave()
         try:
             self.loop.call(self._controller._cleanup)
         except Exception:

@@ -104,9 +104,6 @@ class Loop:
     def preload(cls, config: Config) -> None:
         """Import what :meth:`run` needs, and nothing more: processes are forked afterwards."""
 
-    def abandon(self) -> None:
-        """Stop what a ``_setup`` that has failed began for this loop, which will not run."""
-
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``."""
         return hook()

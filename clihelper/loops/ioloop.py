@@ -15,7 +15,6 @@ from clihelper.errors import StopNow
 from clihelper.loops import Loop, listeners
 from clihelper.loops.draining import Drain
 from clihelper.loops.interval import Ticks
-from clihelper.loops.servers import Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,11 +121,6 @@ class TornadoLoop(Loop):
         """Begin no request from now on: ``_cleanup`` is next, which may run the IOLoop."""
         if self._drain is None:  # run() was not called, or has failed
             self._begin_drain().hurry()
-
-    def abandon(self) -> None:
-        """Close the listening sockets: the next ``_setup`` may listen at the same addresses."""
-        for server in Found(self.io_loop).listening:
-            server.stop()
 
     def close(self) -> None:
         """Cancel the remaining tasks, so that their ``finally`` blocks run."""
