@@ -227,6 +227,7 @@ class AsyncClient:
         self._link = EventLoopConnection(
             connection, event_loop, lambda: self.on_arrival(), self._on_lost, self._on_refused)
         self._opening: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._publishers: dict[str, AsyncPublisher] = {}
         self._caller = AsyncPublisher(connection, event_loop, self._consume_replies)
         self._replies: dict[str, asyncio.Future[Message]] = {}
@@ -259,6 +260,8 @@ class AsyncClient:
         """
         if self._link.is_open:
             return
+        if self._is_closed:
+            raise PublishError('the program is stopping', stopped=True)
         if self._opening is None:
             self._opening = self._event_loop.create_task(self._open())
             self._opening.add_done_callback(self._opened)
@@ -297,7 +300,8 @@ class AsyncClient:
             self._asked.set_exception(lost)
 
     def end(self) -> None:
-        """Stop reading the connection, and opening it."""
+        """Stop reading the connection, and opening it, for good."""
+        self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
         self._link.end()
@@ -369,7 +373,8 @@ class AsyncClient:
         reply = self._replies[name] = self._event_loop.create_future()
         try:
             await self._caller.submit(payload, exchange, routing_key, full)
-            return (await asyncio.wait_for(reply, timeout)).body
+            async with asyncio.timeout(timeout):
+                return (await reply).body
         except TimeoutError:
             where = f'exchange {exchange!r}, routing key {routing_key!r}'
             raise NoReply(f'{where}: no answer', False) from None
@@ -426,7 +431,8 @@ class AsyncClient:
                         self._channel = transport.open_channel()
                     answer = self._asked = self._event_loop.create_future()
                     method(transport)(self._channel, queue, partial(_answer, answer))
-                return await asyncio.wait_for(answer, CONFIRM_TIMEOUT)
+                async with asyncio.timeout(CONFIRM_TIMEOUT):
+                    return await answer
             except PublishError as error:
                 raise ConnectionError(str(error)) from error
             except TimeoutError as error:
