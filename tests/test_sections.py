@@ -186,8 +186,8 @@ def test_no_error_shows_what_came_from_elsewhere(
 
 def test_a_misspelt_section_is_not_taken_for_one_that_is_required(tmp_path: Path) -> None:
     assert faults(tmp_path, 'Shiping: {}\n', Shipping=dict) == [
-        'app.yml: Shipping: a section that app requires is missing',
-        'app.yml:1:1: Shiping: unknown section; did you mean Shipping?',
+        'app.yml:1:1: Shiping: the section Shipping, which app requires, is missing; did you mean'
+        ' Shipping?',
     ]
     assert load(tmp_path, 'Shiping: {}\nShipping: {}\n', Shipping=dict)['Shiping'] == {}
 

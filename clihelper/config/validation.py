@@ -197,14 +197,10 @@ def check_required_sections(root: Mapping, required: Collection[str], appname: s
 
 
 def check_misspelt_sections(root: Mapping, required: Iterable[str], faults: Faults) -> None:
-    """Note sections whose name is one slip from one of clihelper's: they are taken as misspelt.
-
-    Likewise from one that is required, and missing.
-    """
-    wanted = [*schema.SECTIONS.keys, *(name for name in required if name not in root.entries)]
+    """Note sections whose name is one slip from one of clihelper's: they are taken as misspelt."""
     for name, (key, _) in root.entries.items():
         if isinstance(name, str) and name not in schema.SECTIONS.keys and name not in required:
-            for known in dict.fromkeys(wanted):
+            for known in schema.SECTIONS.keys:
                 if is_misspelt(name.casefold(), known.casefold()):
                     faults.at(key, (name,), f'unknown section; did you mean {known}?')
 
