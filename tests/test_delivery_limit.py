@@ -150,6 +150,44 @@ def test_a_message_that_has_killed_too_many_processes_is_not_dropped_either(
     assert take(channel, f'{queue_name}.dead') == []
 
 
+def test_a_message_that_has_killed_too_many_processes_waits_for_its_dead_letter_without_a_run(
+    configure, broker, channel, queue_name, tmp_path
+):
+    dead = f'{queue_name}.dead'
+    full = json.dumps({'max-length': 1, 'overflow': 'reject-publish'})
+    broker.ctl('set_policy', f'full {dead}', f'^{dead}$', full)
+    config = configure(
+        'x-delivery-limit: 20', '  retry: {attempts: 1}\n', daemon=f'state_directory: {tmp_path}')
+    with consuming(config) as program:
+        for _ in range(3):
+            send(channel, dead, 'before')
+        send(channel, queue_name, 'work 0')
+        program.wait_line('of work')
+        program.signal('KILL')
+        program.wait()
+    for _ in range(2):
+        with consuming(config) as program:
+            program.wait_line('has not taken the copy')
+            program.signal('KILL')
+            program.wait()
+            assert 'run 1 of' not in '\n'.join(program.lines)
+    with consuming(config) as program:
+        program.wait_line('has not taken the copy')
+        wide = json.dumps({'max-length': 100, 'overflow': 'reject-publish'})
+        broker.ctl('set_policy', f'full {dead}', f'^{dead}$', wide)
+        letters = []
+        end = time.monotonic() + 30
+        while not letters or letters[-1].payload == 'before':
+            assert time.monotonic() < end, program
+            letters += take(channel, dead)
+        assert program.stop() == 0
+    assert letters[-1].headers['x-clihelper-reason'] == 'crashed'
+    (tmp_path / 'go').touch()
+    with consuming(config) as program:  # it is forgotten then: the next of its kind is run
+        send(channel, queue_name, 'work 0')
+        program.wait_line('done work 0')
+
+
 def lose_one(broker, queue):
     """Lose a connection that has the message; how often it has been returned then."""
     with kombu.Connection(broker.url()) as connection, connection.channel() as channel:

@@ -66,6 +66,10 @@ class PoisonGuard:
         """Forget the deaths: the message is acknowledged, or its copy's headers count its runs."""
         self.slot.scoreboard.forget(self.suspect)
 
+    def forget(self, message: Message) -> None:
+        """Forget the deaths of a message that has been settled later than others."""
+        self.slot.scoreboard.forget(crc32(message.raw, self.seeds[message.queue]))
+
     def end_message(self) -> None:
         """Note that no message is being handled."""
         self.slot.end_message()

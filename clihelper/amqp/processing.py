@@ -128,6 +128,7 @@ class Processor:
         self._round = 0
         # What handlers, or their threads, have settled and handle() has not processed yet.
         self._settled_by_handler: dict[Message, Outcome] = {}
+        self._unconfirmed: set[Message] = set()  # their copies may still be refused
         self._to_return: set[Message] = set()  # those of them that handle() publishes anew
         self._lock = threading.Lock()
         self._forks = _forks
@@ -146,6 +147,7 @@ class Processor:
         """Forget the messages of a lost connection: they can no longer be settled."""
         self._round += 1
         self._settled_by_handler.clear()
+        self._unconfirmed.clear()
         self._to_return.clear()
         self._postponed.clear()
         self._retry_queues.reset()
@@ -490,6 +492,7 @@ class Processor:
                 del copy.properties[0]
         if not copy.done:
             self._keep(copy.message)
+            self._unconfirmed.add(copy.message)
 
     def _on_published(self, copy: _Copy, failure: PublishError | None) -> None:
         if copy.round != self._round:
@@ -499,6 +502,10 @@ class Processor:
             copy.done = True
             self._acknowledge(message)
             self.flush()  # if the next message kills this process, this one must not come again
+            if message in self._unconfirmed:
+                self._unconfirmed.discard(message)
+                if self._record is not None:
+                    self._record.forget(message)
         elif failure.unroutable:
             copy.done = True
             copy.on_unroutable(failure)
@@ -602,7 +609,8 @@ class Processor:
 
     def _after_settling(self, message: Message, record: PoisonGuard) -> None:
         """Do what is rarely necessary after a message has been settled."""
-        if record.suspect and message.outcome is not Outcome.REQUEUE:
+        is_settled = message.outcome is not Outcome.REQUEUE and message not in self._unconfirmed
+        if record.suspect and is_settled:
             self.flush()  # before its deaths are forgotten: it must not come again
             record.settled()
         record.suspect = 0
