@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import time
+import warnings
 
 from clihelper.backoff import Backoff, when
 from clihelper.config.reloading import Reloader
@@ -248,7 +249,7 @@ class Supervisor:
         writer, lifeline = worker.open()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
-            pid = os.fork()
+            pid = _fork_process()
             if not pid:
                 self._become(worker, writer, lifeline)
             try:
@@ -663,3 +664,14 @@ class Supervisor:
         for worker in self._workers:
             if worker.deadline is None:
                 worker.signal(signum)
+
+
+def _fork_process() -> int:
+    """Fork, without a warning of threads that do not run meanwhile.
+
+    Listeners of log handlers are stopped at each fork, and run again by the time that Python, from
+    3.12 on, counts the threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)
+        return os.fork()
