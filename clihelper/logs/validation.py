@@ -192,7 +192,7 @@ class _Checker:
         if made is not None:
             consumed = {*own_keys, '()', '.'}
             given = [name for name in body if name not in consumed]
-            if _is_composed_queue_handler(made):
+            if key == 'class' and _is_composed_queue_handler(made):
                 self._references(path, body, 'handlers', 'handlers', INHERITED_HANDLERS)
                 given = ['queue', *(name for name in given if name not in _QUEUE_HANDLER_KEYS)]
             for argument, fault in argument_faults(made, given):
