@@ -5,6 +5,7 @@ What one message at a time does as well is in ``test_consumer.py``, for each kin
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -51,6 +52,33 @@ def test_what_kills_workers_is_found_and_its_neighbours_are_not_accused(
     assert {letter.body for letter in dead} == {f'{fatal} first', f'{fatal} second'}
     for letter in dead:
         assert letter.headers['x-clihelper-reason'] == 'crashed'
+
+
+def test_one_coroutine_at_a_time_acknowledges_each_message(work, monkeypatch):
+    monkeypatch.setenv('KIND', 'coroutines')
+    work.configure(daemon='workers: 1', amqp='prefetch: 1\n  concurrency: 1')
+    with work.run() as program:
+        work.send(*names(5))
+        work.wait_done(names(5))
+        assert program.stop() == 0
+    assert work.left() == 0
+
+
+def eventfds(pid):
+    folder = f'/proc/{pid}/fd'
+    return sum('eventfd' in os.readlink(f'{folder}/{each}') for each in os.listdir(folder))
+
+
+def test_threads_leave_no_descriptor_behind_at_a_reload(work):
+    work.configure(daemon='', amqp='threads: 4')
+    with work.run() as program:
+        counts = []
+        for _ in range(3):
+            program.signal('HUP')
+            program.wait_ready()
+            counts.append(eventfds(program.pid))
+        assert program.stop() == 0
+    assert counts[2] <= counts[0]  # by the second one the threads of the first have ended
 
 
 def test_with_one_attempt_no_neighbour_is_accused(work, several):

@@ -50,6 +50,7 @@ class ConcurrentProcessor(Processor):
     :ivar timed_out: those whose tasks were cancelled because of ``AMQP.handler_timeout``.
     """
 
+    is_concurrent = True
     guard_class = ConcurrentPoisonGuard
 
     def __init__(
@@ -169,11 +170,7 @@ class ConcurrentProcessor(Processor):
 
         :raises Lost: the connection is lost.
         """
-        del self.in_hand[message]
-        self.timed_out.discard(message)
-        self._alone = False
-        if self._record is not None:
-            self._record.end(message)
+        self._leave_hand(message)
         if message not in self._lost:
             self._finish(message, error, reply)
             return
@@ -191,8 +188,12 @@ class ConcurrentProcessor(Processor):
 
     def give_up(self, message: Message) -> None:
         """Leave a message unsettled that was started and not run: it returns to its queue."""
-        del self.in_hand[message]
+        self._leave_hand(message)
         self._lost.discard(message)
+
+    def _leave_hand(self, message: Message) -> None:
+        del self.in_hand[message]
+        self.timed_out.discard(message)
         self._alone = False
         if self._record is not None:
             self._record.end(message)

@@ -100,9 +100,11 @@ class Processor:
     :param retry_queues: makes what knows the queues in which messages wait for their next run.
     :ivar current: the message that is being handled, or None.
     :ivar int most: the number of messages that are handled at a time.
+    :ivar bool is_concurrent: whether each message that arrives is to be :meth:`delivered`.
     """
 
     most = 1
+    is_concurrent = False
     guard_class: type[PoisonGuard] = PoisonGuard
 
     def __init__(
@@ -128,8 +130,8 @@ class Processor:
         self._round = 0
         # What handlers, or their threads, have settled and handle() has not processed yet.
         self._settled_by_handler: dict[Message, Outcome] = {}
-        self._unconfirmed: set[Message] = set()  # their copies may still be refused
         self._to_return: set[Message] = set()  # those of them that handle() publishes anew
+        self._unconfirmed: set[Message] = set()  # their copies may still be refused
         self._lock = threading.Lock()
         self._forks = _forks
         self.current: Message | None = None

@@ -77,7 +77,6 @@ class Subscription:
         self.connection = connection
         self.forwarder = forwarder
         self.processor = processor_class(host, connection, self.topology, forwarder)
-        self._is_concurrent = self.processor.most > 1
         self._settle = self.processor.settle_as_told
 
     @property
@@ -222,7 +221,7 @@ class Subscription:
         # A delivery may arrive while a handler declares something: it has to wait.
         message = Message(delivery, queue, self._settle)
         self.deliveries.append(message)
-        if self._is_concurrent:
+        if self.processor.is_concurrent:
             self.processor.delivered(message)
         if message.redelivered:
             self.returned.append(message)

@@ -50,6 +50,7 @@ class Pool:
         self._jobs: SimpleQueue[Any] = SimpleQueue()
         self._done: deque[Any] = deque()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._serving = count
         self.running: dict[int, float] = {}
         for number in range(1, count + 1):
             threading.Thread(
@@ -83,7 +84,12 @@ class Pool:
             done.append(result)
             if jobs.empty() or self._is_urgent(result):
                 os.eventfd_write(self._wakeup, 1)
-        jobs.put(None)  # for the next thread
+        # They end one after another, and the last one closes what all of them write to.
+        self._serving -= 1
+        if self._serving:
+            jobs.put(None)
+        else:
+            os.close(self._wakeup)
 
 
 class ThreadedConsumerLoop(ConsumerLoop):
