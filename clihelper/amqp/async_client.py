@@ -23,6 +23,7 @@ from clihelper.amqp.forwarder import LAST, USUAL, Forwarder
 from clihelper.amqp.message import PERSISTENT, Message, settle_at_once
 from clihelper.amqp.publisher import (
     CONFIRM_TIMEOUT,
+    UNROUTABLE,
     WINDOW,
     PendingPublish,
     Publisher,
@@ -96,10 +97,6 @@ class AsyncPublisher(Publisher):
             self._event_loop.call_later(CHECK, self._check)
         return future
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._unconfirmed) >= WINDOW
-
     def _send(self) -> None:
         self._is_scheduled = False
         try:
@@ -158,8 +155,6 @@ class AsyncPublisher(Publisher):
 
 
 def _failure(pending: PendingPublish, why: str, **how: bool) -> PublishError:
-    from clihelper.amqp.publisher import UNROUTABLE
-
     return PublishError(
         f'{pending}: {why}', unroutable=why == UNROUTABLE, failed=[(pending.number, why)], **how)
 
@@ -326,7 +321,7 @@ class AsyncClient:
         payload, kind = encode(body)
         full = {'content_type': kind, 'delivery_mode': PERSISTENT, **properties}
         publisher = self._publisher(exchange)
-        if self._link.is_open and not publisher.is_full:
+        if self._link.is_open:
             return publisher.submit(payload, exchange, routing_key, full)
         return self._event_loop.create_task(
             self._publish_later(publisher, payload, exchange, routing_key, full))

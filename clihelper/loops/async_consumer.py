@@ -28,6 +28,7 @@ from clihelper.loops.ioloop import TornadoLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from clihelper.amqp.message import Message
@@ -53,7 +54,6 @@ class AsyncConsumerLoop(TornadoLoop):
         self._timeout: float | None = section['handler_timeout']
         self._consuming: asyncio.Task[None] | None = None
         self._lost: asyncio.Future[Lost] | None = None
-
         self._scheduled = False
         self._due: asyncio.TimerHandle | None = None
         self._reopening: asyncio.TimerHandle | None = None
@@ -233,10 +233,10 @@ class AsyncConsumerLoop(TornadoLoop):
         if not self.client.is_open:
             self._reopen_later()
 
-    def _settle_copies(self, report: object) -> None:
+    def _settle_copies(self, report: Callable[[], None]) -> None:
         """Settle the messages of copies whose fate is known."""
         try:
-            report()  # type: ignore[operator]
+            report()
         except Lost as lost:
             self._link.lose(lost)
         self._schedule()
