@@ -14,6 +14,7 @@ import pytest
 
 from clihelper.amqp.acknowledgement import ConcurrentAcknowledger
 from clihelper.process.in_hand import PLACES, SUSPECTS, InHand
+from clihelper.process.scoreboard import Scoreboard
 from tests.test_acknowledgement import Channel
 from tests.test_workers_amqp import Work, names
 
@@ -231,6 +232,21 @@ def test_what_was_in_hand_at_a_death_is_suspect_until_it_is_settled():
     in_hand.forget(7)
     assert not in_hand.is_suspect(7)
     assert kept >= 0
+
+
+def test_what_is_buried_while_it_is_looked_up_is_suspect(monkeypatch):
+    """The supervisor may record the death between the two places where it is looked for."""
+    scoreboard = Scoreboard.anonymous()
+    scoreboard.in_hand = InHand.anonymous(1)
+    scoreboard.in_hand.places(0).take(7)
+    holders = scoreboard.in_hand.holders
+
+    def bury_and_look(mark):
+        scoreboard.slot(0).record_death()
+        return holders(mark)
+
+    monkeypatch.setattr(scoreboard.in_hand, 'holders', bury_and_look)
+    assert scoreboard.is_suspect(7)
 
 
 def test_more_messages_than_places_are_not_recorded():

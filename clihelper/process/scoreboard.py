@@ -267,8 +267,9 @@ class Scoreboard:
         in_hand = self.in_hand
         if in_hand is None:
             return False
-        return in_hand.is_suspect(message) or any(
-            _is_dead(self._pid(slot)) for slot in in_hand.holders(message))
+        # In this order: what is recorded in between is a suspect by then.
+        held = any(_is_dead(self._pid(slot)) for slot in in_hand.holders(message))
+        return held or in_hand.is_suspect(message)
 
     def _pid(self, index: int) -> int:
         pid: int = _PID.unpack_from(self.memory, _HEADER.size + index * _SLOT.size + 32)[0]

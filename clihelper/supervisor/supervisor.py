@@ -417,6 +417,7 @@ class Supervisor:
             self._failure = WorkersFailed(f'no worker becomes ready: {why}', exit_status(status))
             self._stop(signal.SIGTERM)
             return
+        self._tell_whether_needed()  # before the log, which takes time: others may be finishing
         LOGGER.error('%s; %d of %s ready; starting another %s', words, working,
                      counted(self._wanted, 'worker'), when(delay))
 
