@@ -26,6 +26,7 @@ LAYERS = [
     {'lifecycle'},
     {'controller'},
     {'loops'},
+    {'operations'},
     {'amqp'},
     {'process'},
     {'logs'},

@@ -73,8 +73,12 @@ class Message:
     """
 
     __slots__ = (
-        '_runs', '_settle', 'delivery', 'kept', 'outcome', 'queue', 'raw', 'redelivered',
+        '_runs', '_settle', 'began', 'delivery', 'kept', 'outcome', 'queue', 'raw', 'redelivered',
+        'seconds',
     )  # fmt: skip
+
+    began: float  # when it was started among others, by the monotonic clock
+    seconds: float  # how long its handler took, if it was started among others
 
     def __init__(
         self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
+    from clihelper.process.statistics import ProcessStatistics
     from clihelper.process.systemd import Notifier
 
     class Host(Protocol):
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         signals: Signals
         notifier: Notifier
         sockets: list[socket]
+        statistics: ProcessStatistics
 
         def retire(self) -> None: ...
         @property
