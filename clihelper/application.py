@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from clihelper.process.pidfile import Pidfile
     from clihelper.process.privileges import Identity
     from clihelper.process.scoreboard import Scoreboard
-    from clihelper.process.statistics import Statistics
     from clihelper.process.sockets import Listening
+    from clihelper.process.statistics import Statistics
     from clihelper.program import Parse
     from clihelper.supervisor.child import WorkerChannel
 

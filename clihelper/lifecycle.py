@@ -99,6 +99,7 @@ class WorkerContext:
         self.listening = listening
         self.names = names
         self.statistics = statistics or Statistics.make().slot(0)
+        self.statistics.begin(worker)
         self.supervised = supervised
 
 
@@ -141,8 +142,6 @@ class LifeCycle:
         self.loop: Loop
         self.was_ready = self.was_told = False
         self._context = context or WorkerContext()
-        self.statistics = self._context.statistics
-        self.statistics.begin(self._context.worker)
         self.sockets: list[socket] = []
         self.signum = 0
         self._reloader = Reloader(reread, configure_logging)
@@ -356,6 +355,11 @@ class LifeCycle:
         return self._context.slot
 
     @property
+    def statistics(self) -> ProcessStatistics:
+        """Where to record what this process does, for whoever asks."""
+        return self._context.statistics
+
+    @property
     def is_running(self) -> bool:
         """Whether the loop has not been asked to end."""
         return not self._stop_noted and self._controller.state in RUNNING
@@ -430,7 +434,6 @@ class LifeCycle:
         :returns: the seconds within which to call this again; None: no limit.
         """
         pulses = []
-        self.statistics.heartbeat()
         if self.slot is not None:
             self.slot.heartbeat()
         if self._ready_unsent and self.is_running:
@@ -646,6 +649,7 @@ class LifeCycle:
         old = self._proven or self.config
         self.config, self._next_config = self._next_config, None
         self._controller.config = self.config
+        self.statistics.tell(config_read=time.time())
         if self._context.supervised:
             self._reloader.configure_logging(self.config)
         else:

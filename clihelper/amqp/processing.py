@@ -63,8 +63,9 @@ if TYPE_CHECKING:
 
         config: Config
 
-        statistics: ProcessStatistics
 
+        @property
+        def statistics(self) -> ProcessStatistics: ...
         @property
         def appname(self) -> str: ...
         @property

@@ -124,6 +124,7 @@ class Subscription:
         if self.was_consuming:
             self._host.statistics.count('reconnects')
         self.was_consuming = True
+        self._host.statistics.tell(handler_timeout=self._section['handler_timeout'])
         for queue in self.topology.queues:
             self._host.statistics.queues[queue]
         self._tell_broker(consuming=True)

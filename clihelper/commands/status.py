@@ -62,9 +62,11 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print(found)
         if report is not None:
+            from clihelper.amqp.escaping import escaped
             from clihelper.operations import text
 
-            print('\n'.join(text.lines(report)))
+            for line in text.lines(report):
+                print(escaped(line))
     return status
 
 

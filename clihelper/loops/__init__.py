@@ -27,11 +27,12 @@ if TYPE_CHECKING:
         signals: Signals
         notifier: Notifier
         sockets: list[socket]
-        statistics: ProcessStatistics
 
         def retire(self) -> None: ...
         @property
         def slot(self) -> Slot | None: ...
+        @property
+        def statistics(self) -> ProcessStatistics: ...
         @property
         def is_running(self) -> bool: ...
         @property

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 RECENT = 60.0
 """the seconds in which what was handled and failed lately is counted"""
 
+LATE = 5.0
+"""the seconds after ``AMQP.handler_timeout`` by which whoever looks after the process ends it"""
+
 WORKING = ('idle', 'sleeping', 'active')
 """the states of a controller that is ready"""
 
@@ -30,9 +33,13 @@ def read(pid: int) -> dict[str, Any]:
     """Return the report of the daemon with that process ID.
 
     :raises PermissionError: it belongs to another user.
-    :raises LookupError: it has ended, or is of another version of clihelper.
+    :raises LookupError: it has ended, is of another version of clihelper, or has written what no
+        version of it writes.
     """
-    return make(*Statistics.of_process(pid).read())
+    try:
+        return make(*Statistics.of_process(pid).read())
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise LookupError(f'process {pid} has written what nobody understands') from error
 
 
 def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> dict[str, Any]:
@@ -40,11 +47,12 @@ def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> di
     now, clock = time.time(), time.monotonic()
     processes = sorted(processes, key=lambda process: process.report.get('worker', 0))
     queues = _queues(processes, ended)
-    errors = [each.report['last_error'] for each in processes if 'last_error' in each.report]
+    errors = [each.report['last_error'] for each in (*processes, ended)
+              if 'last_error' in each.report]
     report = {
         **daemon,
         'uptime': now - daemon.get('started', now),
-        'config_age': now - daemon.get('config_read', now),
+        'config_age': now - _config_read(daemon, processes),
         'processes': [_process(process, now, clock) for process in processes],
         'queues': {name: _queue(figures, lately) for name, (figures, lately) in queues.items()},
         'counted': {name: sum(each.counted[name] for each in (*processes, ended))
@@ -53,6 +61,12 @@ def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> di
     }
     report['ready'] = is_ready(report)
     return report
+
+
+def _config_read(daemon: dict[str, Any], processes: list[Figures]) -> float:
+    """Return when the configuration in force was read; a process alone writes that itself."""
+    own = [process.report.get('config_read', 0.0) for process in processes]
+    return float(max(daemon.get('config_read', 0.0), *own, 0.0))
 
 
 def is_ready(report: dict[str, Any]) -> bool:
@@ -76,7 +90,7 @@ def _process(process: Figures, now: float, clock: float) -> dict[str, Any]:
         'messages': sum(queue.runs for queue in queues),
         'failures': sum(queue.outcomes['failed'] for queue in queues),
         'rss': resident(process.pid),
-        'progress_age': clock - process.progress if process.progress else None,
+        'handler_timeout': process.report.get('handler_timeout'),
         'broker': process.report.get('broker'),
     }
 
@@ -90,9 +104,9 @@ def _queues(
     found = {}
     for name in names:
         parts = [each.queues[name] for each in processes if name in each.queues]
-        lately = [part.lately(clock, RECENT) for part in parts]
         if name in ended.queues:
             parts.append(ended.queues[name])
+        lately = [part.lately(clock, RECENT) for part in parts]
         total = functools.reduce(operator.add, parts)
         found[name] = total, (sum(runs for runs, _ in lately), sum(each for _, each in lately))
     return found
@@ -128,4 +142,15 @@ def is_live(report: dict[str, Any]) -> bool:
 
 
 def _hangs(process: dict[str, Any]) -> bool:
-    return False
+    """Whether a process is stopped, or its handler has taken longer than it may."""
+    timeout = process['handler_timeout']
+    late = timeout is not None and (process['in_hand_since'] or 0.0) > timeout + LATE
+    return late or _is_stopped(process['pid'])
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            return file.read().rpartition(b')')[2].split()[0] in (b'T', b't')
+    except OSError:  # it has ended, and is replaced
+        return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from clihelper.errors import counted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
 UNITS = ((86400, 'd'), (3600, 'h'), (60, 'min'))
@@ -19,8 +21,14 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
            f' {duration(report["uptime"])}; {report.get("config", "")} of'
            f' {duration(report["config_age"])} ago')
     yield from _workers(report)
+    for number, why in report.get('missing', {}).items():
+        yield f'  worker {number} cannot be started: {why}'
+    if 'reload_failed' in report:
+        yield f'  the last reload failed: {report["reload_failed"]}'
     yield from _broker(report)
     yield from _queues(report['queues'])
+    if ticks := report['counted']['ticks']:
+        yield f'  _process was called {counted(ticks, "time")}'
     if report['last_error']:
         yield _last_error(report['last_error'])
 
@@ -71,7 +79,7 @@ def _last_error(error: dict[str, Any]) -> str:
     return f'  last error {ago} ago: {error["error"]} ({error["message"]}: {error["outcome"]})'
 
 
-def table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield rows with their columns aligned: the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

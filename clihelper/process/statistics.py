@@ -9,7 +9,7 @@ descriptors of the process in ``/proc``, which takes the daemon's user or root::
     slots:  the first one has the totals of the processes that have ended
 
     slot:   pid, state, since, in hand, counters | the process's report | queues
-    queue:  outcomes | sum of seconds | histogram | samples
+    queue:  outcomes | sum of seconds | histogram | what was done in each of the last intervals
 
 Numbers are eight bytes each and aligned, so that each is written at once, by one process. A report
 is text that changes rarely: it is written beside the valid one, which it then replaces. While the
@@ -33,7 +33,7 @@ from clihelper.states import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
 NAME = 'clihelper-statistics'
@@ -50,10 +50,10 @@ OUTCOMES = ('retry', 'dead_letter', 'requeue', 'failed', 'unrun')
 runs that raised an exception, and messages that were settled without another run."""
 
 SAMPLES = 16
-"""the number of earlier figures that are kept for each queue, to tell what was done lately"""
+"""the number of intervals for which it is kept how much was done in each"""
 
 SAMPLE_INTERVAL = 5.0
-"""the seconds between two of them, at least"""
+"""the seconds of such an interval"""
 
 OTHERS = '(others)'
 """what stands for the queues beyond :data:`QUEUES`"""
@@ -61,29 +61,29 @@ OTHERS = '(others)'
 READINGS = 10
 """how often reading is repeated, each time a millisecond later, while figures are being moved"""
 
-COUNTED = ('ticks', 'published', 'reconnects')
+COUNTED = ('ticks', 'reconnects')
 """what is counted for a whole process"""
 
 _MAGIC = b'clihelper statistics'
 _VERSION = 1
 _HEADER = Struct('<24sQQ')
 _CHANGE = _HEADER.size
-_REPORT = 8192  # bytes of a report, of which two are kept
+_REPORT = 32768  # bytes of a report, of which two are kept
 _DAEMON_VALID, _DAEMON = 56, 4096
 _TOP = _DAEMON + 2 * _REPORT
 
 # Offsets in a slot
-_PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _PROGRESS, _VALID, _COUNTED = range(
-    0, 72, 8)
+_PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = range(0, 64, 8)
 _REPORTS = 4096
 _QUEUES = _REPORTS + 2 * _REPORT
 _QUEUE = 2048
 _SLOT = _QUEUES + QUEUES * _QUEUE
 
 # Offsets in a queue
-_SECONDS, _HISTOGRAM = 8 * len(OUTCOMES), 64
+_SECONDS = 8 * len(OUTCOMES)
+_SAMPLED, _HISTOGRAM = _SECONDS + 8, _SECONDS + 24
 _SAMPLES = _HISTOGRAM + 8 * BUCKETS
-_SAMPLE = Struct('<dQQ')
+_SAMPLE = Struct('<QQQ')
 
 _STATES = list(State)
 _NUMBERS = {state: number for number, state in enumerate(_STATES, 1)}
@@ -229,7 +229,7 @@ class ProcessStatistics:
         self._in_hand = whole[offset + _IN_HAND : offset + _IN_HAND + 16].cast('Q')
         self._report = _Report(memory, offset + _REPORTS, offset + _VALID)
         self.queues = _Queues(self)
-        self._sampled = 0.0
+        self._interval = 0
 
     def begin(self, worker: int) -> None:
         """Take the slot: this process is there.
@@ -262,10 +262,6 @@ class ProcessStatistics:
         """Write from which queue the oldest message in hand is."""
         self._in_hand[1] = queue.number
 
-    def heartbeat(self) -> None:
-        """Note that the loop makes progress."""
-        _REAL.pack_into(self._memory, self._offset + _PROGRESS, time.monotonic())
-
     def count(self, name: str, amount: int = 1) -> None:
         """Count one of :data:`COUNTED`."""
         offset = self._offset + _COUNTED + 8 * COUNTED.index(name)
@@ -273,12 +269,12 @@ class ProcessStatistics:
         _WHOLE.pack_into(self._memory, offset, number + amount)
 
     def sample(self) -> None:
-        """Keep the figures of now for later, at most every :data:`SAMPLE_INTERVAL`."""
-        now = time.monotonic()
-        if now >= self._sampled + SAMPLE_INTERVAL:
-            self._sampled = now
+        """Note what was done since the last time, once in each :data:`SAMPLE_INTERVAL`."""
+        interval = int(time.monotonic() / SAMPLE_INTERVAL)
+        if interval != self._interval:
+            self._interval = interval
             for queue in self.queues.values():
-                queue.sample(now)
+                queue.sample(interval)
 
     def make_queue(self, number: int, names: Sequence[str]) -> QueueStatistics:
         """Make what counts the messages of the queue with this number.
@@ -294,6 +290,8 @@ class ProcessStatistics:
             self.count(name, amount)
         for name, queue in figures.queues.items():
             self.queues[name].add(queue)
+        if 'last_error' in figures.report:
+            self.tell(last_error=figures.report['last_error'])
 
 
 class _Queues(dict[str, 'QueueStatistics']):
@@ -347,14 +345,22 @@ class QueueStatistics:
         """Count one of :data:`OUTCOMES`."""
         self._outcomes[OUTCOMES.index(name)] += 1
 
-    def sample(self, now: float) -> None:
-        """Keep the figures of now for later.
+    def sample(self, interval: int) -> None:
+        """Note what was done since the last time as done in this interval.
 
-        :param now: by the monotonic clock.
+        :param interval: its number, by the monotonic clock.
         """
-        number = int(now / SAMPLE_INTERVAL) % SAMPLES
-        _SAMPLE.pack_into(self._memory, self._offset + _SAMPLES + number * _SAMPLE.size, now,
-                          sum(self.histogram), self._outcomes[OUTCOMES.index('failed')])
+        runs, failed = sum(self.histogram), self._outcomes[OUTCOMES.index('failed')]
+        runs_before, failed_before = _TWO.unpack_from(self._memory, self._offset + _SAMPLED)
+        _TWO.pack_into(self._memory, self._offset + _SAMPLED, runs, failed)
+        self._note(interval, runs - runs_before, failed - failed_before)
+
+    def _note(self, interval: int, runs: int, failed: int) -> None:
+        offset = self._offset + _SAMPLES + interval % SAMPLES * _SAMPLE.size
+        noted, runs_before, failed_before = _SAMPLE.unpack_from(self._memory, offset)
+        if noted == interval:
+            runs, failed = runs + runs_before, failed + failed_before
+        _SAMPLE.pack_into(self._memory, offset, interval, runs, failed)
 
     def add(self, figures: QueueFigures) -> None:
         """Add those of a process that has ended."""
@@ -365,6 +371,12 @@ class QueueStatistics:
                 self.histogram[number] += amount
         self.seconds += figures.seconds
         self.write()
+        for sample in (*figures.samples, (int(time.monotonic() / SAMPLE_INTERVAL),
+                                          *figures.unsampled)):
+            if sample[0] > int(time.monotonic() / SAMPLE_INTERVAL) - SAMPLES:
+                self._note(*sample)
+        _TWO.pack_into(self._memory, self._offset + _SAMPLED, sum(self.histogram),
+                       self._outcomes[OUTCOMES.index('failed')])
 
 
 NOT_COUNTED = QueueStatistics(mmap(-1, _QUEUE), 0)
@@ -380,10 +392,14 @@ class _Report:
         self._valid = valid
         self._facts: dict[str, Any] = {}
 
-    def tell(self, facts: Mapping[str, Any]) -> None:
-        self._facts.update(facts)
-        self._facts = {name: fact for name, fact in self._facts.items() if fact is not None}
-        data = json.dumps(self._facts, default=str).encode()[: _REPORT - 8]
+    def tell(self, facts: dict[str, Any]) -> None:
+        changed = {name: fact for name, fact in (self._facts | facts).items() if fact is not None}
+        if changed == self._facts:
+            return
+        data = json.dumps(changed, ensure_ascii=False).encode(errors='replace')
+        if len(data) > _REPORT - 8:
+            return  # it is what it was
+        self._facts = changed
         number = _WHOLE.unpack_from(self._memory, self._valid)[0] + 1
         start = self._offset + number % 2 * _REPORT
         _WHOLE.pack_into(self._memory, start, len(data))
@@ -412,14 +428,16 @@ class QueueFigures:
     :ivar outcomes: for each of :data:`OUTCOMES`, how many.
     :ivar histogram: how many runs there were for each bucket of durations.
     :ivar float seconds: what all runs took together.
-    :ivar samples: earlier figures, the oldest first: when, by the monotonic clock, runs, failures.
+    :ivar samples: what was done in the last intervals: the number of each, runs, and failures.
+    :ivar unsampled: runs and failures since then.
     """
 
     def __init__(self, memory: mmap | None = None, offset: int = 0) -> None:
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.histogram: Sequence[int] = [0] * BUCKETS
         self.seconds = 0.0
-        self.samples: list[tuple[float, int, int]] = []
+        self.samples: list[tuple[int, int, int]] = []
+        self.unsampled = (0, 0)
         if memory is None:
             return
         for number, name in enumerate(OUTCOMES):
@@ -428,7 +446,9 @@ class QueueFigures:
         self.histogram = _BUCKETS.unpack_from(memory, offset + _HISTOGRAM)
         samples = (_SAMPLE.unpack_from(memory, offset + _SAMPLES + number * _SAMPLE.size)
                    for number in range(SAMPLES))
-        self.samples = sorted(sample for sample in samples if sample[0])
+        self.samples = [sample for sample in samples if sample[0]]
+        runs, failed = _TWO.unpack_from(memory, offset + _SAMPLED)
+        self.unsampled = (max(self.runs - runs, 0), max(self.outcomes['failed'] - failed, 0))
 
     def __add__(self, other: QueueFigures) -> QueueFigures:
         both = QueueFigures()
@@ -464,14 +484,12 @@ class QueueFigures:
     def lately(self, now: float, seconds: float = 60.0) -> tuple[int, int]:
         """Return how many runs ended, and how many failed, in the last *seconds*.
 
-        The first of them may be missing, as figures are kept every :data:`SAMPLE_INTERVAL`.
-
         :param now: by the monotonic clock.
         """
-        for when, runs, failed in self.samples:
-            if when >= now - seconds:
-                return max(self.runs - runs, 0), max(self.outcomes['failed'] - failed, 0)
-        return 0, 0
+        first = int((now - seconds) / SAMPLE_INTERVAL)
+        recent = [self.unsampled]
+        recent += [(runs, failed) for interval, runs, failed in self.samples if interval > first]
+        return sum(runs for runs, _ in recent), sum(failed for _, failed in recent)
 
 
 class Figures:
@@ -483,7 +501,6 @@ class Figures:
     :ivar since: when the oldest run in hand began, by the monotonic clock; 0.0: none is in hand.
     :ivar in_hand: how many messages are in hand.
     :ivar queue_in_hand: from which queue the oldest of them is; empty: none is in hand.
-    :ivar progress: when its loop last made progress, by the monotonic clock; 0.0: not noted.
     :ivar counted: for each of :data:`COUNTED`, how many.
     :ivar report: what it says of itself.
     :ivar queues: what it has counted, by the name of the queue.
@@ -495,7 +512,6 @@ class Figures:
         self.started, self.since = _TWO_REALS.unpack_from(memory, offset + _STARTED)
         in_hand, queue = _TWO.unpack_from(memory, offset + _IN_HAND)
         self.in_hand = in_hand or int(self.since > 0)
-        self.progress = _REAL.unpack_from(memory, offset + _PROGRESS)[0]
         self.counted = {
             name: _WHOLE.unpack_from(memory, offset + _COUNTED + 8 * number)[0]
             for number, name in enumerate(COUNTED)

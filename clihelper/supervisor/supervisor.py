@@ -109,11 +109,10 @@ class Supervisor:
         self._appname = appname
         self._config = config
         self._signals = signals
-        self._notifier = notifier
         self._ledger, self._statistics = scoreboard, statistics
         self._reloader = Reloader(reread, configure_logging)
         self._report_ready, self._stop_listening = report_ready, stop_listening
-        self._ending = ending
+        self._notifier, self._ending = notifier, ending
         self._deadline = Deadline(ending, interrupts=False)
         self._work = work
         self._wanted: int = config.daemon['workers']
@@ -201,7 +200,16 @@ class Supervisor:
             raise self._failure
         return 0 if self._was_ready else os.EX_TEMPFAIL
 
+    def _tell(self) -> None:
+        """Write what is known of the daemon as a whole."""
+        self._statistics.tell(
+            workers=self._wanted,
+            missing=self._missing or None,
+            reload_failed=self._given_up or None,
+        )
+
     def _status(self, now: float) -> None:
+        self._tell()
         self._monitor.report_status(self._workers, self._wanted, self._missing, self._given_up)
         self._status_due = now + STATUS_POLL if self._notifier.enabled else NEVER
 
@@ -643,6 +651,7 @@ class Supervisor:
         if config is None:
             return False
         old, self._config = self._config, config
+        self._statistics.tell(config_read=time.time())
         self._old_config = self._old_config or old
         self._reloader.put_into_effect(config, old, begins_anew=begins_anew, supervised=True)
         if config.daemon['workers'] != old.daemon['workers']:
