@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
+import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
-from clihelper.testing import Daemon
+from clihelper.testing import Daemon, Program
 from tests.proxy import Proxy
 from tests.test_control import ROOT, clihelper
 from tests.test_workers import children
@@ -210,3 +217,65 @@ clihelper.run(Hostile)
         assert 'gone' in text
         assert '\x1b' not in text
         daemon.stop()
+
+
+@pytest.fixture
+def ticker(tmp_path):
+    """A daemon that does something now and then."""
+    program = tmp_path / 'ticker.py'
+    program.write_text('import clihelper\n\n\nclass Ticker(clihelper.Controller):\n'
+                       '    def _process(self):\n        pass\n\n\n'
+                       "clihelper.setup('ticker')\nclihelper.run(Ticker)\n")
+    pidfile = tmp_path / 'ticker.pid'
+    (tmp_path / 'c.yml').write_text(
+        f'Application: {{wake_interval: 0.2}}\nDaemon: {{pidfile: {pidfile}}}\n')
+    argv = [sys.executable, str(program), '-c', str(tmp_path / 'c.yml')]
+    with Daemon(argv, pidfile, env={'PYTHONPATH': str(ROOT)}) as daemon:
+        yield pidfile
+        daemon.stop()
+
+
+WATCH = [sys.executable, str(ROOT / 'bin/clihelper'), 'status', '--watch', '--pidfile']
+
+
+def test_watching_in_a_pipe_prints_it_plainly(ticker):
+    with Program([*WATCH, str(ticker)], env={'PYTHONPATH': str(ROOT)}) as program:
+        program.wait_line(r'_process was called \d+ times')
+        program.wait_line(r'_process was called \d+ times')
+        program.signal('INT')
+        assert program.wait() == 0
+        assert not any('\x1b' in line for line in program.stdout)
+
+
+@pytest.mark.parametrize('key', [b'q', b'\x03'])
+def test_watching_on_a_terminal_of_80_columns_has_the_screen_and_gives_it_back(ticker, key):
+    pid, terminal = pty.fork()
+    if not pid:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
+        os.execve(WATCH[0], [*WATCH, str(ticker)], {**os.environ, 'PYTHONPATH': str(ROOT)})
+    try:
+        seen = b''
+        while seen.count(b'quit') < 2:
+            assert select.select([terminal], (), (), 20)[0], seen
+            seen += os.read(terminal, 65536)
+        os.write(terminal, key)
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while part := os.read(terminal, 65536):
+                seen += part
+    finally:
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert seen.startswith(b'\x1b[?1049h')
+    assert seen.rstrip().endswith(b'\x1b[?1049l')
+    screens = seen.decode().split('\x1b[H')[1:]
+    for screen in screens:
+        lines = re.sub(r'\x1b\[[?0-9]*[A-Za-z]', '', screen).split('\r\n')
+        assert len(lines) == 24
+        assert all(len(line) <= 80 for line in lines[:-1])
+
+
+@pytest.mark.parametrize('options', [('--json', '--watch'), ('--ready', '--live')])
+def test_options_that_exclude_each_other(tmp_path, options):
+    done = clihelper('status', *options, '--pidfile', tmp_path / 'x')
+    assert done.returncode == 4
+    assert 'exclude each other' in done.stderr

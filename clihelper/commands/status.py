@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clihelper.commands import daemons
-from clihelper.errors import Error
+from clihelper.errors import Error, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +18,14 @@ STATUSES = {'running': 0, 'died': 1, 'stopped': 3, 'unknown': 4}
 
 UNKNOWN = STATUSES['unknown']
 
+FLAGS = ('--json', '--watch', '--ready', '--live')
+
 NOT_READY = 1
 """the status of ``--ready`` and ``--live`` if the daemon runs, and is not ready or hangs"""
 
 USAGE = f"""\
-usage: clihelper status [--json] [--ready | --live] NAME | -c FILE [NAME] | --pidfile FILE
+usage: clihelper status [--json | --watch | --ready | --live] NAME | -c FILE [NAME]
+                                                              | --pidfile FILE
 
 Print whether a daemon is running, according to the lock of its pidfile, and what it does. The exit
 status is 0 if it is running, 1 if it died and left its pidfile, 3 if it is stopped, and 4 if that
@@ -31,6 +34,7 @@ daemon's user may read it.
 
 {daemons.OPTIONS_HELP}
   --json            print an object
+  --watch           show it every second, on the whole screen of a terminal until q or Ctrl-C
   --ready           print nothing; 0 if it can do its work now: it is consuming, or its servers
                     listen, or its periodic work goes on
   --live            print nothing; 0 unless it hangs; a broker that is away is no reason
@@ -44,29 +48,43 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE)
         return 0
     try:
-        words = daemons.parse(arguments, command='status', flags=('--json', '--ready', '--live'))
+        words = daemons.parse(arguments, command='status', flags=FLAGS)
+        if len(words.flags) > 1:
+            raise UsageError(f'status: {" and ".join(sorted(words.flags))} exclude each other')
         found = daemons.find(words)
     except Error as error:
         error.status = UNKNOWN
         raise
-    report = _report(found)
-    status = STATUSES[found.state]
-    if words.flags & {'--ready', '--live'}:
-        return status or _probe(words, report)
+    if '--watch' in words.flags:
+        from clihelper.commands.watch import watch
+
+        return watch(lambda: _look(daemons.find(words)))
     if '--json' in words.flags:
-        import json
+        return _print_object(words, found)
+    if words.flags:
+        return _probe(words, found)
+    status, lines = _look(found)
+    print('\n'.join(lines))
+    return status
 
-        name = words.names[0] if words.names else None
-        print(json.dumps({'name': name, 'pidfile': found.path, 'state': found.state,
-                          'pid': found.pid, 'status': status, **(report or {})}))
-    else:
-        print(found)
-        if report is not None:
-            from clihelper.amqp.escaping import escaped
-            from clihelper.operations import text
 
-            for line in text.lines(report):
-                print(escaped(line))
+def _look(found: Found) -> tuple[int, list[str]]:
+    """Return the exit status, and what is shown."""
+    from clihelper.amqp.escaping import escaped
+    from clihelper.operations import text
+
+    report = _report(found)
+    lines = [] if report is None else [escaped(line) for line in text.lines(report)]
+    return STATUSES[found.state], [str(found), *lines]
+
+
+def _print_object(words: Arguments, found: Found) -> int:
+    import json
+
+    status = STATUSES[found.state]
+    name = words.names[0] if words.names else None
+    print(json.dumps({'name': name, 'pidfile': found.path, 'state': found.state,
+                      'pid': found.pid, 'status': status, **(_report(found) or {})}))
     return status
 
 
@@ -82,9 +100,13 @@ def _report(found: Found) -> dict[str, Any] | None:
         return None
 
 
-def _probe(words: Arguments, report: dict[str, Any] | None) -> int:
+def _probe(words: Arguments, found: Found) -> int:
+    """Return 0 if the daemon is ready or live, as asked."""
+    if found.state != 'running':
+        return STATUSES[found.state]
     from clihelper.operations.report import is_live
 
+    report = _report(found)
     if report is None:
         return UNKNOWN
     passed = report['ready'] if '--ready' in words.flags else is_live(report)
