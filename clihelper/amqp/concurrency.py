@@ -14,7 +14,7 @@ import time
 from collections import deque
 from math import inf
 
-from clihelper.amqp import exception_text
+from clihelper.amqp import context, exception_text
 from clihelper.amqp.message import decode, settle_at_once
 from clihelper.amqp.poison import ConcurrentPoisonGuard
 from clihelper.amqp.processing import Processor, make_reply
@@ -144,6 +144,7 @@ class ConcurrentProcessor(Processor):
         :returns: what it raised, and its reply.
         """
         began = time.monotonic()
+        context.in_hand.set(message)
         try:
             answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
             return None, None if answer is None else make_reply(message, answer)
@@ -151,6 +152,7 @@ class ConcurrentProcessor(Processor):
             return failure, None
         finally:
             message.seconds = time.monotonic() - began
+            context.in_hand.set(None)
 
     async def run(self, message: Message) -> tuple[BaseException | None, Reply | None]:
         """Run the handler, and await what it returns; see :meth:`execute`.
@@ -158,6 +160,7 @@ class ConcurrentProcessor(Processor):
         :raises StopNow: the program stops at once.
         """
         began = time.monotonic()
+        context.in_hand.set(message)  # in the context of this task
         try:
             answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
             if hasattr(type(answer), '__await__'):
