@@ -128,7 +128,6 @@ class ConcurrentProcessor(Processor):
         """Note that the handler of *message* is about to run."""
         self.in_hand[message] = runner
         message.began = time.monotonic()
-        self._note_in_hand()
         record = self._record
         if record is None:
             return
@@ -205,8 +204,11 @@ class ConcurrentProcessor(Processor):
         self._leave_hand(message)
         self._lost.discard(message)
 
-    def _note_in_hand(self) -> None:
-        """Note for whoever asks how many messages are in hand, and since when."""
+    def note_in_hand(self) -> None:
+        """Note for whoever asks how many messages are in hand, and since when.
+
+        Called when some have been started or have ended, before anything waits.
+        """
         self._statistics.set_in_hand(len(self.in_hand))
         oldest = next(iter(self.in_hand), None)
         if oldest is self._oldest:
@@ -220,7 +222,6 @@ class ConcurrentProcessor(Processor):
 
     def _leave_hand(self, message: Message) -> None:
         del self.in_hand[message]
-        self._note_in_hand()
         self.timed_out.discard(message)
         self._alone = False
         if self._record is not None:
