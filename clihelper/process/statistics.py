@@ -244,7 +244,10 @@ class ProcessStatistics:
 
     def clear(self) -> None:
         """Clear the slot: there is no process."""
-        self._memory.madvise(MADV_REMOVE, self._offset, _SLOT)  # its pages are zero, and free
+        try:
+            self._memory.madvise(MADV_REMOVE, self._offset, _SLOT)  # its pages are zero, and free
+        except OSError:  # not every kernel has that
+            self._memory[self._offset : self._offset + _SLOT] = bytes(_SLOT)
 
     def tell(self, **facts: Any) -> None:
         """Change what the process says of itself; None takes a fact away."""
