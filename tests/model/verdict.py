@@ -230,12 +230,16 @@ class Verdict:
                     yield Fault(run.what, program, run.ended, run.ended, run.pid), number
 
     def _gaps(self, number: int) -> Iterator[tuple[float, float]]:
-        """The times in which the program has counted a run of a message that its journal lacks."""
+        """The times in which the program has counted a run of a message that its journal lacks.
+
+        A run among others is counted only after the message has killed a process alone, too.
+        """
         before, counted = self._trial.published[number], 0
         for run in self.runs[number]:
             if run.attempts > counted + 1:
                 yield before, run.began
-            before = run.ended or run.began
+            if not KIND:
+                before = run.ended or run.began
             counted = run.attempts - (run.what not in FAILED) + self._is_death(run)
         for found in self._found[number]:
             if found.attempts > counted:
