@@ -34,6 +34,7 @@ COMMANDS = {
     'aio-pika': 'aio_pika_stream',
     'FastStream': 'faststream_stream',
     'clihelper coroutines': 'clihelper_coroutines -f -c {}',
+    'bare parser': 'bare_parser',
     'tasks alone': 'tasks_alone',
     'FastStream coroutines': 'faststream_coroutines',
     'pika coroutines': 'pika_coroutines',
@@ -87,6 +88,11 @@ class Streams:
             self._connection.transport.write(data)
         return int(self.channel.queue_declare(queue, passive=True).message_count)
 
+    def counts(self, queue: str) -> tuple[int, int]:
+        """How many messages are ready in a queue, and how many consumers it has."""
+        declared = self.channel.queue_declare(queue, passive=True)
+        return int(declared.message_count), int(declared.consumer_count)
+
     def publish(self, queue: str, body: bytes) -> float:
         """Publish one message; returns the time just before."""
         sent = time.monotonic()
@@ -100,13 +106,13 @@ class Streams:
         self.channel.queue_delete(queue)
 
     def run(self, name: str, queue: str, url: str | None = None, more: str = '',
-            **environment: object) -> Program:
+            prefetch: int = PREFETCH, **environment: object) -> Program:
         """Start one of :data:`COMMANDS`; *more*: lines of clihelper's AMQP section."""
         url = url or self._workshop.url
-        configuration = self._workshop.consumer(queue, 10, PREFETCH, url, more)
+        configuration = self._workshop.consumer(queue, 10, prefetch, url, more)
         return self._workshop.run(
             COMMANDS[name].format(configuration), url=url, port=urlsplit(url).port, queue=queue,
-            prefetch=PREFETCH, heartbeat=10, **environment)
+            prefetch=prefetch, heartbeat=10, **environment)
 
 
 def frames(channel: Any, queue: str, body: bytes, **properties: Any) -> bytes:

@@ -28,6 +28,8 @@ AHEAD = 5000
 STALLED = 60.0
 """seconds without a message handled, after which the rest counts as lost"""
 
+THREADS, COROUTINES = 'threads', 'coroutines'
+
 KILL_CONSUMER, STOP_BROKER, KILL_BROKER = 'consumer KILL', 'broker TERM', 'broker KILL'
 
 
@@ -38,9 +40,12 @@ class Soak:
     :param faults: how many faults, evenly among them: three kills of a consumer to one stop and
         one kill of the broker, in a random order.
     :param seed: of that order.
+    :param kind: ``threads`` or ``coroutines``, if a consumer handles several at a time.
     """
 
-    def __init__(self, workshop: Workshop, messages: int, faults: int, seed: int) -> None:
+    def __init__(
+        self, workshop: Workshop, messages: int, faults: int, seed: int, kind: str = ''
+    ) -> None:
         self._workshop = workshop
         self._messages = messages
         self._chance = random.Random(seed)
@@ -51,7 +56,9 @@ class Soak:
         self._queue = f'soak-{seed}'
         self._ledgers = os.path.join(workshop.directory, self._queue)
         os.mkdir(self._ledgers)
-        self._configuration = workshop.consumer(self._queue, 10, PREFETCH)
+        self._configuration = workshop.consumer(
+            self._queue, 10, PREFETCH, more='  threads: 8\n' if kind == THREADS else '')
+        self._kind = kind
         self._publisher = Publisher(workshop.broker.port, self._queue)
         self._consumers: list[Program] = []
 
@@ -71,7 +78,8 @@ class Soak:
 
     def _consumer(self) -> Program:
         return self._workshop.run(
-            f'clihelper_ledger -f -c {self._configuration}', ledgers=self._ledgers)
+            f'clihelper_ledger -f -c {self._configuration}', ledgers=self._ledgers,
+            kind=self._kind)
 
     def _work_until(self, published: int) -> None:
         """Publish all numbers below that."""
@@ -140,15 +148,23 @@ class Soak:
 
 
 def measure(workshop: Workshop, quick: bool) -> Table:
-    """Do it once, with another order of faults each time."""
+    """Do it once, with another order of faults each time.
+
+    With SOAK_KIND in the environment the consumers handle several messages at a time, in
+    ``threads`` (8) or ``coroutines`` (100).
+    """
     messages, faults = (QUICK_MESSAGES, QUICK_FAULTS) if quick else (MESSAGES, FAULTS)
+    kind = os.environ.get('SOAK_KIND', '')
+    if kind not in ('', THREADS, COROUTINES):
+        raise SystemExit(f'SOAK_KIND is {THREADS} or {COROUTINES}, not {kind!r}')
     seed = random.SystemRandom().randrange(10**6)
-    soak = Soak(workshop, messages, faults, seed)
+    soak = Soak(workshop, messages, faults, seed, kind)
     began = time.monotonic()
     soak.run()
     numbers = soak.numbers()
-    table = Table(f'{messages} messages, {faults} faults, {CONSUMERS} consumers, prefetch '
-                  f'{PREFETCH}, seed {seed}', ['count'])
+    several = f' of {kind}' if kind else ''
+    table = Table(f'{messages} messages, {faults} faults, {CONSUMERS} consumers{several}, '
+                  f'prefetch {PREFETCH}, seed {seed}', ['count'])
     for kind, count in sorted(soak.counts.items()):
         table.row(kind, count)
     table.row('republished', soak.republished)

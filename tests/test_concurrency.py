@@ -5,6 +5,7 @@ What one message at a time does as well is in ``test_consumer.py``, for each kin
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -165,6 +166,21 @@ def test_a_lost_connection_has_all_that_is_in_hand_delivered_again(work, several
         (work.folder / 'notes.open').touch()
         wait_each(work, 2, 'done')
         assert program.stop() == 0
+
+
+def test_dead_letters_that_a_full_queue_refuses_are_not_all_published_again_at_once(
+    work, several, broker
+):
+    """Else each time one of them would get in, as soon as each has been tried often."""
+    dead = f'{work.queue}.dead'
+    full = json.dumps({'max-length': 1, 'overflow': 'reject-publish'})
+    broker.ctl('set_policy', f'full {dead}', f'^{dead}$', full)
+    work.configure(daemon='workers: 1', amqp=f'{several}\n  retry: {{attempts: 1}}')
+    with work.run() as program:
+        work.send(*(f'fail {number}' for number in range(15)))
+        assert len(work.wait_dead(15)) == 15
+        assert program.stop() == 0
+    broker.ctl('clear_policy', f'full {dead}')
 
 
 def wait_each(work, times, what):

@@ -3,12 +3,12 @@
 import asyncio
 
 import aio_pika
-from stream import HEARTBEAT, PREFETCH, QUEUE, SLEEP, URL, handled
+from stream import HEARTBEAT, PREFETCH, QUEUE, SLEEP, URL, handled, seconds
 
 
 async def on_message(message):
     if SLEEP:
-        await asyncio.sleep(SLEEP)
+        await asyncio.sleep(seconds())
     handled()
     await message.ack()
 

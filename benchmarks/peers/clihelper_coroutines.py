@@ -2,7 +2,7 @@
 
 import asyncio
 
-from stream import SLEEP, handled
+from stream import SLEEP, handled, seconds
 
 import clihelper
 
@@ -10,7 +10,7 @@ import clihelper
 class Consumer(clihelper.AsyncConsumerController):
     async def on_message(self, body, message):
         if SLEEP:
-            await asyncio.sleep(SLEEP)
+            await asyncio.sleep(seconds())
         handled()
 
 

@@ -5,7 +5,7 @@ import logging
 
 from faststream import FastStream
 from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
-from stream import PREFETCH, QUEUE, SLEEP, URL, handled
+from stream import PREFETCH, QUEUE, SLEEP, URL, handled, seconds
 
 broker = RabbitBroker(URL, logger=None, default_channel=Channel(prefetch_count=PREFETCH))
 
@@ -13,7 +13,7 @@ broker = RabbitBroker(URL, logger=None, default_channel=Channel(prefetch_count=P
 @broker.subscriber(RabbitQueue(QUEUE, durable=True))
 async def on_message(body: dict):
     if SLEEP:
-        await asyncio.sleep(SLEEP)
+        await asyncio.sleep(seconds())
     handled()
 
 

@@ -4,14 +4,14 @@ import asyncio
 
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
-from stream import HEARTBEAT, PREFETCH, QUEUE, SLEEP, URL, handled
+from stream import HEARTBEAT, PREFETCH, QUEUE, SLEEP, URL, handled, seconds
 
 tasks = set()
 
 
 async def handle(channel, delivery_tag):
     if SLEEP:
-        await asyncio.sleep(SLEEP)
+        await asyncio.sleep(seconds())
     handled()
     channel.basic_ack(delivery_tag)
 

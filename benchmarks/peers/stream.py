@@ -2,9 +2,13 @@
 
 ``handled`` tells the time and the process's CPU time at the first message, and once more
 ``BENCHMARK_COUNT`` messages later; in between it costs 30 ns. Without a count it is ``work``.
+
+``seconds`` is for how long a handler of coroutines sleeps, if ``SLEEP`` is not 0: that long, or
+with ``BENCHMARK_RANDOM`` any time up to it.
 """
 
 import os
+import random
 import threading
 import time
 from urllib.parse import urlsplit
@@ -21,7 +25,15 @@ locked = threading.Lock()
 
 __all__ = [
     'COUNT', 'HEARTBEAT', 'PORT', 'PREFETCH', 'QUEUE', 'SLEEP', 'URL', 'handled', 'locked',
+    'seconds',
 ]
+
+if os.environ.get('BENCHMARK_RANDOM'):
+    def seconds():
+        return SLEEP * random.random()
+else:
+    def seconds():
+        return SLEEP
 
 
 def _tell():

@@ -2,12 +2,12 @@
 
 import asyncio
 
-from stream import COUNT, PREFETCH, SLEEP, handled
+from stream import COUNT, PREFETCH, SLEEP, handled, seconds
 
 
 async def on_message():
     if SLEEP:
-        await asyncio.sleep(SLEEP)
+        await asyncio.sleep(seconds())
     handled()
 
 

@@ -42,6 +42,7 @@ class Client:
     :param connection: has heartbeats only if something calls :meth:`poll` while it is idle.
     :param held: returns a context in which signals wait in the pipe.
     :param connect: creates a further connection, for calls.
+    :ivar lock: held by the thread that uses the connection; see :meth:`using`.
     """
 
     @classmethod
@@ -63,7 +64,7 @@ class Client:
         self._connection = connection
         self._connect = connect
         self._held = held
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._idle: list[Publisher] = []
         self._callers: list[Caller] = []
         self._channel: Any = None
@@ -77,7 +78,7 @@ class Client:
 
         While another thread uses the connection, that thread reads it.
         """
-        if not self._lock.acquire(blocking=False):
+        if not self.lock.acquire(blocking=False):
             return
         try:
             while self._connection.is_open and self._connection.drain():
@@ -86,7 +87,7 @@ class Client:
             LOGGER.debug('lost the connection for publishing: %s', lost)
             self._connection.drop()
         finally:
-            self._lock.release()
+            self.lock.release()
 
     def close(self, *, politely: bool = True) -> None:
         """Close the connections: messages that were got and not settled return to their queues."""
@@ -194,7 +195,7 @@ class Client:
     @contextmanager
     def using(self) -> Iterator[None]:
         """A context in which only the caller uses the connection."""
-        with self._lock, self._signals_held():
+        with self.lock, self._signals_held():
             yield
 
     def _signals_held(self) -> AbstractContextManager[None]:
@@ -268,12 +269,18 @@ class Pipeline:
 
         :raises clihelper.PublishError: the connection is lost.
         """
+        with self._client.lock:
+            publisher = self._publisher or self._begin()
+            publisher.send(body, exchange, routing_key, properties)
+            if publisher.is_full:
+                with self._client.using():
+                    publisher.make_room()
+
+    def _begin(self) -> Publisher:
         with self._client.using():
-            if self._publisher is None:
-                self._publisher = self._client.lend()
-            self._publisher.send(body, exchange, routing_key, properties)
-            if self._publisher.is_full:
-                self._publisher.make_room()
+            self._publisher = publisher = self._client.lend()
+            publisher.prepare()
+        return publisher
 
     def flush(self) -> None:
         """Wait until the broker has confirmed everything published so far.

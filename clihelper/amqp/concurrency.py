@@ -153,29 +153,39 @@ class ConcurrentProcessor(Processor):
             message.seconds = time.monotonic() - began
             context.in_hand.set(None)
 
-    async def run(self, message: Message) -> tuple[BaseException | None, Reply | None]:
-        """Run the handler, and await what it returns; see :meth:`execute`.
+    async def run(
+        self,
+        message: Message,
+        on_end: Callable[[Message, BaseException | None, Reply | None], None],
+    ) -> None:
+        """Run the handler, await what it returns, and call *on_end*; see :meth:`execute`.
+
+        A coroutine around this one would take memory for each message in hand.
 
         :raises StopNow: the program stops at once.
         """
+        error: BaseException | None = None
+        reply = None
         began = time.monotonic()
         context.in_hand.set(message)  # in the context of this task
         try:
             answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
             if hasattr(type(answer), '__await__'):
                 answer = await answer
-            return None, None if answer is None else make_reply(message, answer)
+            reply = None if answer is None else make_reply(message, answer)
         except (StopNow, Interrupted):
             raise
         except BaseException as failure:
-            if message in self.timed_out:
-                seconds = self._host.config.amqp['handler_timeout']
-                late = HandlerTimeout(f'on_message has not returned for {seconds:g} s')
-                late.__cause__ = failure
-                return late, None
-            return failure, None
-        finally:
-            message.seconds = time.monotonic() - began
+            error = self._late(failure) if message in self.timed_out else failure
+        message.seconds = time.monotonic() - began
+        on_end(message, error, reply)
+        error = None  # its traceback has this frame
+
+    def _late(self, failure: BaseException) -> HandlerTimeout:
+        seconds = self._host.config.amqp['handler_timeout']
+        late = HandlerTimeout(f'on_message has not returned for {seconds:g} s')
+        late.__cause__ = failure
+        return late
 
     def end(self, message: Message, error: BaseException | None, reply: Reply | None) -> None:
         """Settle a message whose handler has ended.

@@ -171,6 +171,7 @@ class Connection:
         # Consumer tags, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
         self._transport: Transport | None = None
+        self._guard = Guard((OSError,))
         self._changed = time.monotonic()
         # A broker that has not been reached yet may just be starting, like this program.
         self._healthy = time.monotonic()
@@ -241,6 +242,7 @@ class Connection:
                 'anybody may pose as the broker %s: AMQP.tls.verify is false', masked(url)
             )
         self._transport = transport
+        self._guard = Guard(transport.errors)
         self._changed = time.monotonic()
         self._failed = 0
         self._refused = True  # until it is known to serve
@@ -280,7 +282,7 @@ class Connection:
 
     def guard(self) -> Guard:
         """A context in which errors of connections and channels become :class:`Lost`."""
-        return Guard((OSError,) if self._transport is None else self._transport.errors)
+        return self._guard
 
     @property
     def refusals(self) -> tuple[type[BaseException], ...]:

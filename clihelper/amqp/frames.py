@@ -38,6 +38,9 @@ BASIC, ACK, REJECT = 60, 80, 90
 RETURN, DELIVER, GET_OK = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c', b'\x00\x3c\x00\x47'
 """Class and method of the methods that carry a message."""
 
+CONFIRMED, REFUSED = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
+"""Those with which a broker confirms or refuses what was published: basic.ack and basic.nack."""
+
 CONNECTION_CLOSE, CHANNEL_CLOSE = b'\x00\x0a\x00\x32', b'\x00\x14\x00\x28'
 BLOCKED = b'\x00\x0a\x00\x3c'
 """Methods that contain free text from the peer."""
@@ -76,6 +79,11 @@ def settlement(channel: int, method: int, delivery_tag: int, flag: bool) -> byte
         whether to requeue it.
     """
     return _settle(METHOD, channel, 13, BASIC, method, delivery_tag, flag, FRAME_END)
+
+
+def confirmation(payload: bytes) -> tuple[int, bool]:
+    """The delivery tag of a confirmation, and whether it is for all messages up to that one."""
+    return _tag(payload, 4)[0], bool(payload[12] & 1)
 
 
 def close_reason(payload: bytes) -> tuple[int, str, int, int]:
@@ -523,7 +531,8 @@ PROPERTIES = frozenset(name for name, _ in amqp.Message.PROPERTIES if name != 'c
 MOST_CACHED = 64
 
 _frame_start = Struct('>BHI').pack  # type, channel, size
-_header_start = Struct('>HHQ').pack  # class, weight, size of the body
+_next_frame_start = Struct('>BBHI').pack  # the end of the frame before, and the same
+_header_start = Struct('>BHIHHQ').pack  # of the frame, then class, weight, size of the body
 
 _cached: dict[tuple[str, int], bytes] = {}
 
@@ -562,29 +571,36 @@ def encode(
     :raises HeadersTooLarge: the properties do not fit in a frame.
     :raises TypeError, ValueError: something cannot be encoded.
     """
-    direct = not exchange and routing_key.startswith(DIRECT_REPLY)
-    flags = MANDATORY if mandatory and not direct else OPTIONAL
-    method = b''.join((PUBLISH, _short_string(exchange), _short_string(routing_key), flags))
     packed = _serialized(properties) if isinstance(properties, dict) else properties
-    header = _header_start(BASIC, 0, len(body)) + packed
-    excess = len(header) + OVERHEAD - frame_max
-    if excess > 0 and frame_max:
-        raise HeadersTooLarge(excess, frame_max)
-    parts: list[bytes | memoryview] = [
-        _frame_start(METHOD, channel, len(method)), method, END,
-        _frame_start(HEADER, channel, len(header)), header, END,
-    ]  # fmt: skip
-    size = frame_max - OVERHEAD if frame_max else len(body)
-    whole = body if len(body) <= size else memoryview(body)  # slices of it are not copies
-    for start in range(0, len(body), size or 1):
-        part = whole[start : start + size]
-        parts += (_frame_start(BODY, channel, len(part)), part, END)
-    return b''.join(parts)
+    length, size = HEADER_START + len(packed), len(body)
+    most = frame_max - OVERHEAD if frame_max else max(length, size)
+    if length > most:
+        raise HeadersTooLarge(length - most, frame_max)
+    method = _method_frame(channel, exchange, routing_key, mandatory)
+    header = _header_start(HEADER, channel, length, BASIC, 0, size)
+    if not size:
+        return b''.join((method, header, packed, END))
+    if size <= most:
+        between = _next_frame_start(FRAME_END, BODY, channel, size)
+        return b''.join((method, header, packed, between, body, END))
+    parts: list[bytes | memoryview] = [method, header, packed]
+    whole = memoryview(body)  # slices of it are not copies
+    for start in range(0, size, most):
+        part = whole[start : start + most]
+        parts += (_next_frame_start(FRAME_END, BODY, channel, len(part)), part)
+    return b''.join((*parts, END))
 
 
 @lru_cache(maxsize=256)
+def _method_frame(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    """The first frame; the same few exchanges and routing keys are used again and again."""
+    direct = not exchange and routing_key.startswith(DIRECT_REPLY)
+    flags = MANDATORY if mandatory and not direct else OPTIONAL
+    method = b''.join((PUBLISH, _short_string(exchange), _short_string(routing_key), flags))
+    return b''.join((_frame_start(METHOD, channel, len(method)), method, END))
+
+
 def _short_string(text: str) -> bytes:
-    """Encode a short string; the same few exchanges and routing keys are used again and again."""
     encoded = text.encode()
     if len(encoded) > LONGEST_NAME:
         raise ValueError(f'longer than {LONGEST_NAME} bytes: {text[:40]!r}...')

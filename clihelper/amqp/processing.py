@@ -33,6 +33,7 @@ from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.retries import LocalRetries, RetryQueues
 from clihelper.amqp.settlement import Outcome, Retry
+from clihelper.backoff import uniformly
 from clihelper.errors import StopNow, UnavailableError, counted
 from clihelper.process.signals import Interrupted
 from clihelper.process.statistics import FAST, NOT_COUNTED
@@ -81,7 +82,8 @@ LOGGER = logging.getLogger('clihelper.amqp')
 ACK = Outcome.ACK  # needed twice for each message; looking a member up in its class is slow
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-"""seconds until a copy that the broker has not confirmed is published again; doubled each time"""
+"""seconds, at most, until a copy that the broker has not confirmed is published again; doubled
+each time"""
 
 FATAL = 1.5
 """how many times more often than others a message is returned before it is renewed, if it has
@@ -576,7 +578,8 @@ class Processor:
                                ' published again later: %s', message, failure)  # fmt: skip
             copy.pause = min(max(2 * copy.pause, FIRST_PAUSE), LONGEST_PAUSE)
             publish = partial(self._attempt, message, self._publish, copy)
-            self._postponed.put(publish, copy.pause)
+            # Not all at once: a queue that was full may have room for only a few at a time.
+            self._postponed.put(publish, uniformly(copy.pause / 2, copy.pause))
 
     def forget(self) -> None:
         """Forget all unsettled messages, including the current one: they will be redelivered."""

@@ -7,6 +7,7 @@ A message and its confirmation are separate on the wire: :meth:`Publisher.send` 
 from __future__ import annotations
 
 import time
+from itertools import takewhile
 
 from clihelper.amqp import context
 from clihelper.amqp.connection import Lost
@@ -258,8 +259,8 @@ class Publisher:
         if not multiple:
             pending = self._unconfirmed.pop(delivery_tag, None)
             return [] if pending is None else [pending]
-        tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
-        return [self._unconfirmed.pop(tag) for tag in tags]
+        tags = takewhile(delivery_tag.__ge__, self._unconfirmed)  # they are in ascending order
+        return [self._unconfirmed.pop(tag) for tag in list(tags)]
 
     def _lost(self, lost: Lost, *letters: PendingPublish, unknown: bool) -> PublishError:
         # A late confirmation must not be mistaken for that of another message.
@@ -333,6 +334,8 @@ def encode(body: Any) -> tuple[bytes, str]:
     :raises TypeError: JSON has no type for it.
     :raises ValueError: it contains itself, or a number that JSON does not support (NaN, infinity).
     """
+    if type(body) is bytes:
+        return body, 'application/octet-stream'
     if isinstance(body, bytes | bytearray | memoryview):
         # Bypass the methods of derived classes.
         return bytes(memoryview(body)), 'application/octet-stream'

@@ -35,6 +35,7 @@ from clihelper.amqp.frames import (
     ACK,
     BLOCKED,
     CHANNEL_CLOSE,
+    CONFIRMED,
     CONNECTION_CLOSE,
     DELIVER,
     GET_OK,
@@ -43,6 +44,7 @@ from clihelper.amqp.frames import (
     LARGEST_FRAME,
     METHOD,
     OVERHEAD,
+    REFUSED,
     RETURN,
     Content,
     Contents,
@@ -50,6 +52,7 @@ from clihelper.amqp.frames import (
     Delivery,
     block_reason,
     close_reason,
+    confirmation,
     frame_at,
     settlement,
 )
@@ -192,6 +195,7 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self._contents = Contents(max(KEPT_BODIES * max_body, LEAST_KEPT))
         self._data, self._position = b'', 0  # what was fetched, and where in it a frame begins
         self._returns: dict[int, OnReturn] = {}  # by the number of the channel
+        self._confirmations: dict[tuple[int, bytes], Callable[[int, bool], None]] = {}
         self._proposed = 0  # the broker's frame_max
         self._write_lock = threading.Lock()
         self._write_timeout = WRITE_TIMEOUT
@@ -403,9 +407,10 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         """
         channel.send_method(
             spec.Confirm.Select, 'b', (False,), wait=spec.Confirm.SelectOk if waits else None)
-        channel.events['basic_ack'].add(on_ack)
-        channel.events['basic_nack'].add(on_nack)
-        self._returns[channel.channel_id] = on_return
+        number = channel.channel_id
+        self._confirmations[number, CONFIRMED] = on_ack
+        self._confirmations[number, REFUSED] = on_nack
+        self._returns[number] = on_return
         return True
 
     def encode_or_publish(
@@ -439,6 +444,8 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         self._deliveries.forget(number)
         self._contents.forget(number)
         self._returns.pop(number, None)
+        for method in (CONFIRMED, REFUSED):
+            self._confirmations.pop((number, method), None)
 
     def collect(self) -> None:
         """Abandon the connection without telling the broker."""
@@ -598,6 +605,10 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         method = payload[:4]
         if self.channels is None or number not in self.channels:
             raise UnexpectedFrame(f'a method on channel {number}, which is not open')
+        confirm = self._confirmations.get((number, method))
+        if confirm is not None:
+            confirm(*confirmation(payload))
+            return
         if method in (DELIVER, GET_OK, RETURN):
             self._contents.begin(number, payload)
             return

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.message import Message
+    from clihelper.amqp.processing import Reply
     from clihelper.config import Config
     from clihelper.loops import Host
 
@@ -174,7 +175,7 @@ class AsyncConsumerLoop(TornadoLoop):
             if near:
                 processor.renew(deliveries, near)
         while (message := processor.next_message(deliveries)) is not None:
-            task = self._event_loop.create_task(self._handle(message))
+            task = self._event_loop.create_task(processor.run(message, self._end_message))
             processor.start(message, task)
             if self._timeout is not None:
                 self._event_loop.call_later(self._timeout, self._time_out, message, task)
@@ -195,13 +196,13 @@ class AsyncConsumerLoop(TornadoLoop):
         self._note_turn()
         self._progress = self._event_loop.call_later(timeout / 4, self._note_turns, timeout)
 
-    async def _handle(self, message: Message) -> None:
-        processor = self._processor
-        error, reply = await processor.run(message)
+    def _end_message(
+        self, message: Message, error: BaseException | None, reply: Reply | None
+    ) -> None:
         if self._ended:
             return  # what is not settled by now goes back to its queue
         try:
-            processor.end(message, error, reply)
+            self._processor.end(message, error, reply)
         except Lost as lost:
             self._link.lose(lost)
         if not self._scheduled:
@@ -282,7 +283,7 @@ class AsyncConsumerLoop(TornadoLoop):
         """Handle one delivery and settle it; for a loop that is not running."""
         message = self._subscription.deliver(queue, delivery)
         self._processor.start(message)
-        self._event_loop.run_until_complete(self._handle(message))
+        self._event_loop.run_until_complete(self._processor.run(message, self._end_message))
         self._processor.flush()
         return message
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import amqp
 from amqp.exceptions import MessageNacked
 
+from tests.model.kind import UNSETTLED, WORKERS
 from tests.model.plan import QUEUES
 
 LIMIT = 20
 """deliveries in vain, after which a quorum queue drops a message"""
 
-MOST, MOST_DEAD = 100, 2
+MOST, MOST_DEAD = 60 + WORKERS * UNSETTLED, 2
 """messages that a queue, and a queue of dead letters, takes; what is published then is refused"""
 
 PATIENCE = 60

@@ -12,16 +12,12 @@ from pathlib import Path
 
 from clihelper.testing import Program, WaitError
 from tests.model.broker import arguments_of
+from tests.model.kind import PREFETCH, SEVERAL, WORKERS
 from tests.model.plan import ATTEMPTS, DELAY, EXIT_STATUS, FACTOR, TYPES
 from tests.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / 'tests' / 'programs' / 'model.py'
-PREFETCH = 20
-
-SEVERAL = {'threads': 'threads: 8', 'coroutines': 'concurrency: 100'}
-"""Keys of the section ``AMQP`` for what MODEL_KIND in the environment names"""
-WORKERS = 2
 HEARTBEAT = 1
 
 DAEMON = {
@@ -86,8 +82,7 @@ class Service:
             file.write(CONFIGURATION.format(
                 folder=folder, seed=seed, url=self.proxy.url, heartbeat=HEARTBEAT,
                 daemon=DAEMON[name].format(folder=folder), prefetch=PREFETCH,
-                several=SEVERAL.get(os.environ.get('MODEL_KIND', ''), ''),
-                attempts=ATTEMPTS, delay=DELAY, factor=FACTOR, queues=queues))
+                several=SEVERAL, attempts=ATTEMPTS, delay=DELAY, factor=FACTOR, queues=queues))
         self._program: Program | None = None
         self._log: list[str] = []
         self._accepted: tuple[int, ...] = ()

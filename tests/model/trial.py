@@ -13,13 +13,14 @@ from tests.broker import Broker
 from tests.model import journal
 from tests.model.broker import LOST, MOST, MOST_DEAD, Found, Link
 from tests.model.faults import CLASSIC, STOPPED, Faults
+from tests.model.kind import UNSETTLED, WORKERS
 from tests.model.plan import DELAYS, HANDLED, PROGRAMS, QUEUES
-from tests.model.service import PREFETCH, WORKERS, Service
+from tests.model.service import Service
 
 READY = 20
 """messages that are kept ready in each queue, so that each fault comes upon consumers at work"""
 
-SHORT = MOST - PREFETCH * WORKERS - 10
+SHORT = MOST - UNSETTLED * WORKERS - 10
 """messages that are ready in a queue, so few that there is room for what is unacknowledged, too,
 and for some that return for their next run"""
 

@@ -8,7 +8,6 @@ fault that may have interrupted its being published anew.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from tests.model import journal
 from tests.model.broker import LIMIT, Found
 from tests.model.faults import Fault
 from tests.model.journal import Run
+from tests.model.kind import KIND, UNSETTLED, WORKERS
 from tests.model.plan import (
     ATTEMPTS,
     FAILED,
@@ -29,7 +29,6 @@ from tests.model.plan import (
     queue_of,
     script,
 )
-from tests.model.service import PREFETCH, WORKERS
 from tests.model.trial import Trial
 
 REACH = 0.6
@@ -197,28 +196,50 @@ class Verdict:
         A program notes that it has a message in hand, then calls the handler, which then adds to
         the journal. That a process was killed in between counts as a run: nobody could tell what
         the handler had done of it. The number of the next run shows it, and each process that was
-        killed from outside while its journal had no run open explains one such run.
+        killed from outside while its journal had no run open explains one such run. Where several
+        are handled at a time, each process that was killed explains one of each message.
         """
-        running = {run.pid for runs in self.runs.values() for run in runs if run.ended is None}
-        kills = [fault for fault in self._trial.faults.done
-                 if fault.pid and fault.pid not in running]
+        kills = list(self._killers()) if KIND else self._kills_between_runs()
         unseen: Counter[int] = Counter()
         for number in self._found:
             for began, ended in self._gaps(number):
-                kill = next((fault for fault in kills if fault.program == program_of(number)
+                kill = next(((fault, cause) for fault, cause in kills
+                             if fault.program == program_of(number) and cause != number
                              and began <= fault.began <= ended), None)
                 if kill is not None:
-                    kills.remove(kill)
                     unseen[number] += 1
+                    if not KIND:
+                        kills.remove(kill)
         return unseen
 
+    def _kills_between_runs(self) -> list[tuple[Fault, int | None]]:
+        """The processes that were killed from outside while no handler ran."""
+        running = {run.pid for runs in self.runs.values() for run in runs if run.ended is None}
+        return [(fault, None) for fault in self._trial.faults.done
+                if fault.pid and fault.pid not in running]
+
+    def _killers(self) -> Iterator[tuple[Fault, int | None]]:
+        """What has killed a process: from outside, or the handler of the message with a number."""
+        for fault in self._trial.faults.done:
+            if fault.pid:
+                yield fault, None
+        for number, runs in self.runs.items():
+            for run in runs:
+                if run.what in KILLED and run.ended is not None:
+                    program = program_of(number)
+                    yield Fault(run.what, program, run.ended, run.ended, run.pid), number
+
     def _gaps(self, number: int) -> Iterator[tuple[float, float]]:
-        """The times in which the program has counted a run of a message that its journal lacks."""
+        """The times in which the program has counted a run of a message that its journal lacks.
+
+        A run among others is counted only after the message has killed a process alone, too.
+        """
         before, counted = self._trial.published[number], 0
         for run in self.runs[number]:
             if run.attempts > counted + 1:
                 yield before, run.began
-            before = run.ended or run.began
+            if not KIND:
+                before = run.ended or run.began
             counted = run.attempts - (run.what not in FAILED) + self._is_death(run)
         for found in self._found[number]:
             if found.attempts > counted:
@@ -300,8 +321,7 @@ class Verdict:
 
     def _allowed(self) -> int:
         """A fault has at most the prefetch of each connection come again, besides the copies."""
-        # Of both queues. With 100 coroutines so many are prefetched.
-        most = (100 if os.environ.get('MODEL_KIND') == 'coroutines' else PREFETCH) * 2
+        most = 2 * UNSETTLED  # of both queues
         total = sum(max(self._copies(number) - self._renewals(number) - 1, 0)
                     for number in self._numbers if self._did(number, FAILED))
         for fault in self._trial.faults.done:
@@ -338,6 +358,14 @@ class Verdict:
         counts = Counter(queue_of(each.number) for each in self.findings if each.kind == kind)
         return ', '.join(f'{queue} {count}' for queue, count in sorted(counts.items()))
 
+    def _examples(self) -> Iterable[Finding]:
+        """The first of each kind in each queue."""
+        found: dict[tuple[str, str], Finding] = {}
+        for finding in self.findings:
+            if finding.kind in WRONG:
+                found.setdefault((finding.kind, queue_of(finding.number)), finding)
+        return found.values()
+
     def _told(self) -> Iterator[Fault]:
         """What programs say has happened to them, where nothing was caused.
 
@@ -352,7 +380,7 @@ class Verdict:
                 when, pid = float(word), rest.partition(' ')[0]
                 if 'lost the broker' in rest:
                     yield Fault('connection lost', service.name, when - NOTICED, when, int(pid))
-                elif 'not taken for now' in rest:
+                elif 'the broker has not taken the copy' in rest:
                     yield Fault('full dead letters', service.name, when, when, int(pid))
 
     def _logged(self, runs: list[Run], program: str) -> Iterator[tuple[float, str]]:
@@ -375,9 +403,8 @@ class Verdict:
         lines += [f'{kind}: {self.counts[kind]} ({self._by_queue(kind)})'
                   for kind in (*WRONG, UNDONE) if self.counts[kind]]
         lines += self.ends
-        for kind in WRONG:
-            lines += [f'{finding.kind}: {finding.text}\n  {self.history(finding.number)}'
-                      for finding in self.findings if finding.kind == kind][:1]
+        for finding in self._examples():
+            lines.append(f'{finding.kind}: {finding.text}\n  {self.history(finding.number)}')
         lines += [f'counted at {counts}' for counts in (self._trial.stalled, self._trial.counted)
                   if counts]
         if self.queued:
