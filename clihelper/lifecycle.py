@@ -208,6 +208,7 @@ class LifeCycle:
                     self._become(State.STOPPING)
                 self._clean_up()
         finally:
+            self.loop.end_iterations()
             self.loop.close()
             for each in self.sockets:
                 each.close()
@@ -352,6 +353,11 @@ class LifeCycle:
     def is_running(self) -> bool:
         """Whether the loop has not been asked to end."""
         return not self._stop_noted and self._controller.state in RUNNING
+
+    @property
+    def interrupt(self) -> int:
+        """The descriptor that is readable once the loop was asked to end; threads wait for it."""
+        return self._interrupt
 
     @property
     def begins_again(self) -> bool:

@@ -44,6 +44,8 @@ REOPEN = 1.0
 class AsyncConsumerLoop(TornadoLoop):
     """Consumes every queue of the ``AMQP`` section, and runs the IOLoop."""
 
+    consumes = True
+
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         section = host.config.amqp
@@ -286,7 +288,8 @@ class AsyncConsumerLoop(TornadoLoop):
         return message
 
     def description(self) -> str:
-        return self._subscription.description()
+        lines = (self._subscription.description(), super().description())
+        return '\n'.join(filter(None, lines))
 
     def recover(self) -> None:
         """Have all unsettled messages redelivered, over a new connection."""

@@ -46,7 +46,7 @@ LAST_ARRIVAL = 0.05
 class ConsumerLoop(Loop):
     """Consumes every queue of the ``AMQP`` section."""
 
-    polls_client = True
+    polls_client = consumes = True
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -259,7 +259,8 @@ class ConsumerLoop(Loop):
         return message
 
     def description(self) -> str:
-        return self._subscription.description()
+        lines = (self._subscription.description(), super().description())
+        return '\n'.join(filter(None, lines))
 
     # For the controller.
 
