@@ -203,3 +203,333 @@ def test_what_the_body_settles_itself_is_settled_once(setting, kind):
     assert seen["'reject', run 1"] == 1
     assert seen["'ack_and_fail', run 1"] == 1
     assert not [line for line in program.lines if 'not acknowledged' in line]
+
+
+def test_what_cannot_be_decoded_is_a_dead_letter_and_never_seen(setting, kind):
+    with setting.run(kind) as program:
+        consuming(program, setting)
+        send(setting.channel, setting.queue, b'{"secret', content_type='application/json',
+             content_encoding='utf-8')
+        setting.send('after')
+        program.wait_line("got 'after'")
+        letter = setting.dead()
+        assert program.stop() == 0
+    assert letter.headers['x-clihelper-reason'] == 'undecodable'
+    assert not [line for line in program.lines if 'secret' in line]
+    assert got(program).total() == 1
+
+
+def test_a_timeout_ends_the_loop_when_no_message_has_come_for_so_long(setting, kind):
+    with setting.run(kind, 'timeout: 0.5') as program:
+        consuming(program, setting)
+        setting.send('one', 'two')
+        program.wait_line("got 'two'")
+        began = time.monotonic()
+        program.wait_line('ended')
+        assert 0.4 < time.monotonic() - began < 5
+        setting.send('three')
+        setting.wait_left(1)
+        assert program.stop() == 0
+
+
+def test_a_queue_that_does_not_exist_is_a_lookup_error(setting, kind):
+    with setting.run(kind, listed=False) as program:
+        if kind in ('consumer', 'coroutines'):
+            return  # their queue exists
+        program.wait_line(f'left by LookupError\\(.there is no queue .{setting.queue}.')
+        assert program.stop() == 0
+
+
+def test_a_queue_that_is_not_in_the_configuration_is_consumed_as_it_is(setting):
+    setting.channel.queue_declare(setting.queue, durable=True, auto_delete=False,
+                                  arguments={'x-queue-type': 'quorum'})
+    amqp = '  retry: {attempts: 2, delay: 0}\n'
+    with setting.run('own', 'again: true', amqp, listed=False) as program:
+        consuming(program, setting)
+        setting.send('fail')
+        assert setting.dead().headers['x-clihelper-attempts'] == 2
+        assert program.stop() == 0
+
+
+def test_a_lost_connection_has_the_message_in_hand_delivered_again(setting, broker, kind):
+    with Proxy(broker.port) as proxy, setting.run(kind, url=proxy.url) as program:
+        consuming(program, setting)
+        setting.send('work', 'next')
+        program.wait_line("got 'work'")
+        proxy.cut()
+        (setting.folder / 'go').touch()
+        program.wait_line('lost the broker')
+        consuming(program, setting)
+        setting.send('last')
+        program.wait_line("got 'last'")
+        assert program.stop() == 0
+    assert got(program)["'work', run 1"] == 2
+    assert setting.left() == 0
+    assert sum(line.endswith('begins') for line in program.lines) == 1
+
+
+@pytest.mark.parametrize('kind', ['own', 'ioloop'])
+def test_a_broker_that_is_killed_and_comes_back_is_waited_for(tmp_path, queue_name, kind):
+    with Broker() as broker:
+        setting = Setting(tmp_path, broker.url(), queue_name)
+        with setting.run(kind) as program:
+            consuming(program, setting)
+            broker.kill()
+            program.wait_line('lost the broker', 30)
+            broker.start()
+            consuming(program, setting)
+            with kombu.Connection(broker.url()) as connection:
+                send(connection.channel(), queue_name, 'after')
+                program.wait_line("got 'after'")
+                broker.kill()
+                program.wait_line('lost the broker', 30)
+                assert program.stop() == 0
+        with contextlib.suppress(Exception):
+            setting.connection.close()
+
+
+def test_a_program_without_a_broker_waits_for_it_and_stops_at_once(setting, kind):
+    if kind in ('consumer', 'coroutines'):
+        return  # their own loop waits first
+    with setting.run(kind, url='amqp://127.0.0.1:1') as program:
+        program.wait_line('no broker', 30)
+        began = time.monotonic()
+        assert program.stop() == 0
+        assert time.monotonic() - began < 3
+
+
+def test_heartbeats_flow_while_the_body_runs(setting, kind):
+    with setting.run(kind, amqp='  heartbeat: 1\n') as program:
+        consuming(program, setting)
+        setting.send('sleep', 'after')
+        program.wait_line("got 'after'", 30)
+        assert program.stop() == 0
+    assert got(program) == {"'sleep', run 1": 1, "'after', run 1": 1}
+    assert not [line for line in program.lines
+                if 'lost the broker' in line and setting.queue in line]
+    assert setting.left() == 0
+
+
+def test_a_reload_ends_the_loop_and_begins_another(setting, kind):
+    with setting.run(kind) as program:
+        program.wait_ready(30)
+        consuming(program, setting)
+        setting.send('work', 'next')
+        program.wait_line("got 'work'")
+        program.signal('HUP')
+        if kind not in ('process', 'consumer'):
+            program.wait_line('SIGHUP')
+        (setting.folder / 'go').touch()
+        program.wait_line('begins', 20)
+        if not got(program)["'next', run 1"]:  # a thread may have taken it before
+            program.wait_line("got 'next'", 20)
+        assert program.stop() == 0
+    assert got(program)["'work', run 1"] == 1
+    assert setting.left() == 0
+
+
+def test_prefetch_is_how_many_messages_are_held(setting, kind):
+    with setting.run(kind, 'prefetch: 2') as program:
+        consuming(program, setting)
+        setting.send('work', *'abcd')
+        program.wait_line("got 'work'")
+        setting.wait_left(3)
+        (setting.folder / 'go').touch()
+        program.wait_line("got 'd'")
+        assert program.stop() == 0
+    assert setting.left() == 0
+
+
+@pytest.mark.parametrize('kind', ['own', 'process', 'ioloop'])
+def test_a_message_that_kills_workers_is_a_dead_letter_in_the_end(setting, kind):
+    amqp = '  retry: {attempts: 3, delay: 0}\n'
+    with setting.run(kind, amqp=amqp, daemon='workers: 1, max_messages: 1000') as program:
+        consuming(program, setting)
+        setting.send('before', 'die', 'after')
+        letter = setting.dead()
+        while "'after', run 1" not in got(program):
+            program.wait_line('got ', 20)
+        assert program.stop() == 0
+    assert letter.headers['x-clihelper-reason'] == 'crashed'
+    assert letter.headers['x-clihelper-attempts'] == 3
+    assert got(program)["'die', run 3"] == 1
+
+
+@pytest.mark.parametrize('kind', ['own', 'ioloop'])
+def test_several_workers_share_a_queue(setting, kind):
+    with setting.run(kind, 'prefetch: 1', daemon='workers: 2') as program:
+        consuming(program, setting)
+        program.wait_ready(30)
+        setting.send(*(f'm{n}' for n in range(20)))
+        while got(program).total() < 20:
+            program.wait_line('got ')
+        assert program.stop() == 0
+    assert set(got(program).values()) == {1}
+    assert setting.left() == 0
+
+
+def test_max_messages_has_another_worker_go_on(setting):
+    with setting.run('own', daemon='workers: 1, max_messages: 3') as program:
+        consuming(program, setting)
+        setting.send(*(f'm{n}' for n in range(10)))
+        while got(program).total() < 10:
+            program.wait_line('got ', 20)
+        assert program.stop() == 0
+    assert sum(line.endswith('begins') for line in program.lines) > 1
+    assert setting.left() == 0
+
+
+def test_two_queues_in_turn(setting):
+    setting.channel.queue_declare(f'{setting.queue}.other', durable=True, auto_delete=False)
+    path = setting.folder / 'both.yml'
+    path.write_text(
+        f'Application: {{queue: {setting.queue}}}\n'
+        f'AMQP:\n  url: {setting.url}\n  queues: {{{setting.queue}: {{}}}}\n')
+    with Program([sys.executable, PROGRAM, 'both', '-c', str(path), '-f']) as program:
+        program.wait_line('consuming', 20)
+        setting.send('a', 'b')
+        for word in 'xy':
+            send(setting.channel, f'{setting.queue}.other', word)
+        program.wait_line("got 'a' and 'x'")
+        program.wait_line("got 'b' and 'y'")
+        assert program.stop() == 0
+    setting.wait_left(0)
+    setting.wait_left(1, f'{setting.queue}.other')  # zip() has not asked for the next one
+
+
+def test_the_watchdog_is_fed_while_a_message_is_awaited(setting, kind):
+    with setting.run(kind, watchdog=0.5) as program:
+        consuming(program, setting)
+        for _ in range(3):
+            program.wait_notified('WATCHDOG')
+        assert program.stop() == 0
+
+
+def test_usr2_shows_what_is_consumed(setting, kind):
+    with setting.run(kind) as program:
+        consuming(program, setting)
+        setting.send('work')
+        program.wait_line("got 'work'")
+        program.signal('USR2')
+        program.wait_line('handling a message from queue')
+        (setting.folder / 'go').touch()
+        assert program.stop() == 0
+
+
+# Without a broker, in the process of the tests.
+
+
+class Own(clihelper.Controller):
+    def _process(self):
+        seen = []
+        for message in self.messages('orders'):
+            seen.append(message.body)
+            if message.body == 'fail':
+                raise ValueError('a test')
+            if message.body == 'stop':
+                self.stop()
+        return seen
+
+
+class Awaiting(clihelper.IOLoopController):
+    async def _process(self):
+        seen = []
+        async for message in self.messages('orders'):
+            seen.append(message.body)
+            if message.body == 'fail':
+                raise ValueError('a test')
+            if message.body == 'stop':
+                self.stop()
+        return seen
+
+
+ORDERS = {'AMQP': {'queues': {'orders': {}}}}
+
+
+@pytest.mark.parametrize('controller', [Own, Awaiting])
+def test_the_harness_yields_what_the_test_has_put_into_the_queue(controller):
+    with Harness(controller, ORDERS) as harness:
+        assert harness.tick() == []
+        harness.queues['orders'] += [{'n': 1}, 'two']
+        assert harness.tick() == [{'n': 1}, 'two']
+        assert harness.queues['orders'] == []
+
+
+@pytest.mark.parametrize('controller', [Own, Awaiting])
+def test_in_the_harness_a_loop_that_is_left_has_its_message_in_the_queue_again(controller):
+    with Harness(controller, ORDERS) as harness:
+        harness.queues['orders'] = ['one', 'fail', 'three']
+        with pytest.raises(ValueError, match='a test'):
+            harness.tick()
+        assert harness.queues['orders'] == ['fail', 'three']
+
+
+@pytest.mark.parametrize('controller', [Own, Awaiting])
+def test_in_the_harness_a_stop_ends_the_loop(controller):
+    with Harness(controller, ORDERS) as harness:
+        harness.queues['orders'] = ['stop', 'next']
+        assert harness.tick() == ['stop']
+        assert harness.queues['orders'] == ['next']
+
+
+@pytest.mark.parametrize('controller', [Own, Awaiting])
+def test_in_the_harness_a_queue_that_is_nowhere_is_a_lookup_error(controller):
+    with Harness(controller) as harness, pytest.raises(LookupError, match='orders'):
+        harness.tick()
+
+
+MEMORY = """
+AMQP:
+  url: memory://
+  retry: {attempts: 2, delay: 0}
+  queues: {orders: {}}
+"""
+
+
+class OnMemory(clihelper.Controller):
+    """Publishes to itself."""
+
+    def _loop(self):
+        self.publish('first', routing_key='orders')
+        self.publish('fail', routing_key='orders')
+        for _ in range(2):
+            with contextlib.suppress(ValueError), self.messages('orders', 5) as messages:
+                for message in messages:
+                    print(message.body, message.attempts, flush=True)
+                    if message.body == 'fail':
+                        raise ValueError('a test')
+        for message in self.messages('orders.dead', 5):
+            print('dead', message.body, message.headers['x-clihelper-attempts'], flush=True)
+            message.ack()
+            break
+        print('no', next(self.messages('orders', 0.1), None), flush=True)
+        try:
+            next(self.messages('nowhere'))
+        except LookupError as error:
+            print(error, flush=True)
+
+
+def test_on_kombus_memory_transport(tmp_path):
+    (tmp_path / 'memory.yml').write_text(MEMORY)
+    (tmp_path / 'memory.py').write_text(
+        'from tests.test_messages import OnMemory\n'
+        'import clihelper\n'
+        'clihelper.setup("memory")\n'
+        'clihelper.run(OnMemory)\n')
+    root = str(Path(__file__).parent.parent)
+    argv = [sys.executable, 'memory.py', '-c', 'memory.yml', '-f']
+    with Program(argv, cwd=str(tmp_path), env={'PYTHONPATH': root}) as program:
+        assert program.wait(30) == 0
+    assert program.stdout == [
+        'first 1', 'fail 1', 'fail 2', 'dead fail 2', 'no None', "there is no queue 'nowhere'"]
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    ({'timeout': 0}, 'timeout is above 0 seconds, not 0'),
+    ({'timeout': -1}, 'timeout is above 0'),
+    ({'prefetch': 0}, 'prefetch is from 1 to 65535, not 0'),
+    ({'prefetch': 65536}, 'prefetch is from 1 to 65535'),
+])
+def test_arguments_out_of_range_are_refused(arguments, words):
+    with Harness(Own, ORDERS) as harness, pytest.raises(ValueError, match=words):
+        harness.controller.messages('orders', **arguments)

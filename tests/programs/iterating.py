@@ -1,7 +1,7 @@
-"""Programs that consume in loops of their own, do what messages say, and log it: KIND says which.
+"""Programs that consume in loops of their own, do what messages say and log it: KIND says which.
 
-``Application``: the ``queue``, a ``timeout``, a ``prefetch``, whether to use a ``with``, and whether
-to begin ``again`` when a loop has ended.
+``Application``: the ``queue``, a ``timeout``, a ``prefetch``, whether to use a ``with``, to begin
+``again`` when a loop has ended, and whether it ``raises`` what has ended one.
 """
 
 import asyncio
