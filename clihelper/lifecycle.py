@@ -201,6 +201,8 @@ class LifeCycle:
             try:
                 yield
             except BaseException as error:
+                if not _ends_program(error):
+                    self.loop.end_iterations()  # before it stops: the message in hand has failed
                 self._undoes(error)
                 raise
             finally:

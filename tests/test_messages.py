@@ -56,6 +56,7 @@ class Setting:
         )
         argv = [sys.executable, PROGRAM, kind, '-c', str(path), '-f']
         with Program(argv, **program) as program:
+            program.wait_ready(30)
             program.wait_line('begins', 30)
             yield program
 
@@ -66,15 +67,15 @@ class Setting:
     def left(self, queue=None):
         return self.channel.queue_declare(queue or self.queue, passive=True).message_count
 
-    def wait_left(self, count, queue=None):
+    def wait_left(self, count, queue=None, timeout=10):
         """The broker takes a moment to give back what was prefetched."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + timeout
         while (left := self.left(queue)) != count:
             assert time.monotonic() < end, left
             time.sleep(0.01)
 
-    def dead(self):
-        self.wait_left(1, f'{self.queue}.dead')
+    def dead(self, timeout=20):
+        self.wait_left(1, f'{self.queue}.dead', timeout)
         (letter,) = take(self.channel, f'{self.queue}.dead')
         return letter
 
@@ -167,6 +168,36 @@ def test_an_exception_that_nobody_catches_ends_the_program_and_the_message_is_no
         setting.send('fail', 'next')
         assert program.wait() == 1
     setting.wait_left(2)
+
+
+def test_an_iterator_that_is_kept_has_a_message_fail_as_others_do(setting):
+    with setting.run('own', 'raises: true, kept: true', '  retry: {delay: 0}\n') as program:
+        consuming(program, setting)
+        setting.send('fail')
+        assert program.wait() == 1
+    setting.wait_left(1)
+    (letter,) = take(setting.channel, setting.queue)
+    assert letter.headers['x-clihelper-attempts'] == 1
+
+
+def test_a_broker_that_refuses_ends_the_program_with_status_69(setting):
+    url = f'{setting.url.removesuffix("/%2F")}/nowhere'
+    with setting.run('own', 'raises: true', url=url) as program:
+        assert program.wait() == 69
+    assert program.lines[-1].endswith('no such vhost, or no permission for it')
+
+
+@pytest.mark.parametrize('form', ['with', 'bare'])
+def test_a_child_that_the_body_forks_leaves_the_message_to_its_parent(setting, form):
+    application = f'with: {"true" if form == "with" else "false"}'
+    with setting.run('own', application) as program:
+        consuming(program, setting)
+        setting.send('fork', 'after')
+        program.wait_line('child ended with 0')
+        program.wait_line("got 'after'")
+        assert program.stop() == 0
+    assert setting.left() == 0
+    assert not [line for line in program.lines if 'WARNING' in line or 'Traceback' in line]
 
 
 def test_break_leaves_the_message_in_hand_unacknowledged_and_says_so(setting, kind):
@@ -312,7 +343,6 @@ def test_heartbeats_flow_while_the_body_runs(setting, kind):
 
 def test_a_reload_ends_the_loop_and_begins_another(setting, kind):
     with setting.run(kind) as program:
-        program.wait_ready(30)
         consuming(program, setting)
         setting.send('work', 'next')
         program.wait_line("got 'work'")
@@ -356,10 +386,19 @@ def test_a_message_that_kills_workers_is_a_dead_letter_in_the_end(setting, kind)
 
 
 @pytest.mark.parametrize('kind', ['own', 'ioloop'])
+def test_a_body_that_hangs_is_ended_at_handler_timeout(setting, kind):
+    amqp = '  retry: {attempts: 2, delay: 0}\n  handler_timeout: 0.5\n'
+    with setting.run(kind, amqp=amqp, daemon='workers: 1, max_messages: 1000') as program:
+        consuming(program, setting)
+        setting.send('hang')
+        assert setting.dead(30).headers['x-clihelper-reason'] == 'timeout'
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize('kind', ['own', 'ioloop'])
 def test_several_workers_share_a_queue(setting, kind):
     with setting.run(kind, 'prefetch: 1', daemon='workers: 2') as program:
         consuming(program, setting)
-        program.wait_ready(30)
         setting.send(*(f'm{n}' for n in range(20)))
         while got(program).total() < 20:
             program.wait_line('got ')

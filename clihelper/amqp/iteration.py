@@ -278,15 +278,19 @@ class Iteration:
             self._host.signals.held() if _is_main_thread() else nullcontext())
         return held
 
+    def _goes_on(self) -> bool:
+        # What a signal means is known when it has been served: a hook may replace its effect.
+        if self._host.signals.arrived and _is_main_thread():
+            self._host.serve_signals()
+        return self.is_running
+
     def _next(self) -> Message | None:
         until = inf if self._timeout is None else time.monotonic() + self._timeout
         try:
             self._settle_in_hand(None)
         except Lost as lost:
             self._lose(lost, until)
-        if self._host.signals.arrived and _is_main_thread():
-            self._host.serve_signals()
-        while self.is_running:
+        while self._goes_on():
             try:
                 if not self._connection.is_open:
                     self._connect()
@@ -327,13 +331,13 @@ class Iteration:
         """Drop the connection, and wait before the next attempt."""
         self._subscription.drop()
         due = min(time.monotonic() + self._subscription.report_outage(error), until)
-        while self.is_running and time.monotonic() < due:
+        while self._goes_on() and time.monotonic() < due:
             self._wait((), due)
 
     def _take(self, until: float) -> Message | None:
         """Wait for the next message; None if none has come by then."""
         processor, deliveries = self._processor, self._subscription.deliveries
-        while self.is_running:
+        while self._goes_on():
             if processor.due <= time.monotonic():
                 processor.do_next()
                 continue

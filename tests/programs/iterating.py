@@ -1,7 +1,8 @@
 """Programs that consume in loops of their own, do what messages say and log it: KIND says which.
 
 ``Application``: the ``queue``, a ``timeout``, a ``prefetch``, whether to use a ``with``, to begin
-``again`` when a loop has ended, and whether it ``raises`` what has ended one.
+``again`` when a loop has ended, and whether it ``raises`` what has ended one, with the iterator
+``kept`` in a variable.
 """
 
 import asyncio
@@ -49,6 +50,15 @@ class Obeying:
     def do_die(self, message):
         os._exit(9)
 
+    def do_hang(self, message):
+        time.sleep(600)
+
+    def do_fork(self, message):
+        pid = os.fork()
+        if not pid:
+            raise SystemExit(0)
+        self.logger.info('child ended with %d', os.waitpid(pid, 0)[1])
+
     def do_sleep(self, message):
         time.sleep(4)
         self.logger.info('slept')
@@ -88,6 +98,10 @@ class Plain(Obeying):
                     for message in messages:
                         if self.obey(message):
                             break
+            elif self.application_config.get('kept'):
+                self.kept = self.opened()
+                for message in self.kept:
+                    self.obey(message)
             else:
                 for message in self.opened():
                     if self.obey(message):
