@@ -138,6 +138,21 @@ def test_the_body_may_stop_the_program_itself(setting, kind):
     setting.wait_left(1)
 
 
+@pytest.mark.parametrize('application', ['', 'with: true', 'kept: true'])
+def test_a_stop_past_its_deadline_returns_the_message_uncounted(setting, kind, application):
+    if kind in AWAITED and application == 'kept: true':
+        return
+    with setting.run(kind, application, daemon='stop_timeout: 1') as program:
+        consuming(program, setting)
+        setting.send('work')
+        program.wait_line("got 'work'")
+        assert program.stop() == 143
+    setting.wait_left(1)
+    (letter,) = take(setting.channel, setting.queue)
+    assert 'x-clihelper-attempts' not in (letter.headers or {})
+    assert not [line for line in program.lines if 'loop was left' in line]
+
+
 @pytest.mark.parametrize('form', ['with', 'bare'])
 def test_an_exception_has_the_message_run_again_until_it_is_a_dead_letter(setting, kind, form):
     application = f'again: true, with: {"true" if form == "with" else "false"}'
@@ -168,6 +183,17 @@ def test_an_exception_that_nobody_catches_ends_the_program_and_the_message_is_no
         setting.send('fail', 'next')
         assert program.wait() == 1
     setting.wait_left(2)
+
+
+def test_each_run_that_fails_is_counted_and_the_next_one_waits(setting):
+    amqp = '  retry: {attempts: 3, delay: 2.5, factor: 1}\n'
+    with setting.run('own', 'again: true', amqp) as program:
+        consuming(program, setting)
+        setting.send('fail')
+        program.wait_line("got 'fail', run 2")  # at once: the queue for the delay is new
+        setting.wait_left(1, f'{setting.queue}.dead', 30)
+        assert program.stop() == 0
+    assert [got(program)[f"'fail', run {run}"] for run in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_an_iterator_that_is_kept_has_a_message_fail_as_others_do(setting):
@@ -416,6 +442,34 @@ def test_max_messages_has_another_worker_go_on(setting):
         assert program.stop() == 0
     assert sum(line.endswith('begins') for line in program.lines) > 1
     assert setting.left() == 0
+
+
+def test_a_message_that_comes_when_nobody_waits_any_more_is_the_next_one(setting):
+    with setting.run('impatient', amqp='  heartbeat: 60\n') as program:  # nothing else wakes it
+        consuming(program, setting)
+        program.wait_line('timed out')
+        setting.send('one')
+        program.wait_line("got 'one'")
+        program.wait_line('timed out')
+        setting.send('two')
+        program.wait_line("got 'two'")
+        program.wait_line('closed \\[\\]')
+        setting.send('three')
+        setting.wait_left(1)
+        assert program.stop() == 0
+    assert got(program).total() == 2
+
+
+def test_a_task_that_a_stop_cancels_has_its_message_returned_uncounted(setting):
+    with setting.run('cancelling', 'with: true') as program:
+        consuming(program, setting)
+        setting.send('work')
+        program.wait_line("got 'work'")
+        assert program.stop() == 0
+    setting.wait_left(1)
+    (letter,) = take(setting.channel, setting.queue)
+    assert 'x-clihelper-attempts' not in (letter.headers or {})
+    assert not [line for line in program.lines if 'failed in run' in line]
 
 
 def test_two_queues_in_turn(setting):

@@ -103,10 +103,12 @@ class IterationProcessor(Processor):
         self.waiting.append(message)
 
     def _retry_queue(self, message: Message, seconds: float) -> tuple[str, float] | None:
-        # A message that waited in this process would return uncounted when the loop has ended.
-        if not self._connection.expires:
+        found = super()._retry_queue(message, seconds)
+        # A message that waited in this process, for its run or for a retry queue that is too new,
+        # would return uncounted: the loop ends now.
+        if found is None or found[1] > 0:
             return self._topology.return_queue(message.queue), 0.0
-        return super()._retry_queue(message, seconds)
+        return found
 
 
 class OneQueueHost:

@@ -189,8 +189,41 @@ class Both(clihelper.Controller):
             self.logger.info('got %r and %r', one.body, other.body)
 
 
+class Cancelling(OnIOLoop):
+    """Cancels its loop at a stop."""
+
+    def _shutdown(self):
+        self.task.cancel()
+        super()._shutdown()
+
+
+class Impatient(OnIOLoop):
+    """Gives up waiting for a message, now and then."""
+
+    async def iterate(self):
+        self.logger.info('begins')
+        messages = self.opened()
+        for _ in range(2):
+            while not await self.take(messages):
+                self.logger.info('timed out')
+        waiting = asyncio.create_task(anext(messages))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        await messages.aclose()
+        self.logger.info('closed %r', [message async for message in messages])
+
+    async def take(self, messages):
+        try:
+            async with asyncio.timeout(0.1):
+                message = await anext(messages)
+        except TimeoutError:
+            return False
+        return self.obey(message) is None
+
+
 KINDS = {'own': Own, 'process': Ticking, 'thread': InThread, 'ioloop': OnIOLoop,
-         'consumer': Consuming, 'coroutines': Coroutines, 'both': Both}
+         'consumer': Consuming, 'coroutines': Coroutines, 'both': Both, 'impatient': Impatient,
+         'cancelling': Cancelling}
 
 if __name__ == '__main__':
     clihelper.setup('iterating')
