@@ -602,19 +602,57 @@ class OnMemory(clihelper.Controller):
             print(error, flush=True)
 
 
-def test_on_kombus_memory_transport(tmp_path):
-    (tmp_path / 'memory.yml').write_text(MEMORY)
-    (tmp_path / 'memory.py').write_text(
-        'from tests.test_messages import OnMemory\n'
+class InEachHook(clihelper.Controller):
+    def _setup(self):
+        self.publish('one', routing_key='orders')
+        print('_setup', [message.body for message in self.messages('orders', 0.2)], flush=True)
+
+    def _process(self):
+        self.publish('two', routing_key='orders')
+        print('_process', [message.body for message in self.messages('orders', 0.2)], flush=True)
+        self.stop()
+
+    def _cleanup(self):
+        print('_cleanup', list(self.messages('orders')), flush=True)
+
+
+class Old(clihelper.Controller):
+    """With the names of 1.x."""
+
+    def process(self):
+        with self.pipeline() as pipeline:
+            pipeline.publish('old', routing_key='orders')
+        print([message.body for message in self.messages('orders', 0.2)], flush=True)
+        self.stop()
+
+
+def on_memory(folder, controller):
+    """What a program prints, whose broker is kombu's memory transport."""
+    (folder / 'memory.yml').write_text(MEMORY)
+    (folder / 'memory.py').write_text(
+        f'from tests.test_messages import {controller.__name__} as controller\n'
         'import clihelper\n'
         'clihelper.setup("memory")\n'
-        'clihelper.run(OnMemory)\n')
-    root = str(Path(__file__).parent.parent)
+        'clihelper.run(controller)\n')
     argv = [sys.executable, 'memory.py', '-c', 'memory.yml', '-f']
-    with Program(argv, cwd=str(tmp_path), env={'PYTHONPATH': root}) as program:
+    root = str(Path(__file__).parent.parent)
+    env = {'PYTHONPATH': root, 'PYTHONWARNINGS': 'default'}
+    with Program(argv, cwd=str(folder), env=env) as program:
         assert program.wait(30) == 0
-    assert program.stdout == [
+    return program.stdout
+
+
+def test_on_kombus_memory_transport(tmp_path):
+    assert on_memory(tmp_path, OnMemory) == [
         'first 1', 'fail 1', 'fail 2', 'dead fail 2', 'no None', "there is no queue 'nowhere'"]
+
+
+def test_in_each_hook_until_a_stop(tmp_path):
+    assert on_memory(tmp_path, InEachHook) == ["_setup ['one']", "_process ['two']", '_cleanup []']
+
+
+def test_in_a_program_of_1_x(tmp_path):
+    assert on_memory(tmp_path, Old) == ["['old']"]
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
