@@ -284,6 +284,10 @@ def test_a_timeout_ends_the_loop_when_no_message_has_come_for_so_long(setting, k
         began = time.monotonic()
         program.wait_line('ended')
         assert 0.4 < time.monotonic() - began < 5
+        if kind not in ('consumer', 'coroutines'):  # they consume all the time
+            while program.wait_notified('STATUS')['STATUS'] != 'consuming':
+                pass
+            assert program.wait_notified('STATUS')['STATUS'] == 'running'
         setting.send('three')
         setting.wait_left(1)
         assert program.stop() == 0

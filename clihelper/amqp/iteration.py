@@ -35,7 +35,7 @@ from clihelper.process.signals import Interrupted, wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -166,6 +166,7 @@ class Iteration:
     :param slot: where to record which message is handled, or None.
     :param announces: whether to log at INFO what is consumed.
     :ivar wakeup: a further descriptor that ends waiting, when it is readable.
+    :ivar on_closed: called when its connections were closed.
     :ivar bool has_ended: whether its connections are closed.
     """
 
@@ -194,6 +195,7 @@ class Iteration:
         self._in_hand: Message | None = None
         self._is_busy = self._is_over = False
         self.has_ended = False
+        self.on_closed: Callable[[], None] = lambda: None
 
     @property
     def is_running(self) -> bool:
@@ -426,6 +428,7 @@ class Iteration:
         self._in_hand = None
         if not self._connection.is_foreign:
             self._subscription.close()
+            self.on_closed()
 
 
 def _is_main_thread() -> bool:

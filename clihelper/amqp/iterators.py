@@ -132,7 +132,14 @@ class Iterations:
             section['prefetch'] = prefetch
         announces = queue not in self._known
         self._known.add(queue)
-        return Iteration(host, queue, section, timeout, self._claim_slot(), announces)
+        iteration = Iteration(host, queue, section, timeout, self._claim_slot(), announces)
+        iteration.on_closed = self._restore_status
+        return iteration
+
+    def _restore_status(self) -> None:
+        """Report that nothing is consumed any more, nor a broker waited for."""
+        if self._host.is_running and not self._consumes:
+            self._host.notifier.status('running')
 
     def _claim_slot(self) -> Any:
         """The slot in which a message is accused of killing the process: only one that is alone.
