@@ -440,7 +440,7 @@ class Run:
     def _find_scoreboard(self, *, mapped: bool) -> Scoreboard | None:
         from clihelper.process import scoreboard
 
-        if not hasattr(self.controller, 'on_message'):
+        if not hasattr(self.controller, 'on_message') and not self.config.amqp['queues']:
             return None
         directory = self.config.daemon['state_directory']
         return scoreboard.find(directory, self.appname, mapped=mapped)

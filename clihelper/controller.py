@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from clihelper.amqp.async_client import AsyncClient, AsyncPipeline
+    from clihelper.amqp.async_iterators import AsyncMessages
     from clihelper.amqp.client import Pipeline
+    from clihelper.amqp.iterators import Messages
     from clihelper.amqp.message import Message
     from clihelper.config import Config
     from clihelper.loops import Host, Loop
@@ -262,6 +264,39 @@ class Controller:
         message: Message | None = self._life_cycle.loop.client.get(queue)
         return message
 
+    def messages(
+        self, queue: str, timeout: float | None = None, *, prefetch: int | None = None
+    ) -> Messages:
+        """Consume *queue* in a loop of the program's own::
+
+            for message in self.messages('orders'):
+                ship(message.body)
+
+        Taking the next message acknowledges the last one. At a stop or a HUP the loop ends, when
+        its message is handled.
+
+        A loop that is left by an exception has its message run again, as a failed run, after
+        ``AMQP.retry`` and until it is a dead letter. So has one that is left by ``break`` or
+        ``return``, which look the same from here: call ``message.ack()`` before, or use
+        ``with self.messages('orders') as messages:``, whose end acknowledges the last message
+        unless an exception leaves it. What was prefetched returns to the queue.
+
+        Any thread may call this; one thread uses the result.
+
+        :param queue: one of ``AMQP.queues``, which is declared if it is missing; or the name of a
+            queue that exists.
+        :param timeout: seconds without a message after which the loop ends; by default, never.
+        :param prefetch: how many messages the broker sends in advance, instead of
+            ``AMQP.prefetch``.
+        :raises ValueError: the timeout or the prefetch is out of range.
+        :raises LookupError: there is no such queue; when the first message is taken, as for those
+            below.
+        :raises clihelper.errors.UnavailableError: the broker refuses the credentials or a
+            declaration, or cannot be reached and ``AMQP.wait_for_broker`` is false.
+        """
+        messages: Messages = self._life_cycle.loop.iterations.messages(queue, timeout, prefetch)
+        return messages
+
     # The state.
 
     @property
@@ -440,6 +475,19 @@ class IOLoopController(Controller):
     async def get(self, queue: str) -> Message | None:  # type: ignore[override]
         """Take one message from *queue*; None if it is empty; see :meth:`Controller.get`."""
         return await self._async_client.get(queue)
+
+    def messages(  # type: ignore[override]
+        self, queue: str, timeout: float | None = None, *, prefetch: int | None = None
+    ) -> AsyncMessages:
+        """Consume *queue* in a loop of the program's own, with ``async for``.
+
+        A stop waits for the loop's message to be handled. ``async with`` takes the place of
+        ``with``. See :meth:`Controller.messages`.
+        """
+        self._async_client.check_thread()
+        loop = self._life_cycle.loop
+        messages: AsyncMessages = loop.iterations.messages(queue, timeout, prefetch)
+        return messages
 
     @property
     def _async_client(self) -> AsyncClient:

@@ -207,6 +207,8 @@ class LifeCycle:
             try:
                 yield
             except BaseException as error:
+                if not _ends_program(error):
+                    self.loop.end_iterations()  # before it stops: the message in hand has failed
                 self._undoes(error)
                 raise
             finally:
@@ -214,6 +216,7 @@ class LifeCycle:
                     self._become(State.STOPPING)
                 self._clean_up()
         finally:
+            self.loop.end_iterations()
             self.loop.close()
             for each in self.sockets:
                 each.close()
@@ -363,6 +366,11 @@ class LifeCycle:
     def is_running(self) -> bool:
         """Whether the loop has not been asked to end."""
         return not self._stop_noted and self._controller.state in RUNNING
+
+    @property
+    def interrupt(self) -> int:
+        """The descriptor that is readable once the loop was asked to end; threads wait for it."""
+        return self._interrupt
 
     @property
     def begins_again(self) -> bool:

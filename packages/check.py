@@ -169,8 +169,9 @@ def check_suite() -> None:
         chroot.install(
             'acl', 'faketime', 'gcc', 'git', 'libc6-dev', 'libfaketime', 'make', 'procps',
             'logrotate', 'python3-amqp', 'python3-daemon', 'python3-dev', 'python3-kombu',
-            'python3-logutils', 'python3-pytest', 'python3-tornado', 'python3-yaml',
-            'rabbitmq-server', 'systemd', *chroot.copy_in(debs('python3-clihelper'), '/debs'))
+            'python3-logutils', 'python3-pytest', 'python3-tornado', 'python3-uvloop',
+            'python3-yaml', 'rabbitmq-server', 'systemd',
+            *chroot.copy_in(debs('python3-clihelper'), '/debs'))
         # Not in a process namespace, so that what detaches is somebody's to reap.
         subprocess.run(['unshare', '--mount', 'sh', ROOT / 'packages/boot.sh', chroot.path,
                         'sh', '-ec', 'cd /srv/clihelper; exec python3 -m pytest -q'],

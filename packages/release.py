@@ -32,7 +32,8 @@ PREREQUISITES = (
 #: What clihelper and its tests need, as the release has it.
 LIBRARIES = (
     'python3-amqp', 'python3-daemon', 'python3-kombu', 'python3-logutils', 'python3-pytest',
-    'python3-pytest-xdist', 'python3-setuptools', 'python3-tornado', 'python3-yaml')
+    'python3-pytest-xdist', 'python3-setuptools', 'python3-tornado', 'python3-uvloop',
+    'python3-yaml')
 
 #: What a release has to have besides: setuptools of Debian 12 makes no wheels of its own, and
 #: sid has another Python.

@@ -9,17 +9,23 @@ import json
 import os
 import random
 import signal
+import sys
 import time
+from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from clihelper.amqp.acknowledgement import ConcurrentAcknowledger
 from clihelper.process.in_hand import PLACES, SUSPECTS, InHand
 from clihelper.process.scoreboard import Scoreboard
+from clihelper.testing import Program
 from tests.test_acknowledgement import Channel
 from tests.test_workers_amqp import Work, names
 
 RETRY = 'retry: {attempts: 3, delay: 0}'
+
+UVLOOP = str(Path(__file__).parent / 'programs' / 'on_uvloop.py')
 
 
 @pytest.fixture
@@ -145,6 +151,52 @@ def test_a_handler_that_holds_up_everything_is_killed(work, several):
         assert program.stop() == 0
     assert dead.body == 'seize stuck'
     assert dead.headers['x-clihelper-reason'] == 'timeout'
+
+
+def test_a_stop_lets_a_hundred_coroutines_end_and_acknowledges_all(work, monkeypatch, figure):
+    monkeypatch.setenv('KIND', 'coroutines')
+    work.configure(daemon='', amqp='concurrency: 100')
+    with work.run() as program:
+        work.send(*(f'sleep {name}' for name in names(110)))
+        work.wait_runs(100)
+        began = time.monotonic()
+        assert program.stop() == 0
+        took = time.monotonic() - began
+    figure('TERM with 100 coroutines of 2 s in hand', f'{took:.2f} s')
+    assert took < 10
+    assert work.runs('done').total() == 100
+    work.wait_left(10)
+
+
+@pytest.mark.parametrize('daemon', ['', 'workers: 2, '])
+def test_on_uvloop(work, daemon):
+    if sys.version_info >= (3, 15):
+        return  # there is no wheel of it yet
+    work.configure(daemon=f'{daemon}listen: "127.0.0.1:0"', amqp=RETRY)
+    with Program([sys.executable, UVLOOP, '-c', str(work.file), '-f']) as program:
+        program.wait_ready(30)
+        port = int(program.wait_line(r'listens at (\d+)').group(1))
+        for round in range(2):
+            work.send('reply', 'raise')
+            (letter,) = work.wait_dead()
+            assert letter.body == 'raise'
+            wait_logged(program, "uvloop.Loop got 'answer' in run 1", round + 1)
+            wait_logged(program, "uvloop.Loop got 'raise' in run 3", round + 1)
+            with urlopen(f'http://127.0.0.1:{port}/', timeout=10) as response:
+                assert response.read() == b'hello'
+            if round == 0:
+                program.signal('HUP')
+                program.wait_notified('RELOADING')
+                program.wait_ready(30)
+        assert program.stop() == 0
+    work.wait_left(0)
+
+
+def wait_logged(program, words, times):
+    end = time.monotonic() + 20
+    while sum(words in line for line in program.lines) < times:
+        assert time.monotonic() < end, program.lines
+        time.sleep(0.02)
 
 
 def test_a_stop_past_its_deadline_gives_back_what_is_in_hand(work, several):

@@ -22,26 +22,27 @@ if TYPE_CHECKING:
 in_hand: ContextVar[Message | None] = ContextVar('in_hand', default=None)
 """the message of this thread or task"""
 
-_current: Callable[[], Message | None] = lambda: None  # noqa: E731
+_current: Callable[[], Message | None] | None = None
 
 
-def begin(current: Callable[[], Message | None], worker: int) -> None:
+def begin(worker: int, current: Callable[[], Message | None] | None = None) -> None:
     """Begin to handle messages in this process.
 
-    :param current: returns the message that is being handled in the main thread.
     :param worker: the number of this process among the workers.
+    :param current: returns the message that is being handled in the main thread; None: none is
+        handled there without :data:`in_hand`.
     """
     global _current
-    _current = current
+    _current = current or _current
     records.describe_by(lambda: _fields(worker))
 
 
 def message() -> Message | None:
     """Return the message that is being handled in this thread or task, or None."""
     found = in_hand.get()
-    if found is None and threading.current_thread() is threading.main_thread():
-        found = _current()
-    return found
+    if found is not None or _current is None:
+        return found
+    return _current() if threading.current_thread() is threading.main_thread() else None
 
 
 def trace() -> dict[str, Any]:

@@ -73,8 +73,8 @@ class Message:
     """
 
     __slots__ = (
-        '_runs', '_settle', 'began', 'delivery', 'kept', 'outcome', 'queue', 'raw', 'redelivered',
-        'seconds',
+        '_body', '_runs', '_settle', 'began', 'delivery', 'kept', 'outcome', 'queue', 'raw',
+        'redelivered', 'seconds',
     )  # fmt: skip
 
     began: float  # when it was started among others, by the monotonic clock
@@ -103,7 +103,14 @@ class Message:
         :raises clihelper.amqp.settlement.Undecodable: it is not what its content type says.
         :raises clihelper.amqp.settlement.Unaccepted: the content type is not a known one.
         """
-        return decode(self, ALL, sys.maxsize)
+        try:
+            return self._body
+        except AttributeError:
+            return decode(self, ALL, sys.maxsize)
+
+    def check_body(self, accept: Collection[str], max_body: int) -> None:
+        """Decode the body, and keep it as :attr:`body`; see :func:`decode`."""
+        self._body: Any = decode(self, accept, max_body)
 
     @property
     def attempts(self) -> int:

@@ -51,6 +51,7 @@ class Subscription:
     :param connection: delivers the messages.
     :param forwarder: publishes copies of messages.
     :param processor_class: makes what handles the messages.
+    :param reports: whether to report the broker's state as that of the process.
     :ivar deliveries: the messages that have arrived and are not being handled yet.
     :ivar returned: those of them that were delivered before, in the order of arrival.
     :ivar processor: handles and settles the messages.
@@ -63,9 +64,12 @@ class Subscription:
         connection: Connection,
         forwarder: Forwarder,
         processor_class: ProcessorFactory = Processor,
+        *,
+        reports: bool = True,
     ) -> None:
         exception_text.preload()
         self._host = host
+        self._reports = reports
         self._section = section = host.config.amqp
         self.topology = Topology(section, *host.own_topology)
         self.deliveries: deque[Message] = deque()
@@ -168,6 +172,8 @@ class Subscription:
 
     def _tell_broker(self, consuming: bool, why: str | None = None) -> None:
         """Write for whoever asks whether there is a broker, and since when."""
+        if not self._reports:
+            return
         if why is None or self._is_consuming:
             self._since = time.time()
         self._is_consuming = consuming
@@ -199,6 +205,8 @@ class Subscription:
             self.processor.flush()
         except Lost as lost:
             LOGGER.debug('not acknowledged: %s', lost)
+        if self._reports:
+            self._host.statistics.tell(broker=None)
         answered = self.connection.close()
         self.forwarder.close(politely=answered)
         return answered

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         @property
         def is_running(self) -> bool: ...
         @property
+        def interrupt(self) -> int: ...
+        @property
         def begins_again(self) -> bool: ...
         @property
         def is_final(self) -> bool: ...
@@ -75,11 +77,26 @@ class Loop:
     polls_client = False
     """Whether :meth:`run` reads the client's connection while it is idle."""
 
+    consumes = False
+    """Whether :meth:`run` handles messages."""
+
     def __init__(self, host: Host) -> None:
         self._host = host
         self._stopping = False
         self._client: Any = None
+        self._iterations: Any = None
         self._pid = os.getpid()
+
+    @property
+    def host(self) -> Host:
+        """The life cycle."""
+        return self._host
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._pid:
+            from clihelper.amqp import forks
+
+            raise RuntimeError(forks.fault(self._pid))
 
     @property
     def client(self) -> Any:
@@ -87,10 +104,7 @@ class Loop:
 
         :raises RuntimeError: this process is a child of the one that runs the loop.
         """
-        if os.getpid() != self._pid:
-            from clihelper.amqp import forks
-
-            raise RuntimeError(forks.fault(self._pid))
+        self._check_owner()
         if self._client is None:
             self._client = self.make_client()
         return self._client
@@ -104,6 +118,32 @@ class Loop:
         from clihelper.amqp.client import Client
 
         return Client.of(self._host, polled=self.polls_client)
+
+    @property
+    def iterations(self) -> Any:
+        """What opens iterations over messages; it is created on first use.
+
+        :raises RuntimeError: this process is a child of the one that runs the loop.
+        """
+        self._check_owner()
+        if self._iterations is None:
+            self._iterations = self.make_iterations()
+        return self._iterations
+
+    @iterations.setter
+    def iterations(self, iterations: Any) -> None:
+        self._iterations = iterations
+
+    def make_iterations(self) -> Any:
+        """Make what opens iterations over messages."""
+        from clihelper.amqp.iterators import Iterations
+
+        return Iterations(self._host, consumes=self.consumes)
+
+    def end_iterations(self) -> None:
+        """End the iterations that are still open: the round is over."""
+        if self._iterations is not None:
+            self._iterations.finish()
 
     @classmethod
     def preload(cls, config: Config) -> None:
@@ -122,7 +162,7 @@ class Loop:
 
         It is called in a different thread from :meth:`run`, and never waits.
         """
-        return ''
+        return '' if self._iterations is None else self._iterations.description()
 
     def goes_on(self) -> bool:
         """Whether nothing has asked :meth:`run` to return."""

@@ -14,7 +14,7 @@ import logging
 import time
 from functools import partial
 
-from clihelper.amqp import exception_text
+from clihelper.amqp import context, exception_text
 from clihelper.amqp.async_client import AsyncClient, AsyncForwarder
 from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.concurrency import ConcurrentProcessor
@@ -44,6 +44,8 @@ REOPEN = 1.0
 
 class AsyncConsumerLoop(TornadoLoop):
     """Consumes every queue of the ``AMQP`` section, and runs the IOLoop."""
+
+    consumes = True
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -79,6 +81,7 @@ class AsyncConsumerLoop(TornadoLoop):
         self._subscription = Subscription(
             self._host, connection, self._forwarder, make_processor)
         self._processor: ConcurrentProcessor = self._subscription.processor  # type: ignore[assignment]
+        context.begin(self._host.worker)
         self._link = EventLoopConnection(
             connection, self._event_loop, self._schedule, self._on_lost)
         if self._client is None:
@@ -288,7 +291,8 @@ class AsyncConsumerLoop(TornadoLoop):
         return message
 
     def description(self) -> str:
-        return self._subscription.description()
+        lines = (self._subscription.description(), super().description())
+        return '\n'.join(filter(None, lines))
 
     def recover(self) -> None:
         """Have all unsettled messages redelivered, over a new connection."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 
-from clihelper.amqp import exception_text
+from clihelper.amqp import context, exception_text
 from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.forwarder import Forwarder
@@ -46,7 +46,7 @@ LAST_ARRIVAL = 0.05
 class ConsumerLoop(Loop):
     """Consumes every queue of the ``AMQP`` section."""
 
-    polls_client = True
+    polls_client = consumes = True
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -64,7 +64,8 @@ class ConsumerLoop(Loop):
         self._forwarder = Forwarder(copies)
         self._subscription = Subscription(
             self._host, connection, self._forwarder, self.make_processor())
-        self._processor = self._subscription.processor
+        self._processor = processor = self._subscription.processor
+        context.begin(self._host.worker, lambda: processor.current)
         self._deliveries = self._subscription.deliveries
 
     def make_processor(self) -> ProcessorFactory:
@@ -260,7 +261,8 @@ class ConsumerLoop(Loop):
         return message
 
     def description(self) -> str:
-        return self._subscription.description()
+        lines = (self._subscription.description(), super().description())
+        return '\n'.join(filter(None, lines))
 
     # For the controller.
 

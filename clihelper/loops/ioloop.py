@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.async_client import AsyncClient
+    from clihelper.amqp.async_iterators import AsyncIterations
     from clihelper.loops import Host
 
 LOGGER = logging.getLogger('clihelper')
@@ -60,6 +61,11 @@ class TornadoLoop(Loop):
 
         connection = publishing_connection(self._host, polled=True, waits=False)
         return AsyncClient(connection, self._event_loop)
+
+    def make_iterations(self) -> AsyncIterations:
+        from clihelper.amqp.async_iterators import AsyncIterations
+
+        return AsyncIterations(self._host, self._event_loop, consumes=self.consumes)
 
     def call(self, hook: Callable[[], Any]) -> Any:
         """Call ``_setup`` or ``_cleanup``, and run it to completion if it is a coroutine."""
@@ -256,7 +262,8 @@ class TornadoLoop(Loop):
 
     def _begin_finishing(self) -> set[asyncio.Task[None]]:
         """Return the tasks that are to be finished, besides requests."""
-        return set() if self._work is None else {self._work}
+        work = set() if self._work is None else {self._work}
+        return work if self._iterations is None else work | self._iterations.finishing()
 
     def _cut_work(self) -> None:
         """Cancel those tasks."""

@@ -131,7 +131,11 @@ class Harness(Generic[C]):
 
     @property
     def queues(self) -> dict[str, list[Any]]:
-        """The bodies in queues, by queue name: ``queue_depth`` counts them, ``get`` takes them."""
+        """The bodies in queues, by queue name: ``queue_depth`` counts them, ``get`` takes them.
+
+        ``messages`` yields them, and ends when there are no more; what it had in hand when it was
+        left by an exception, or by ``break`` without ``message.ack()``, is in the queue again.
+        """
         return self._outbox.queues
 
     def answer(self, reply: Callable[[Published], Any] | None) -> None:

@@ -7,13 +7,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import kombu.message
 
 from clihelper.amqp.async_client import AsyncPipeline
 from clihelper.amqp.client import Client, NoReply
 from clihelper.amqp.connection import Connection, Lost
+from clihelper.amqp.iterators import Iterations, Messages, check
 from clihelper.amqp.message import Message, decode
 from clihelper.amqp.publisher import PublishError, encode
 from clihelper.amqp.settlement import REASON, Outcome, Unaccepted, Undecodable
@@ -149,6 +150,7 @@ class Outbox:
         connection = _Unconnected(self)
         client = _Client(self, connection)
         loop.client = client if loop.reads_signals else _AsyncClient(client)
+        loop.iterations = _Iterations(self, loop)
         return connection
 
 
@@ -191,6 +193,116 @@ class _Client(Client):
         if queue not in self._outbox.queues:
             raise LookupError(f'there is no queue {queue!r}')
         return self._outbox.queues[queue]
+
+
+class _Iterations(Iterations):
+    """Opens iterations over the bodies that the test has put into queues.
+
+    :param loop: the loop that ends them at a stop.
+    """
+
+    def __init__(self, outbox: Outbox, loop: Loop) -> None:
+        super().__init__(loop.host, consumes=loop.consumes)
+        self._outbox = outbox
+        self._waits = not loop.reads_signals
+
+    def messages(self, queue: str, timeout: float | None, prefetch: int | None) -> Any:
+        check(timeout, prefetch)
+        section = self._host.config.amqp
+        if queue in section['queues']:
+            self._outbox.queues.setdefault(queue, [])
+        if queue not in self._outbox.queues:
+            raise LookupError(f'there is no queue {queue!r}')
+        iteration = _Iteration(self._outbox, queue, self._host)
+        self.add(iteration)
+        return _AsyncMessages(iteration) if self._waits else Messages(iteration)
+
+    def finishing(self) -> set[asyncio.Task[Any]]:
+        return set()
+
+
+class _Iteration:
+    """Yields what is in the queue of a test, until that is empty or the controller stops.
+
+    A message that is not acknowledged is in the queue again when the iteration has ended.
+    """
+
+    def __init__(self, outbox: Outbox, queue: str, host: Any) -> None:
+        self._outbox = outbox
+        self._queue = queue
+        self._host = host
+        self._in_hand: tuple[Message, Any] | None = None
+        self._returned: list[Any] = []
+        self.has_ended = False
+
+    @property
+    def is_open(self) -> bool:
+        return not self.has_ended
+
+    def next(self) -> Message | None:
+        self._settle(Outcome.ACK)
+        waiting = self._outbox.queues[self._queue]
+        while waiting and self._host.is_running:
+            body = waiting.pop(0)
+            raw, kind = encode(body)
+            delivery = _delivery(raw, content_type=kind, channel=_Channel(), delivery_tag=1)
+            message = Message(delivery, self._queue, _note)
+            self._in_hand = message, body
+            return message
+        self.end(None)
+        return None
+
+    def end(self, error: BaseException | None) -> None:
+        self._settle(Outcome.ACK if error is None else Outcome.RETRY)
+        self._outbox.queues[self._queue][:0] = self._returned
+        self._returned = []
+        self.has_ended = True
+
+    def leave(self) -> None:
+        self._settle(Outcome.RETRY)
+        self.end(None)
+
+    finish = leave
+
+    def give_up_record(self) -> None:
+        pass
+
+    def description(self) -> str:
+        return ''
+
+    def _settle(self, outcome: Outcome) -> None:
+        in_hand, self._in_hand = self._in_hand, None
+        if in_hand is None:
+            return
+        message, body = in_hand
+        _note(message, outcome)
+        if message.outcome in (Outcome.RETRY, Outcome.REQUEUE):
+            self._returned.append(body)
+
+
+class _AsyncMessages:
+    """The same for ``async for``."""
+
+    def __init__(self, iteration: _Iteration) -> None:
+        self._messages = Messages(iteration)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        await asyncio.sleep(0)
+        for message in self._messages:
+            return message
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._messages.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        self._messages.__exit__(*raised)
 
 
 class _AsyncClient:

@@ -103,6 +103,9 @@ class GangOfCoroutines(Noting, clihelper.AsyncConsumerController):
     def do_nap(self):
         return asyncio.sleep(0.3)
 
+    def do_sleep(self):
+        return asyncio.sleep(2)
+
 
 clihelper.setup('gang')
 clihelper.run(GangOfCoroutines if os.environ.get('KIND') == 'coroutines' else Gang)
