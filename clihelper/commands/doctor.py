@@ -7,6 +7,7 @@ import sys
 
 from clihelper.commands import daemons
 from clihelper.errors import Error
+from clihelper.process.pidfile import is_held_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,5 +80,7 @@ def _examine(words: Arguments) -> Iterable[Finding]:
     state, pid, pidfile = 'stopped', None, words.values.get('pidfile')
     if found is not None and found.state != 'stopped':
         state, pid, pidfile = found.state, found.pid, found.path
-    running = pid if state == 'running' else None
+    # Otherwise the number is another's: it was reused, or somebody has written it there.
+    holds = state == 'running' and pid is not None and is_held_by(str(pidfile), pid)
+    running = pid if holds else None
     return examine(Subject(name, pidfile, running, shown), state, pid)

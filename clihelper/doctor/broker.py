@@ -10,14 +10,13 @@ import select
 import socket
 import ssl
 import time
-from contextlib import suppress
 
 from clihelper.amqp import tls
 from clihelper.amqp.alarms import alarm_of
 from clihelper.amqp.connection import Connection, Lost, Unreachable, error_text
 from clihelper.amqp.declare_errors import RESOURCE_LOCKED
 from clihelper.amqp.inspection import Report, connection_to, inspect_topology, urls_of
-from clihelper.amqp.resolver import look_up
+from clihelper.amqp.resolver import connect, look_up
 from clihelper.amqp.url import masked, parameters
 from clihelper.doctor.findings import fault, ok, warning
 from clihelper.errors import Error, UnavailableError
@@ -58,7 +57,8 @@ def check_brokers(config: Config, name: str, is_running: bool) -> Iterator[Findi
     """
     logging.getLogger('clihelper').addHandler(logging.NullHandler())  # it is all in the findings
     if 'AMQP' not in config.written():
-        yield ok('broker', 'AMQP', 'is absent: no broker is checked')
+        yield ok('broker', 'AMQP', 'is absent: no broker is checked',
+                 'a consumer needs AMQP.url, or a broker on this machine')
         return
     for _, url in urls_of(config):
         where = f'AMQP.url {masked(url)}'
@@ -74,7 +74,10 @@ def check_brokers(config: Config, name: str, is_running: bool) -> Iterator[Findi
             if not any(finding.level == 'ok' for finding in reached):
                 continue
             if url.startswith('amqps:'):
-                yield from check_certificate(where, host, port, config.amqp['tls'])
+                findings = list(check_certificate(where, host, port, config.amqp['tls']))
+                yield from findings
+                if any(finding.level == 'fault' for finding in findings):
+                    continue
         yield from check_service(config, where, url, name, is_running)
 
 
@@ -180,7 +183,8 @@ def check_certificate(
     :param options: the section ``AMQP.tls``.
     """
     try:
-        with socket.create_connection((host, port), TLS_TIMEOUT) as plain:
+        with connect(host, port, TLS_TIMEOUT) as plain:
+            plain.settimeout(TLS_TIMEOUT)
             secure = tls.wrap(plain, options, host)
             with secure:
                 secure.do_handshake()
@@ -243,10 +247,12 @@ def check_service(
         product = connection.product or 'the broker'
         yield ok('broker.login', where, f'{product} accepts the credentials and the vhost')
         report = Report(config)
-        with suppress(Lost):
-            inspect_topology(config, SECTION_ONLY, connection, report)
+        lost = _inspect(config, connection, report)
         yield from check_topology(config, where, report, is_running)
-        yield from check_alarm(where, connection)
+        if lost is None:
+            yield from check_alarm(where, connection)
+        elif not report.faults:
+            raise lost
     except UnavailableError as error:
         yield refused(where, url, error)
     except Lost as error:
@@ -259,6 +265,15 @@ def check_service(
         yield fault('broker.amqp', where, str(error))
     finally:
         connection.close()
+
+
+def _inspect(config: Config, connection: Connection, report: Report) -> Lost | None:
+    """Inspect what the section names; returns how the connection was lost, if it was."""
+    try:
+        inspect_topology(config, SECTION_ONLY, connection, report)
+    except Lost as error:
+        return error
+    return None
 
 
 def refused(where: str, url: str, error: UnavailableError) -> Finding:

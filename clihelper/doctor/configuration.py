@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -29,24 +30,37 @@ def read(subject: Subject) -> tuple[Config | None, list[Finding]]:
 
     :returns: the configuration, or None if it cannot be read; and what was found.
     """
-    with_variables = subject.environment()
-    previous = {name: os.environ.get(name) for name in with_variables}
-    os.environ.update(with_variables)
     try:
-        config = configurations.load(
-            subject.path, appname=subject.name, shown=subject.shown,
-            as_root=subject.starts_as_root,
-        )
+        with _surroundings(subject):
+            config = configurations.load(
+                subject.path, appname=subject.name, shown=subject.shown,
+                as_root=subject.starts_as_root,
+            )
         return config, [*check_further(config), *check_writers(subject.path, subject.shown),
                         *point_to_program(config, subject)]
     except Error as error:
         return None, list(of_error(error, subject.shown))
-    finally:
-        for name, value in previous.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _surroundings(subject: Subject) -> Iterator[None]:
+    """Have the variables, and be in the directory, that defaults of the daemon depend on."""
+    variables = subject.environment()
+    previous = {name: os.environ.get(name) for name in variables}
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(contextlib.chdir(subject.working_directory or '.'))
+        except OSError:
+            pass  # that of this process has to do
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name, value in previous.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def of_error(error: Error, shown: str) -> Iterator[Finding]:
@@ -62,7 +76,7 @@ def of_error(error: Error, shown: str) -> Iterator[Finding]:
         remedy = ('let nobody but root write it (chown root, chmod go-w); or, where another user'
                   ' starts the daemon, run this command as that user')
     elif isinstance(error, NotPermitted):
-        remedy = 'let the user who starts the daemon read it'
+        remedy = 'run this command as root, or as the user who starts the daemon'
     yield fault('configuration', where, text, remedy)
 
 

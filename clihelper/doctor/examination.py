@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import time
 
-from clihelper.doctor import accounts, broker, clock, configuration, folders, limits, logs, unit
+from clihelper.config import expand_pidfile
+from clihelper.doctor import (
+    accounts,
+    broker,
+    clock,
+    configuration,
+    folders,
+    limits,
+    listening,
+    logs,
+    unit,
+)
 from clihelper.doctor.accounts import Account
-from clihelper.doctor.findings import fault, warning
+from clihelper.doctor.findings import fault, ok, warning
 from clihelper.errors import Error, NotPermitted, in_one_line
 
 TYPE_CHECKING = False
@@ -61,6 +72,9 @@ def _of_files(
         daemon['state_directory'], subject.name, account, made))
     yield from _guarded('logging', lambda: logs.check_logging(
         config, account, subject.detaches, made))
+    if subject.running is None and not subject.has_socket_unit:
+        yield from _guarded('listen', lambda: listening.check_addresses(
+            daemon['listen'], subject.starter, made))
     if subject.unit is not None:
         found = subject.unit
         yield from _guarded('unit', lambda: unit.check_unit(found, daemon, subject.path))
@@ -72,8 +86,12 @@ def check_pidfile(
     """Check the pidfile that was found, and that the configuration has the same."""
     configured = config.daemon['pidfile']
     path = subject.pidfile or configured
-    is_written = 'pidfile' in (config.written().get('Daemon') or ())
-    if is_written and configured is not None and path != configured:
+    written = (config.written().get('Daemon') or {}).get('pidfile')
+    if subject.is_guessed and path is not None and (
+            not written or expand_pidfile(written, '') != expand_pidfile(written, 'x')):
+        yield ok('pidfile', f'pidfile {path}', f'if the name of the program is {subject.name}',
+                 'give its NAME if it is another')
+    if written and configured is not None and path != configured:
         yield warning('pidfile', f'pidfile {subject.pidfile}', f'the configuration has another,'
                       f' {configured}', 'correct Daemon.pidfile, or what you have asked for')
     yield from folders.check_pidfile(path, state, pid, subject.starter, made)

@@ -31,7 +31,6 @@ class Subject:
     :param pidfile: its pidfile, if it was given or found.
     :param pid: the process whose ID is in the pidfile, if the daemon runs.
     :param configuration: the configuration as the user typed it; None: it is looked for.
-    :param unit_folders: where units are looked for.
     :ivar running: the process of the daemon; None if it does not run.
     :ivar unit: its service of systemd's; None if there is none.
     :ivar shown: the configuration, for people to read.
@@ -45,15 +44,13 @@ class Subject:
         pidfile: str | None,
         pid: int | None,
         configuration: str | None,
-        unit_folders: tuple[str, ...] = units.FOLDERS,
     ) -> None:
         self.running = Running(pid) if pid else None
         self.pidfile = pidfile
         self._name = name
-        self._folders = unit_folders
         given = os.path.abspath(configuration) if configuration else None
         self.unit = self._unit_of_process() or units.find(
-            [f'{stem}.service' for stem in self._stems()], given, unit_folders)
+            [f'{stem}.service' for stem in self._stems()], given)
         path = given or self._find_configuration()
         if path is None:
             raise UsageError(
@@ -66,6 +63,24 @@ class Subject:
         """The name of the program; if it was not given, that of the pidfile or configuration."""
         path = self.pidfile or self.path
         return self._name or os.path.splitext(os.path.basename(path))[0]
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether the name is only that of the configuration."""
+        return not self._name and self.pidfile is None
+
+    @property
+    def working_directory(self) -> str:
+        """Where it was started, or will be: the default of ``Daemon.working_directory``."""
+        if self.running is not None:
+            return next(iter(self.running.folders[-1:]), '')
+        return self.unit.get('WorkingDirectory', '/') if self.unit is not None else ''
+
+    @property
+    def has_socket_unit(self) -> bool:
+        """Whether systemd listens for it."""
+        return self.unit is not None and os.path.exists(
+            f'{os.path.splitext(self.unit.path)[0]}.socket')
 
     @property
     def starter(self) -> Account:
@@ -136,7 +151,7 @@ class Subject:
         """The unit that the process belongs to, unless that is of a shell's server or the like."""
         if self.running is None or not self.running.unit:
             return None
-        found = units.find([self.running.unit], folders=self._folders)
+        found = units.find([self.running.unit])
         return found if found is not None and configuration_in(found.command) else None
 
     def _stems(self) -> list[str]:

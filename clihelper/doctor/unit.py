@@ -23,7 +23,7 @@ FOLDERS = (
     '/usr/lib/systemd/system',
     '/lib/systemd/system',
 )
-"""where units are, the first one first: systemd.unit(5)"""
+"""where units are by default, the first one first: systemd.unit(5)"""
 
 STOP_TIMEOUT = 90.0
 """seconds; systemd's ``DefaultTimeoutStopSec``"""
@@ -118,16 +118,21 @@ class Unit:
                     self._settings.pop(key, None)
 
 
-def find(names: Iterable[str], configuration: str | None = None,
-         folders: Iterable[str] = FOLDERS) -> Unit | None:
+def folders_of_units() -> list[str]:
+    """Where units are looked for: ``$SYSTEMD_UNIT_PATH`` is as for systemd.unit(5)."""
+    path = os.environ.get('SYSTEMD_UNIT_PATH', ':')
+    found = [folder for folder in path.split(':') if folder]
+    return [*found, *FOLDERS] if path.endswith(':') else found
+
+
+def find(names: Iterable[str], configuration: str | None = None) -> Unit | None:
     """Find the unit of a daemon.
 
     :param names: of units, the likeliest first.
     :param configuration: the daemon's configuration, absolute; if no name fits, it is the unit
         that starts a program with it.
-    :param folders: where to look.
     """
-    folders = list(folders)
+    folders = folders_of_units()
     for name in names:
         for folder in folders:
             if os.path.isfile(os.path.join(folder, name)):

@@ -298,6 +298,18 @@ def explain(path: str) -> str:
         os.close(descriptor)
 
 
+def is_held_by(path: str, pid: int) -> bool:
+    """Return whether a process has the pidfile at *path* locked, as far as may be looked at."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    except OSError:
+        return False
+    try:
+        return holds(pid, descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def holds(pid: int, descriptor: int, *, unseen: bool = True) -> bool:
     """Return whether a process has the file of *descriptor* open and locked.
 
