@@ -494,6 +494,7 @@ def test_a_unit_with_a_wrong_type_is_a_fault(folder: Path) -> None:
      'ExecStart: /nowhere/ticker cannot be executed'),
     ('ExecStart=\nExecStart=/bin/true -c /etc/other.yml', 'warning',
      'another configuration, /etc/other.yml'),
+    ('User=nobody-at-all', 'fault', "no such user: 'nobody-at-all': systemd does not start"),
     ('NotifyAccess=none', 'fault', 'NotifyAccess=none'),
     ('LimitNOFILE=20', 'fault', 'needs about 49 descriptors, and 20 may be open'),
 ])
@@ -511,9 +512,11 @@ def test_a_unit_that_does_not_suit_the_configuration(
 
 def test_folders_that_systemd_makes_need_not_exist(folder: Path) -> None:
     write_unit(folder, 'RuntimeDirectory=clihelper-doctor\nLogsDirectory=clihelper-doctor\n')
-    configure(folder, '', 'Daemon: {state_directory: null}\n')
+    configure(folder, '', LOGGING.replace('FOLDER/', ''))
     found = findings(folder, 'ticker')[1]
+    assert of_level(found, 'fault') == []
     assert ('pidfile', 'systemd makes its folder') in of_level(found, 'ok')
+    assert ('logging.file', 'systemd makes its folder') in of_level(found, 'ok')
 
 
 @pytest.mark.parametrize(('text', 'expected'), [

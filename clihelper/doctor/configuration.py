@@ -7,15 +7,15 @@ import os
 import stat
 
 from clihelper import config as configurations
-from clihelper import logs
 from clihelper.config import schema
 from clihelper.doctor.accounts import name_of
 from clihelper.doctor.findings import fault, ok, warning
+from clihelper.doctor.logs import faults_of_logging
 from clihelper.errors import ConfigurationError, Error, NotPermitted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from clihelper.config import Config
     from clihelper.doctor.findings import Finding
@@ -36,8 +36,11 @@ def read(subject: Subject) -> tuple[Config | None, list[Finding]]:
                 subject.path, appname=subject.name, shown=subject.shown,
                 as_root=subject.starts_as_root,
             )
-        return config, [*check_further(config), *check_writers(subject.path, subject.shown),
-                        *point_to_program(config, subject)]
+        return config, [
+            *check_further(config, subject.made_directories),
+            *check_writers(subject.path, subject.shown),
+            *point_to_program(config, subject),
+        ]
     except Error as error:
         return None, list(of_error(error, subject.shown))
 
@@ -88,14 +91,13 @@ def split(line: str, shown: str) -> tuple[str, str]:
     return shown + position, text
 
 
-def check_further(config: Config) -> Iterator[Finding]:
-    """The faults of ``Logging``, and of the files of ``AMQP.tls``; or that there are none."""
+def check_further(config: Config, made: Collection[str] = ()) -> Iterator[Finding]:
+    """The faults of ``Logging``, and of the files of ``AMQP.tls``; or that there are none.
+
+    :param made: folders that the service manager makes.
+    """
     shown = config.locate()
-    found = []
-    if config.logging is not None:
-        lines = logs.check(config.logging, config.locate,
-                           working_directory=config.daemon['logs_directory'])
-        found += [of_logging(line, shown) for line in lines]
+    found = [of_logging(line, shown) for line in faults_of_logging(config, made)]
     if config.amqp['tls']['ca'] or config.amqp['tls']['certificate']:
         from clihelper.amqp import tls
 
@@ -132,7 +134,7 @@ def check_writers(path: str, shown: str) -> Iterator[Finding]:
 def point_to_program(config: Config, subject: Subject) -> Iterator[Finding]:
     """Name the sections that are the program's own, which only the program can check."""
     own = sorted(str(name) for name in set(config.written()) - set(schema.SECTIONS.keys))
-    said = ', '.join(own) or 'what the program itself requires'
-    yield ok('configuration.program', subject.shown, f'{said}: not checked here',
+    said = ', '.join(own) or 'what it requires'
+    yield ok('configuration.program', subject.shown, f'only the program can check {said}',
              f'run {subject.command} -c {subject.path} --check')
 

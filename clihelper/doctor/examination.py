@@ -63,7 +63,7 @@ def _of_files(
     """Check folders, pidfile, log and unit."""
     daemon = config.daemon
     account = account_of(subject, config)
-    made: Collection[str] = subject.unit.made_directories if subject.unit is not None else ()
+    made = subject.made_directories
     yield from _guarded('working_directory', lambda: folders.check_working_directory(
         daemon['working_directory'], account))
     yield from _guarded('umask', lambda: folders.check_umask(daemon['umask']))

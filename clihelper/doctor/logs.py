@@ -37,9 +37,9 @@ def check_logging(
         else:
             yield ok('logging', 'Logging', "is absent: the log is the service manager's")
         return
-    folder = config.daemon['logs_directory']
-    if any(logs.check(section, config.locate, working_directory=folder)):
+    if faults_of_logging(config, made):
         return  # these are faults of the configuration
+    folder = config.daemon['logs_directory']
     handlers = complete(section, foreground=False, working_directory=folder).get('handlers', {})
     for name, body in handlers.items():
         path = syslog_socket(body)
@@ -48,6 +48,16 @@ def check_logging(
         filename = body.get('filename')
         if isinstance(filename, str) and '://' not in filename:
             yield from check_file(f'Logging.handlers.{name}', filename, account, made)
+
+
+def faults_of_logging(config: Config, made: Collection[str] = ()) -> list[str]:
+    """The faults of ``Logging``, but for folders that the service manager makes."""
+    if config.logging is None:
+        return []
+    found = logs.check(config.logging, config.locate,
+                       working_directory=config.daemon['logs_directory'])
+    absent = tuple(f'there is no folder {folder!r}' for folder in made)
+    return [line for line in found if not line.endswith(absent)]
 
 
 def check_syslog(where: str, path: str) -> Iterator[Finding]:

@@ -77,6 +77,11 @@ class Subject:
         return self.unit.get('WorkingDirectory', '/') if self.unit is not None else ''
 
     @property
+    def made_directories(self) -> list[str]:
+        """The directories that the service manager makes before it starts the daemon."""
+        return self.unit.made_directories if self.unit is not None else []
+
+    @property
     def has_socket_unit(self) -> bool:
         """Whether systemd listens for it."""
         return self.unit is not None and os.path.exists(

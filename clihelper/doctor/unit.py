@@ -6,8 +6,10 @@ import os
 import re
 import shlex
 
+from clihelper.doctor.accounts import Account
 from clihelper.doctor.findings import fault, ok, warning
-from clihelper.doctor.running import configuration_in, program_in
+from clihelper.doctor.running import configuration_in
+from clihelper.errors import NotPermitted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,8 +256,17 @@ def check_command(unit: Unit, path: str) -> Iterator[Finding]:
 def check_user(unit: Unit, daemon: dict[str, Any]) -> Iterator[Finding]:
     """Whether ``User=`` and ``Daemon.user`` agree."""
     user, wanted = unit.get('User') or 'root', daemon['user']
+    is_dynamic = unit.get('DynamicUser') in ('yes', 'true', '1', 'on')
+    try:
+        Account.named(user, unit.get('Group') or None)
+    except NotPermitted as error:
+        if not is_dynamic:
+            said = str(error).partition(': ')[2]
+            yield fault('unit.user', unit.path, f'{said}: systemd does not start the daemon',
+                        'create it, as by sysusers.d(5), or correct User= and Group=')
+            return
     if wanted is None:
-        if user == 'root' and unit.get('DynamicUser') not in ('yes', 'true', '1', 'on'):
+        if user == 'root' and not is_dynamic:
             yield warning('unit.user', unit.path, 'neither User= nor Daemon.user is set: the'
                           ' daemon runs as root', 'write User=')
     elif user not in ('root', '0', str(wanted)):
@@ -281,11 +292,6 @@ def most_descriptors(unit: Unit) -> int | None:
     """The soft limit of ``LimitNOFILE``, if it is set."""
     soft = unit.get('LimitNOFILE').partition(':')[0]
     return int(soft) if soft.isdigit() else None
-
-
-def shown_command(words: list[str]) -> str:
-    """The program of a command line, for a line to type; ``PROGRAM`` if it is not known."""
-    return program_in(words) or 'PROGRAM'
 
 
 def _same(one: str, other: str) -> bool:
