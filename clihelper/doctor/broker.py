@@ -246,6 +246,8 @@ def check_service(
         connection.open()
         product = connection.product or 'the broker'
         yield ok('broker.login', where, f'{product} accepts the credentials and the vhost')
+        if not connection.expires:
+            return  # a transport of kombu's, which has no such queues and no alarms
         report = Report(config)
         lost = _inspect(config, connection, report)
         yield from check_topology(config, where, report, is_running)
@@ -280,18 +282,17 @@ def refused(where: str, url: str, error: UnavailableError) -> Finding:
     """What a broker that refuses the connection means."""
     said = str(error).removeprefix(f'AMQP.url: {masked(url)}').lstrip(': ')
     code = getattr(error.__cause__, 'reply_code', None)
+    if code not in (403, 530):
+        return fault('broker.tls' if 'certificate' in said else 'broker.login', where, said)
     user, vhost = parameters(url)['userid'], parameters(url)['virtual_host']
     if code == 403:
         return fault('broker.credentials', where, said, f'correct user or password: rabbitmqctl'
                      f' authenticate_user {user}')
-    if code == 530:
-        is_missing = 'not found' in error_text(error.__cause__ or error)
-        if is_missing:
-            return fault('broker.vhost', where, f'there is no vhost {vhost}',
-                         f'rabbitmqctl add_vhost {vhost}, or correct the URL')
-        return fault('broker.vhost', where, f'user {user} has no permission for vhost {vhost}',
-                     f'rabbitmqctl set_permissions -p {vhost} {user} ...')
-    return fault('broker.tls' if 'certificate' in said else 'broker.login', where, said)
+    if 'not found' in error_text(error.__cause__ or error):
+        return fault('broker.vhost', where, f'there is no vhost {vhost}',
+                     f'rabbitmqctl add_vhost {vhost}, or correct the URL')
+    return fault('broker.vhost', where, f'user {user} has no permission for vhost {vhost}',
+                 f'rabbitmqctl set_permissions -p {vhost} {user} ...')
 
 
 def check_topology(
@@ -326,8 +327,6 @@ def of_line(line: Line, is_running: bool) -> Finding:
 
 def check_alarm(where: str, connection: Connection) -> Iterator[Finding]:
     """Whether the broker accepts messages."""
-    if not connection.expires:
-        return
     try:
         why = alarm_of(connection)
     except Lost as error:

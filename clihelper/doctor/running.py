@@ -8,7 +8,7 @@ from clihelper.doctor.accounts import Account
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class Running:
@@ -54,11 +54,7 @@ class Running:
     @property
     def unit(self) -> str:
         """The name of the service of systemd's that it belongs to; empty if there is none."""
-        for line in _lines(f'/proc/{self.pid}/cgroup'):
-            for part in reversed(line.split('/')):
-                if part.endswith('.service') and not part.startswith('user@'):
-                    return part
-        return ''
+        return unit_in(_lines(f'/proc/{self.pid}/cgroup'))
 
     @property
     def descriptors(self) -> int | None:
@@ -82,6 +78,15 @@ class Running:
         """Its child processes: the workers, if it is a supervisor."""
         lines = _lines(f'/proc/{self.pid}/task/{self.pid}/children')
         return [Running(int(word)) for line in lines for word in line.split()]
+
+
+def unit_in(lines: Iterable[str]) -> str:
+    """The service in the lines of proc_pid_cgroup(5); empty if there is none."""
+    for line in lines:
+        for part in reversed(line.split('/')):
+            if part.endswith('.service') and not part.startswith('user@'):
+                return part
+    return ''
 
 
 def configuration_in(words: Sequence[str]) -> str | None:
