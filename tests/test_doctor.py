@@ -352,7 +352,8 @@ def test_what_the_user_of_the_daemon_may_not_write_is_told_to_root(folder: Path)
 @pytest.mark.root
 def test_what_an_ordinary_user_may_not_do_is_told_to_them(folder: Path) -> None:
     open_to_all(folder)
-    shutil.copytree(ROOT / 'clihelper', folder / 'clihelper')
+    shutil.copytree(ROOT / 'clihelper', folder / 'clihelper',
+                    ignore=shutil.ignore_patterns('__pycache__'))
     configure(folder, 'Daemon: {pidfile: FOLDER/ticker.pid, user: daemon}\n')
     done = subprocess.run(
         ['/usr/bin/python3', '-c',
@@ -367,6 +368,18 @@ def test_what_an_ordinary_user_may_not_do_is_told_to_them(folder: Path) -> None:
     checks = [check for check, _ in of_level(found, 'fault')]
     assert checks == ['user', 'pidfile', 'logging.file']
     assert f'may not write in {folder}' in of_level(found, 'fault')[1][1]
+
+
+@pytest.mark.root
+def test_root_without_the_capability_to_become_a_user_is_told_so(folder: Path) -> None:
+    """As in a container that has dropped it."""
+    configure(folder, 'Daemon: {pidfile: FOLDER/ticker.pid, user: nobody}\n', '')
+    prefix = ['setpriv', '--bounding-set=-setuid,-setgid', '--']
+    done = subprocess.run([*prefix, *command(('-c', folder / 'ticker.yml'))], cwd='/',
+                          env=environment(folder), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done
+    assert 'fault    Daemon.user: cannot become user' in done.stdout
+    assert 'needs CAP_SETGID and CAP_SETUID' in done.stdout
 
 
 def test_a_umask_that_lets_everybody_write_is_a_warning(folder: Path) -> None:
@@ -405,8 +418,11 @@ def test_a_lock_that_another_process_holds_is_a_fault(folder: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(f'{bystander.pid}\n')
             file.flush()
-            ((check, text),) = faults(folder)
+            found = findings(folder)[1]
+            ((check, text),) = of_level(found, 'fault')
             assert check == 'pidfile'
+            # What is said of the daemon is not that of a process that has nothing to do with it.
+            assert f'process {bystander.pid}' not in [each['where'] for each in found]
             assert f'not by process {bystander.pid}' in text
             assert f'is locked by process {os.getpid()} ' in text
         finally:
@@ -506,6 +522,7 @@ def test_a_unit_with_a_wrong_type_is_a_fault(folder: Path) -> None:
      'another configuration, /etc/other.yml'),
     ('User=nobody-at-all', 'fault', "no such user: 'nobody-at-all': systemd does not start"),
     ('NotifyAccess=none', 'fault', 'NotifyAccess=none'),
+    ('NotifyAccess=none\nNotifyAccess=', 'ok', ''),
     ('LimitNOFILE=20', 'fault', 'needs about 49 descriptors, and 20 may be open'),
 ])
 def test_a_unit_that_does_not_suit_the_configuration(
