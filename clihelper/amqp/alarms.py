@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from clihelper.amqp.connection import Connection
 
-PATIENCE = 2.0
+PATIENCE = 5.0
 """seconds for the broker to confirm a message; a healthy one takes milliseconds"""
 
 

@@ -8,6 +8,7 @@ import stat
 
 from clihelper import config as configurations
 from clihelper.config import schema
+from clihelper.config.permissions import foreign_writer
 from clihelper.doctor.accounts import name_of
 from clihelper.doctor.findings import fault, ok, warning
 from clihelper.doctor.logs import faults_of_logging
@@ -38,11 +39,13 @@ def read(subject: Subject) -> tuple[Config | None, list[Finding]]:
             )
         return config, [
             *check_further(config, subject.made_directories),
-            *check_writers(subject.path, subject.shown),
+            *check_writers(subject.path, subject.shown, subject.starts_as_root),
             *point_to_program(config, subject),
         ]
     except Error as error:
         return None, list(of_error(error, subject.shown))
+    except OSError as error:  # it was removed meanwhile
+        return None, [fault('configuration', subject.shown, f'cannot be read: {error.strerror}')]
 
 
 @contextlib.contextmanager
@@ -120,10 +123,17 @@ def of_logging(line: str, shown: str) -> Finding:
     return fault('configuration.logging', where, text)
 
 
-def check_writers(path: str, shown: str) -> Iterator[Finding]:
-    """Whether others could write the file. If root starts the daemon, that is refused anyway."""
+def check_writers(path: str, shown: str, as_root: bool) -> Iterator[Finding]:
+    """Whether others could write the file.
+
+    :param as_root: whether root starts the daemon, which then refuses such a file.
+    """
     status = os.stat(path)
-    if status.st_mode & stat.S_IWOTH:
+    if as_root:
+        if why := foreign_writer(path):
+            yield fault('configuration.writers', shown, f'root refuses it: {why}',
+                        'let nobody but root write it: chown root, chmod go-w')
+    elif status.st_mode & stat.S_IWOTH:
         yield warning('configuration.writers', shown, 'everybody can write it, and it names'
                       ' classes that the daemon calls', f'chmod o-w {path}')
     elif status.st_uid not in (0, os.geteuid()):

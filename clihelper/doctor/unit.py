@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 
 from clihelper.doctor.accounts import Account
 from clihelper.doctor.findings import fault, ok, warning
@@ -46,6 +47,8 @@ _UNITS = {
     'w': 604800.0, 'week': 604800.0, 'weeks': 604800.0,
 }  # fmt: skip
 
+_VARIABLE = re.compile(r'\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?')
+
 _LARGEST = 1024 * 1024  # bytes of a file of units
 _PREFIXES = '@-:+!|'  # of a command in ExecStart
 
@@ -71,12 +74,14 @@ class Unit:
 
     @property
     def command(self) -> list[str]:
-        """The words of ``ExecStart``, with the names of the unit in the place of specifiers."""
+        """The words of ``ExecStart``, with specifiers and variables replaced."""
         line = self.get('ExecStart').lstrip(_PREFIXES)
         stem = self.name.removesuffix('.service')
         for specifier, value in {'%n': self.name, '%N': stem, '%p': stem.partition('@')[0],
                                  '%i': stem.partition('@')[2], '%%': '%'}.items():
             line = line.replace(specifier, value)
+        environment = self.environment
+        line = _VARIABLE.sub(lambda found: environment.get(found[1], found[0]), line)
         try:
             return shlex.split(line)
         except ValueError:  # unbalanced quotes
@@ -244,7 +249,7 @@ def check_command(unit: Unit, path: str) -> Iterator[Finding]:
         yield fault('unit.command', unit.path, 'there is no ExecStart',
                     f'write ExecStart=/usr/bin/PROGRAM -c {path}')
         return
-    if os.path.isabs(words[0]) and not os.access(words[0], os.X_OK):
+    if os.path.isabs(words[0]) and not _is_program(words[0]):
         yield fault('unit.command', unit.path, f'ExecStart: {words[0]} cannot be executed',
                     'install the program, or correct its path')
     started = configuration_in(words)
@@ -292,6 +297,17 @@ def most_descriptors(unit: Unit) -> int | None:
     """The soft limit of ``LimitNOFILE``, if it is set."""
     soft = unit.get('LimitNOFILE').partition(':')[0]
     return int(soft) if soft.isdigit() else None
+
+
+def _is_program(path: str) -> bool:
+    """Whether a file can be executed, as far as this user may look."""
+    try:
+        status = os.stat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
 
 
 def _same(one: str, other: str) -> bool:
