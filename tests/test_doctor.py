@@ -21,7 +21,6 @@ from urllib.parse import quote
 import kombu
 import pytest
 
-from clihelper.amqp.inspection import Line
 from clihelper.doctor import broker as brokers
 from clihelper.doctor import clock, limits, running, unit
 from clihelper.testing import Daemon
@@ -43,6 +42,19 @@ class Ticker(clihelper.Controller):
 
 clihelper.setup('ticker', 'Ticks.', '1.0.0')
 clihelper.run(Ticker)
+"""
+
+CONSUMER = """\
+import clihelper
+
+
+class Consumer(clihelper.ConsumerController):
+    def on_message(self, body, message):
+        pass
+
+
+clihelper.setup('ticker', 'Consumes.', '1.0.0')
+clihelper.run(Consumer)
 """
 
 LOGGING = """\
@@ -691,10 +703,13 @@ def test_a_queue_that_can_lose_messages_is_a_warning(
     assert 'x-max-length is 5: the oldest messages are dropped' in texts[0]
 
 
-def test_an_exclusive_queue_of_the_daemon_that_runs_is_no_fault() -> None:
-    line = Line('fault', 'x.yml:1:1', 'cannot obtain exclusive access', 405)
-    assert brokers.of_line(line, is_running=True).level == 'ok'
-    assert brokers.of_line(line, is_running=False).level == 'fault'
+def test_an_exclusive_queue_of_the_daemon_that_runs_is_no_fault(
+    folder: Path, broker: Broker, queue_name: str
+) -> None:
+    (folder / 'ticker.py').write_text(CONSUMER)
+    amqp(folder, broker.url(), f'  queues: {{{queue_name}: {{exclusive: true}}}}\n')
+    with start(folder):
+        assert faults(folder, '--pidfile', folder / 'ticker.pid') == []
 
 
 def test_credentials_vhost_and_a_broker_that_is_away_are_told_apart(

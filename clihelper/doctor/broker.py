@@ -14,7 +14,6 @@ import time
 from clihelper.amqp import tls
 from clihelper.amqp.alarms import alarm_of
 from clihelper.amqp.connection import Connection, Lost, Unreachable, error_text
-from clihelper.amqp.declare_errors import RESOURCE_LOCKED
 from clihelper.amqp.inspection import Report, connection_to, inspect_topology, urls_of
 from clihelper.amqp.resolver import connect, look_up
 from clihelper.amqp.url import masked, parameters
@@ -49,11 +48,10 @@ SECTION_ONLY: tuple[tuple[Any, ...], tuple[Any, ...], str] = ((), (), '')
 OVER_TCP = ('amqp', 'amqps', 'pyamqp')
 
 
-def check_brokers(config: Config, name: str, is_running: bool) -> Iterator[Finding]:
+def check_brokers(config: Config, name: str) -> Iterator[Finding]:
     """Check each broker of ``AMQP.url``.
 
     :param name: the name of the program.
-    :param is_running: whether the daemon runs, and so may own exclusive queues.
     """
     logging.getLogger('clihelper').addHandler(logging.NullHandler())  # it is all in the findings
     if 'AMQP' not in config.written():
@@ -78,7 +76,7 @@ def check_brokers(config: Config, name: str, is_running: bool) -> Iterator[Findi
                 yield from findings
                 if any(finding.level == 'fault' for finding in findings):
                     continue
-        yield from check_service(config, where, url, name, is_running)
+        yield from check_service(config, where, url, name)
 
 
 def host_and_port(url: str) -> tuple[str, int]:
@@ -237,9 +235,7 @@ def remedy_of_tls(error: OSError) -> str:
 # AMQP
 
 
-def check_service(
-    config: Config, where: str, url: str, name: str, is_running: bool
-) -> Iterator[Finding]:
+def check_service(config: Config, where: str, url: str, name: str) -> Iterator[Finding]:
     """Whether a broker accepts the program, has its queues, and accepts messages."""
     connection = connection_to(config, url, name)
     try:
@@ -250,7 +246,7 @@ def check_service(
             return  # a transport of kombu's, which has no such queues and no alarms
         report = Report(config)
         lost = _inspect(config, connection, report)
-        yield from check_topology(config, where, report, is_running)
+        yield from check_topology(config, where, report)
         if lost is None:
             yield from check_alarm(where, connection)
         elif not report.faults:
@@ -295,12 +291,10 @@ def refused(where: str, url: str, error: UnavailableError) -> Finding:
                  f'rabbitmqctl set_permissions -p {vhost} {user} ...')
 
 
-def check_topology(
-    config: Config, where: str, report: Report, is_running: bool
-) -> Iterator[Finding]:
+def check_topology(config: Config, where: str, report: Report) -> Iterator[Finding]:
     """What was found of exchanges, queues and their limits."""
     for line in report.lines:
-        yield of_line(line, is_running)
+        yield of_line(line)
     queues = config.amqp['queues']
     if not queues:
         yield ok('broker.queues', where, 'AMQP.queues has none; those of the program itself are'
@@ -309,14 +303,12 @@ def check_topology(
         yield ok('broker.queues', where, f'as declared: {", ".join(map(str, queues))}')
 
 
-def of_line(line: Line, is_running: bool) -> Finding:
+def of_line(line: Line) -> Finding:
     """A finding for a line of the inspection."""
     if line.level == 'note':
         return ok('broker.queues', line.where, line.text)
     if line.level == 'warning':
         return warning('broker.limits', line.where, line.text)
-    if line.code == RESOURCE_LOCKED and is_running:
-        return ok('broker.queues', line.where, f'{line.text}: the one of the daemon that runs')
     remedy = ''
     if ' here, but ' in line.text:
         remedy = 'declare what exists, or delete it when it is empty'

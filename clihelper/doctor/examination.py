@@ -53,8 +53,7 @@ def examine(subject: Subject, state: str, pid: int | None) -> Iterator[Finding]:
     yield from _guarded('clock', lambda: clock.check_clock(clock.state_of_clock()))
     yield from _guarded('clock', lambda: clock.check_age(subject.path, time.time()))
     if config is not None:
-        yield from _guarded('broker', lambda: broker.check_brokers(
-            config, subject.name, subject.running is not None))
+        yield from _guarded('broker', lambda: broker.check_brokers(config, subject.name))
 
 
 def _of_files(
