@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import amqp as amqp_library
 import kombu
 import pytest
 
 from clihelper.doctor import broker as brokers
 from clihelper.doctor import clock, limits, running, unit
+from clihelper.errors import UnavailableError
 from clihelper.testing import Daemon
 from tests.broker import Broker, _free_ports
 from tests.certificates import Authority
@@ -408,6 +410,15 @@ def test_a_configuration_that_cannot_be_read_is_a_fault_with_what_to_do(folder: 
 
 
 @pytest.mark.root
+def test_a_pidfile_that_may_not_be_read_is_no_fault(folder: Path) -> None:
+    (folder / 'secret').mkdir(mode=0o700)
+    configure(folder, 'Daemon: {pidfile: FOLDER/secret/ticker.pid}\n')
+    found = as_nobody(folder)
+    assert [check for check, _ in of_level(found, 'fault')] == ['logging.file']
+    assert ('pidfile', 'may not be read') in of_level(found, 'warning')
+
+
+@pytest.mark.root
 def test_what_an_ordinary_user_may_not_do_is_told_to_them(folder: Path) -> None:
     configure(folder, 'Daemon: {pidfile: FOLDER/ticker.pid, user: daemon}\n')
     found = as_nobody(folder)
@@ -452,6 +463,9 @@ def test_a_stale_pidfile_is_a_warning_and_a_foreign_file_a_fault(folder: Path) -
             ) in warnings(folder)
     pidfile.write_text('this is\nno pidfile\n')
     assert faults(folder) == [('pidfile', 'is not a pidfile: it has several lines')]
+    configure(folder, 'Daemon: {pidfile: FOLDER/ticker.yml/ticker.pid}\n')
+    assert faults(folder) == [('pidfile', 'cannot be read: Not a directory')]
+    configure(folder)
     pidfile.unlink()
     pidfile.mkdir()
     assert faults(folder) == [('pidfile', 'is not a pidfile: it is a directory')]
@@ -728,6 +742,16 @@ def test_credentials_vhost_and_a_broker_that_is_away_are_told_apart(
     assert check == 'broker.name'
     assert text.startswith('name nowhere.invalid ')
     assert SECRET not in quote(doctor(folder, '-c', folder / 'ticker.yml').stdout)
+
+
+def test_guest_is_told_that_only_the_brokers_machine_lets_them_in() -> None:
+    error = UnavailableError('AMQP.url: amqp://mq1 refuses the credentials')
+    error.__cause__ = amqp_library.AccessRefused('ACCESS_REFUSED')
+    here, there = (brokers.refused('AMQP.url', url, error)
+                   for url in ('amqp://guest:guest@localhost', 'amqp://mq1'))
+    assert here.remedy == 'correct user or password: rabbitmqctl authenticate_user guest'
+    assert "only from the broker's own machine" in there.remedy
+    assert there.text == 'refuses the credentials'
 
 
 def test_a_vhost_without_permission_is_not_said_to_be_missing(

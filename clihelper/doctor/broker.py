@@ -45,6 +45,8 @@ EXPIRES_SOON = 30 * 24 * 3600.0
 SECTION_ONLY: tuple[tuple[Any, ...], tuple[Any, ...], str] = ((), (), '')
 """what a program declares itself is not known to its configuration"""
 
+LOCAL = ('localhost', '127.0.0.1', '::1')
+
 OVER_TCP = ('amqp', 'amqps', 'pyamqp')
 
 
@@ -276,14 +278,16 @@ def _inspect(config: Config, connection: Connection, report: Report) -> Lost | N
 
 def refused(where: str, url: str, error: UnavailableError) -> Finding:
     """What a broker that refuses the connection means."""
-    said = str(error).removeprefix(f'AMQP.url: {masked(url)}').lstrip(': ')
+    said = str(error).removeprefix('AMQP.url: ').removeprefix(masked(url)).lstrip(': ')
     code = getattr(error.__cause__, 'reply_code', None)
     if code not in (403, 530):
         return fault('broker.tls' if 'certificate' in said else 'broker.login', where, said)
     user, vhost = parameters(url)['userid'], parameters(url)['virtual_host']
     if code == 403:
-        return fault('broker.credentials', where, said, f'correct user or password: rabbitmqctl'
-                     f' authenticate_user {user}')
+        remedy = f'correct user or password: rabbitmqctl authenticate_user {user}'
+        if user == 'guest' and host_and_port(url)[0] not in LOCAL:
+            remedy = "RabbitMQ lets guest in only from the broker's own machine: add another user"
+        return fault('broker.credentials', where, said, remedy)
     if 'not found' in error_text(error.__cause__ or error):
         return fault('broker.vhost', where, f'there is no vhost {vhost}',
                      f'rabbitmqctl add_vhost {vhost}, or correct the URL')

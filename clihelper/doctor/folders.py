@@ -69,11 +69,11 @@ def check_pidfile(
     if state == 'running':
         yield from _check_holder(where, path, pid)
     elif state == 'unknown':
-        why = explain(path)
-        if 'is not a pidfile' in why:
-            yield fault('pidfile', where, why, 'remove it, or set another Daemon.pidfile')
-        else:
-            yield warning('pidfile', where, why or 'cannot be read', 'run this command as root')
+        try:
+            yield fault('pidfile', where, explain(path) or 'cannot be read',
+                        'remove it, or set another Daemon.pidfile')
+        except PermissionError:
+            yield warning('pidfile', where, 'may not be read', 'run this command as root')
     else:
         if state == 'died':
             yield warning('pidfile', where, f'is stale: process {pid} did not end cleanly; see'

@@ -279,6 +279,8 @@ def explain(path: str) -> str:
     """Return why the file at *path* cannot be a pidfile; empty if it may be one, or is not there.
 
     The file is not opened unless it is a regular one.
+
+    :raises PermissionError: it may not be looked at.
     """
     try:
         fault = _fault(os.lstat(path))
@@ -287,6 +289,8 @@ def explain(path: str) -> str:
         descriptor = os.open(path, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
         return ''
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         return f'cannot be read: {getattr(error, "strerror", None) or error}'
     try:
