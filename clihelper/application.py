@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import ExitStack, suppress
 from functools import partial
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from clihelper.process.privileges import Identity
     from clihelper.process.scoreboard import Scoreboard
     from clihelper.process.sockets import Listening
+    from clihelper.process.statistics import Statistics
     from clihelper.program import Parse
     from clihelper.supervisor.child import WorkerChannel
 
@@ -379,13 +381,15 @@ class Run:
             gc.enable()
         board = self._find_scoreboard(mapped=False) or scoreboard.Scoreboard.anonymous()
         # The workers, and as many that are being replaced.
-        board.in_hand = InHand.anonymous(2 * self.config.daemon['workers'] + 2)
+        slots = 2 * self.config.daemon['workers'] + 2
+        board.in_hand = InHand.anonymous(slots)
         return Supervisor(
             appname=self.appname,
             config=self.config,
             signals=self.signals,
             notifier=Notifier.from_environment(),
             scoreboard=board,
+            statistics=self._make_statistics(slots),
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,
@@ -408,7 +412,8 @@ class Run:
             self._begin_process()
             channel.prepare(jittered(config.daemon['max_messages']))
             context = WorkerContext(
-                channel.number, channel.slot, self._sockets(), self._names(), supervised=True
+                channel.number, channel.slot, self._sockets(), self._names(),
+                channel.statistics, supervised=True,
             )
             return self._control(channel, context, life)
 
@@ -440,9 +445,27 @@ class Run:
         directory = self.config.daemon['state_directory']
         return scoreboard.find(directory, self.appname, mapped=mapped)
 
+    def _make_statistics(self, slots: int = 1) -> Statistics:
+        """Make what this process and its workers write what they do into."""
+        from clihelper.process.statistics import Statistics
+
+        statistics = Statistics.make(slots)
+        statistics.tell(
+            program=self.appname,
+            version=program.current.version,
+            pid=os.getpid(),
+            started=time.time(),
+            config=self._path,
+            config_read=time.time(),
+            workers=self.config.daemon['workers'],
+        )
+        return statistics
+
     def _make_context(self) -> WorkerContext:
         """Return the context of a single process, without a supervisor."""
-        context = WorkerContext(listening=self._sockets(), names=self._names())
+        statistics = self._make_statistics()
+        context = WorkerContext(
+            listening=self._sockets(), names=self._names(), statistics=statistics.slot(0))
         has_state = self.config.daemon['state_directory'] is not None
         if has_state and (scoreboard := self._find_scoreboard(mapped=True)):
             context.slot = scoreboard.slot(0)

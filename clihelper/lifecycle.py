@@ -34,6 +34,7 @@ from clihelper.errors import Error, StopNow, StoppedEarly, in_one_line
 from clihelper.loops import wait_until
 from clihelper.process.deadline import Deadline, signal_later, start_thread
 from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
+from clihelper.process.statistics import Statistics
 from clihelper.states import RUNNING, State
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from clihelper.process.deadline import Ending
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
+    from clihelper.process.statistics import ProcessStatistics
     from clihelper.process.systemd import Notifier
 
 LOGGER = logging.getLogger('clihelper')
@@ -79,6 +81,7 @@ class WorkerContext:
     :param listening: the listening sockets: those that a service manager passed, then those of
         ``Daemon.listen``.
     :param names: the names of those that were passed.
+    :param statistics: where it records what it does, for whoever asks; None: nobody can ask.
     :param supervised: whether it is a worker of a supervisor, which logs what a reload changes.
     """
 
@@ -88,12 +91,15 @@ class WorkerContext:
         slot: Slot | None = None,
         listening: Sequence[socket] = (),
         names: Sequence[str] = (),
+        statistics: ProcessStatistics | None = None,
         supervised: bool = False,
     ) -> None:
         self.worker = worker
         self.slot = slot
         self.listening = listening
         self.names = names
+        self.statistics = statistics or Statistics.make().slot(0)
+        self.statistics.begin(worker)
         self.supervised = supervised
 
 
@@ -349,6 +355,11 @@ class LifeCycle:
         return self._context.slot
 
     @property
+    def statistics(self) -> ProcessStatistics:
+        """Where to record what this process does, for whoever asks."""
+        return self._context.statistics
+
+    @property
     def is_running(self) -> bool:
         """Whether the loop has not been asked to end."""
         return not self._stop_noted and self._controller.state in RUNNING
@@ -381,6 +392,7 @@ class LifeCycle:
     @property
     def process(self) -> Callable[[], object]:
         """The controller's ``_process``."""
+        self.statistics.count('ticks')
         return self._controller._process
 
     @property
@@ -608,6 +620,7 @@ class LifeCycle:
     def _become(self, state: State) -> None:
         if self._controller.state is not state:
             self._controller.set_state(state)
+            self.statistics.set_state(state)
 
     def _end_loop(self, *, again: bool = False) -> None:
         """End the loop, by ``_shutdown``, and the waits of other threads."""
@@ -636,6 +649,7 @@ class LifeCycle:
         old = self._proven or self.config
         self.config, self._next_config = self._next_config, None
         self._controller.config = self.config
+        self.statistics.tell(config_read=time.time())
         if self._context.supervised:
             self._reloader.configure_logging(self.config)
         else:

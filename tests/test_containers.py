@@ -68,8 +68,11 @@ def test_the_manifest_is_of_the_image(
     assert (security['runAsUser'], security['runAsGroup']) == (int(uid), int(gid))
     assert security['runAsNonRoot']
     assert container['securityContext']['readOnlyRootFilesystem']
-    for probe in ('startupProbe', 'livenessProbe'):
-        assert container[probe]['exec']['command'] == image.healthcheck
+    assert container['livenessProbe']['exec']['command'] == image.healthcheck
+    plain = [word for word in image.healthcheck if not word.startswith('--')]
+    ready = [*plain[:-1], '--ready', plain[-1]]
+    assert container['startupProbe']['exec']['command'] == plain
+    assert container['readinessProbe']['exec']['command'] == ready
     mounted = {mount['mountPath'] for mount in container['volumeMounts']}
     assert mounted == {image.environment['RUNTIME_DIRECTORY'], image.entrypoint[-1],
                        '/run/secrets/clihelper-example'}

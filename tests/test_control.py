@@ -83,7 +83,7 @@ def clihelper(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
 
 def state(folder: Path) -> tuple[int, str]:
     done = clihelper('status', '--pidfile', folder / 'ticker.pid')
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout.splitlines(keepends=True)[0]
 
 
 def wait_logged(folder: Path, line: str, times: int = 1) -> None:
@@ -115,7 +115,8 @@ def test_status_finds_a_daemon_by_configuration_name_and_default_place(folder: P
         by_config = clihelper('status', '-c', config, 'ticker')
         by_name = clihelper('status', 'ticker', RUNTIME_DIRECTORY=str(folder))
         expected = f'ticker: running, pid {daemon.pid} ({folder}/ticker.pid)\n'
-        assert by_config.stdout == by_name.stdout == expected
+        for done in (by_config, by_name):
+            assert done.stdout.splitlines(keepends=True)[0] == expected
         assert by_config.returncode == by_name.returncode == 0
 
 
@@ -129,10 +130,11 @@ def test_status_says_that_a_name_is_needed_where_the_pidfile_depends_on_it(folde
 def test_status_as_json(folder: Path) -> None:
     with start(folder) as daemon:
         done = clihelper('status', '--json', 'ticker', '-c', folder / 'ticker.yml')
-        assert json.loads(done.stdout) == {
+        expected = {
             'name': 'ticker', 'pidfile': f'{folder}/ticker.pid', 'state': 'running',
             'pid': daemon.pid, 'status': 0,
         }
+        assert expected.items() <= json.loads(done.stdout).items()
 
 
 def test_status_looks_at_no_other_key_of_the_configuration(folder: Path) -> None:

@@ -1174,8 +1174,8 @@ Logging:
 def test_a_syslog_without_a_socket_is_a_warning_on_the_terminal(tmp_path, options):
     with Life(tmp_path, 'announced_interval.py', options=options, log=SYSLOG) as life:
         life.wait_logged('Would be processing')
-        lines = [line for line in life.program.stderr if 'there is no' in line]
         life.program.stop() if options else stop_daemon(life, tmp_path / 'pid')
+        lines = [line for line in life.program.stderr if 'there is no' in line]
     expected = [rf'{tmp_path}/app.yml:5:\d+: Logging.handlers.syslog: there is no'
                 rf' {tmp_path}/devlog: what is logged there is lost until there is one']
     if options:

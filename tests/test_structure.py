@@ -27,6 +27,7 @@ LAYERS = [
     {'lifecycle'},
     {'controller'},
     {'loops'},
+    {'operations'},
     {'amqp'},
     {'process'},
     {'logs'},

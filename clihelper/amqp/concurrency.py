@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from math import inf
 
-from clihelper.amqp import exception_text
+from clihelper.amqp import context, exception_text
 from clihelper.amqp.message import decode, settle_at_once
 from clihelper.amqp.poison import ConcurrentPoisonGuard
 from clihelper.amqp.processing import Processor, make_reply
@@ -73,6 +74,7 @@ class ConcurrentProcessor(Processor):
         self._lost: set[Message] = set()  # in hand, from a connection that is lost
         self._released: deque[int] = deque()
         self._alone = False
+        self._oldest: Message | None = None
         self._record: ConcurrentPoisonGuard | None
 
     def begin(self, channel: Any, prefetch: int) -> None:
@@ -125,6 +127,7 @@ class ConcurrentProcessor(Processor):
     def start(self, message: Message, runner: Any = None) -> None:
         """Note that the handler of *message* is about to run."""
         self.in_hand[message] = runner
+        message.began = time.monotonic()
         record = self._record
         if record is None:
             return
@@ -139,17 +142,24 @@ class ConcurrentProcessor(Processor):
 
         :returns: what it raised, and its reply.
         """
+        began = time.monotonic()
+        context.in_hand.set(message)
         try:
             answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
             return None, None if answer is None else make_reply(message, answer)
         except BaseException as failure:
             return failure, None
+        finally:
+            message.seconds = time.monotonic() - began
+            context.in_hand.set(None)
 
     async def run(self, message: Message) -> tuple[BaseException | None, Reply | None]:
         """Run the handler, and await what it returns; see :meth:`execute`.
 
         :raises StopNow: the program stops at once.
         """
+        began = time.monotonic()
+        context.in_hand.set(message)  # in the context of this task
         try:
             answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
             if hasattr(type(answer), '__await__'):
@@ -164,6 +174,8 @@ class ConcurrentProcessor(Processor):
                 late.__cause__ = failure
                 return late, None
             return failure, None
+        finally:
+            message.seconds = time.monotonic() - began
 
     def end(self, message: Message, error: BaseException | None, reply: Reply | None) -> None:
         """Settle a message whose handler has ended.
@@ -171,6 +183,7 @@ class ConcurrentProcessor(Processor):
         :raises Lost: the connection is lost.
         """
         self._leave_hand(message)
+        self._statistics.queues[message.queue].run(message.seconds)
         if message not in self._lost:
             self._finish(message, error, reply)
             return
@@ -191,12 +204,33 @@ class ConcurrentProcessor(Processor):
         self._leave_hand(message)
         self._lost.discard(message)
 
+    def note_in_hand(self) -> None:
+        """Note for whoever asks how many messages are in hand, and since when.
+
+        Called when some have been started or have ended, before anything waits.
+        """
+        self._statistics.set_in_hand(len(self.in_hand))
+        oldest = next(iter(self.in_hand), None)
+        if oldest is self._oldest:
+            return
+        self._oldest = oldest
+        if oldest is None:
+            self._since[0] = 0.0
+        else:
+            self._since[0] = oldest.began
+            self._statistics.set_queue(self._statistics.queues[oldest.queue])
+
     def _leave_hand(self, message: Message) -> None:
         del self.in_hand[message]
         self.timed_out.discard(message)
         self._alone = False
         if self._record is not None:
             self._record.end(message)
+
+    def end_message(self) -> None:
+        since = self._since[0]
+        super().end_message()
+        self._since[0] = since  # the others are still in hand
 
     def description(self, prefetched: int) -> str:
         """The messages in hand, and the numbers of unsettled ones. Any thread may call this."""

@@ -73,8 +73,12 @@ class Message:
     """
 
     __slots__ = (
-        '_runs', '_settle', 'delivery', 'kept', 'outcome', 'queue', 'raw', 'redelivered',
+        '_runs', '_settle', 'began', 'delivery', 'kept', 'outcome', 'queue', 'raw', 'redelivered',
+        'seconds',
     )  # fmt: skip
+
+    began: float  # when it was started among others, by the monotonic clock
+    seconds: float  # how long its handler took, if it was started among others
 
     def __init__(
         self, delivery: Any, queue: str, settle: Callable[[Message, Outcome], None]
@@ -129,6 +133,16 @@ class Message:
             return packing.header(packed, name)
         except InvalidProperties:
             return None
+
+    @property
+    def trace(self) -> dict[str, Any]:
+        """Its headers ``traceparent`` and ``tracestate`` (W3C Trace Context), if it has them."""
+        trace = {}
+        if (parent := self._header('traceparent')) is not None:
+            trace['traceparent'] = parent
+            if (state := self._header('tracestate')) is not None:
+                trace['tracestate'] = state
+        return trace
 
     def has_run(self, runs: int) -> None:
         """Add *runs* to the number of runs that its headers say."""

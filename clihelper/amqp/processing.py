@@ -18,11 +18,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from zlib import crc32
 
-from clihelper.amqp import exception_text, settlement
+from clihelper.amqp import context, exception_text, settlement
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import HeadersTooLarge
@@ -34,6 +35,7 @@ from clihelper.amqp.retries import LocalRetries, RetryQueues
 from clihelper.amqp.settlement import Outcome, Retry
 from clihelper.errors import StopNow, UnavailableError, counted
 from clihelper.process.signals import Interrupted
+from clihelper.process.statistics import FAST, NOT_COUNTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.topology import Topology
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
+    from clihelper.process.statistics import ProcessStatistics
 
     class ProcessorFactory(Protocol):
         """A subclass of :class:`Processor`, or what makes one."""
@@ -60,6 +63,11 @@ if TYPE_CHECKING:
 
         config: Config
 
+
+        @property
+        def worker(self) -> int: ...
+        @property
+        def statistics(self) -> ProcessStatistics: ...
         @property
         def appname(self) -> str: ...
         @property
@@ -99,6 +107,7 @@ class Processor:
     :param forwarder: publishes the copies.
     :param retry_queues: makes what knows the queues in which messages wait for their next run.
     :ivar current: the message that is being handled, or None.
+    :ivar float ended: when the last handler ended, by the monotonic clock.
     :ivar int most: the number of messages that are handled at a time.
     :ivar bool is_concurrent: whether each message that arrives is to be :meth:`delivered`.
     """
@@ -132,9 +141,15 @@ class Processor:
         self._settled_by_handler: dict[Message, Outcome] = {}
         self._to_return: set[Message] = set()  # those of them that handle() publishes anew
         self._unconfirmed: set[Message] = set()  # their copies may still be refused
+        context.begin(lambda: self.current, host.worker)
         self._lock = threading.Lock()
         self._forks = _forks
+        self._statistics = host.statistics
+        self._since = host.statistics.since
+        self._queue = ''
+        self._figures = NOT_COUNTED
         self.current: Message | None = None
+        self.ended = 0.0
 
     # One connection after another.
 
@@ -190,7 +205,10 @@ class Processor:
             return
         error: BaseException | None = None
         reply = None
+        if message.queue is not self._queue:
+            self._count_queue(message.queue)
         self.current = message
+        self._since[0] = began = time.monotonic()
         try:
             if record is not None:
                 record.note(crc32(message.raw, record.seeds[message.queue]))
@@ -199,14 +217,32 @@ class Processor:
             if answer is not None:
                 reply = make_reply(message, answer)
         except (StopNow, Interrupted) as stop:
-            self._end_if_forked(stop)
-            self.end_message()
+            self._abandon(stop)
             raise
         except BaseException as failure:
             error = failure
         finally:
             self.current = None
+        self.ended = ended = time.monotonic()
+        figures, seconds = self._figures, ended - began
+        try:
+            figures.histogram[FAST[int(seconds * 1e6)]] += 1
+            figures.seconds += seconds
+        except IndexError:
+            figures.run(seconds)
         self._finish(message, error, reply)
+
+    def _abandon(self, stop: BaseException) -> None:
+        """Leave the current message as it is, because the program stops at once."""
+        self._end_if_forked(stop)
+        self.end_message()
+
+    def _count_queue(self, queue: str) -> None:
+        """Count the messages of another queue than before."""
+        self._figures.write()
+        self._queue = queue
+        self._figures = self._statistics.queues[queue]
+        self._statistics.set_queue(self._figures)
 
     def _finish(self, message: Message, error: BaseException | None, reply: Reply | None) -> None:
         """Settle a message whose handler has returned or raised."""
@@ -244,7 +280,9 @@ class Processor:
         if outcome is None:
             self._settle(message, error, reply)
             return
+        self._count(message, outcome)
         if error is not None:
+            self._statistics.queues[message.queue].count('failed')
             LOGGER.error(
                 'on_message failed after a message from %s was %s',
                 message,
@@ -290,6 +328,7 @@ class Processor:
                                    exc_info=exception_text.loggable(error))  # fmt: skip
                 error, outcome = invalid, Outcome.DEAD_LETTER
         message.outcome = outcome
+        self._note_failure(message, error, outcome)
         if outcome is Outcome.REQUEUE:
             self._requeue(message)
         elif outcome is Outcome.RETRY:
@@ -297,6 +336,23 @@ class Processor:
             self._retry_later(message, error, delay)
         else:
             self._dead_letter(message, error)
+
+    def _note_failure(self, message: Message, error: BaseException, outcome: Outcome) -> None:
+        """Note for whoever asks what has failed, and what becomes of it."""
+        self._count(message, outcome)
+        if exception_text.is_a(error, settlement.UNRUN):
+            return
+        if outcome is not Outcome.REQUEUE:
+            self._statistics.queues[message.queue].count('failed')
+        text = exception_text.text(error)[: exception_text.SHOWN]
+        self._statistics.tell(last_error={
+            'time': time.time(), 'message': escaped(str(message)), 'outcome': outcome.value,
+            'error': f'{exception_text.name(error)}: {escaped(text)}',
+        })
+
+    def _count(self, message: Message, outcome: Outcome) -> None:
+        if outcome is not ACK:
+            self._statistics.queues[message.queue].count(outcome.name.lower())
 
     def _requeue(self, message: Message) -> None:
         """Return the message to its queue, or a copy to the retry queue of its stream."""
@@ -605,6 +661,7 @@ class Processor:
         if error is None:
             return False
         message.outcome = Outcome.DEAD_LETTER
+        self._statistics.queues[message.queue].count('unrun')
         self._settle(message, error, None)
         self._after_settling(message, record)
         return True
@@ -628,6 +685,7 @@ class Processor:
 
     def end_message(self) -> None:
         """Note that no message would be to blame if the process died now."""
+        self._since[0] = 0.0
         if self._record is not None:
             self._record.end_message()
 
@@ -684,6 +742,8 @@ class Processor:
 
     def flush(self) -> None:
         """Send the acknowledgements that are pending."""
+        self._figures.write()
+        self._statistics.sample()
         if self._acknowledger is not None:
             with self._connection.guard():
                 self._acknowledger.flush()
@@ -750,6 +810,8 @@ def make_reply(message: Message, answer: Any) -> Reply | None:
     properties: dict[str, Any] = {'content_type': content_type, 'delivery_mode': PERSISTENT}
     if message.correlation_id:
         properties['correlation_id'] = message.correlation_id
+    if trace := message.trace:
+        properties['headers'] = trace
     return body, message.reply_to, properties
 
 

@@ -71,7 +71,8 @@ class Subscription:
         self.deliveries: deque[Message] = deque()
         self.returned: list[Message] = []
         self._positions = Positions()
-        self.was_consuming = False
+        self.was_consuming = self._is_consuming = False
+        self._since = time.time()
         self._next_attempt = 0.0
         self._channel: Any = None
         self.connection = connection
@@ -120,7 +121,13 @@ class Subscription:
             for line in risks.warnings(self.topology):
                 LOGGER.warning('%s', line)
         self.connection.serves()
+        if self.was_consuming:
+            self._host.statistics.count('reconnects')
         self.was_consuming = True
+        self._host.statistics.tell(handler_timeout=self._section['handler_timeout'])
+        for queue in self.topology.queues:
+            self._host.statistics.queues[queue]
+        self._tell_broker(consuming=True)
         LOGGER.info(
             'consuming %s from %s', ', '.join(self.topology.queues), self.connection.shown()
         )
@@ -153,10 +160,19 @@ class Subscription:
         delay = REFUSED_DELAY if is_refusal else self.connection.delay()
         LOGGER.warning('%s; next attempt %s', why, when(delay))
         self._host.notifier.status(why)
+        self._tell_broker(consuming=False, why=why)
         if not self.was_consuming:
             self._host.notifier.extend_timeout(delay + 2 * CONNECT_TIMEOUT)
         self._next_attempt = time.monotonic() + delay
         return delay
+
+    def _tell_broker(self, consuming: bool, why: str | None = None) -> None:
+        """Write for whoever asks whether there is a broker, and since when."""
+        if why is None or self._is_consuming:
+            self._since = time.time()
+        self._is_consuming = consuming
+        broker = {'url': self.connection.shown(), 'consuming': consuming, 'since': self._since}
+        self._host.statistics.tell(broker=broker if why is None else {**broker, 'why': why})
 
     def drop(self) -> None:
         """Drop the connection: its messages can no longer be settled, and will be redelivered."""

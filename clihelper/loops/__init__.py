@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
+    from clihelper.process.statistics import ProcessStatistics
     from clihelper.process.systemd import Notifier
 
     class Host(Protocol):
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
         def retire(self) -> None: ...
         @property
         def slot(self) -> Slot | None: ...
+        @property
+        def worker(self) -> int: ...
+        @property
+        def statistics(self) -> ProcessStatistics: ...
         @property
         def is_running(self) -> bool: ...
         @property

@@ -182,14 +182,15 @@ class ConsumerLoop(Loop):
     def _handle_what_is_here(self) -> None:
         """Handle messages one after another until there is something else to do."""
         host, deliveries, due = self._host, self._deliveries, self._due
-        handle = self._processor.handle
+        processor = self._processor
+        handle = processor.handle
         host.active()
         while deliveries:
             message = deliveries.popleft()
             handle(message)
             if host.signals.arrived or self._stopping or not host.is_running:
                 return
-            if time.monotonic() >= due or message.outcome is not ACK:
+            if processor.ended >= due or message.outcome is not ACK:
                 return  # a message that failed may be due again before anything else
 
     def _renew(self) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from clihelper.process.scoreboard import Slot
+    from clihelper.process.statistics import ProcessStatistics
 
 LOGGER = logging.getLogger('clihelper.supervisor')
 
@@ -33,19 +34,22 @@ class WorkerChannel(Notifier):
 
     :param number: the worker's number, from 1.
     :param slot: its slot in the shared memory.
+    :param statistics: where it records what it does.
     :param writer: the pipe to the supervisor.
     :param lifeline: a pipe that only the supervisor can write to: it closes when that ends.
     :param watchdog: seconds within which the loop must show progress; None: there is no watchdog.
     """
 
-    __slots__ = ('_lifeline', '_watchdog', '_writer', 'slot', 'number')
+    __slots__ = ('_lifeline', '_watchdog', '_writer', 'slot', 'statistics', 'number')
 
     def __init__(
-        self, number: int, slot: Slot, writer: int, lifeline: int, watchdog: float | None
+        self, number: int, slot: Slot, statistics: ProcessStatistics, writer: int, lifeline: int,
+        watchdog: float | None,
     ) -> None:
         super().__init__()
         self.number = number
         self.slot = slot
+        self.statistics = statistics
         self._writer = writer
         self._lifeline = lifeline
         self._watchdog = watchdog

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from clihelper.process.deadline import Ending
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
+    from clihelper.process.statistics import Statistics
     from clihelper.process.systemd import Notifier
 
 LOGGER = logging.getLogger('clihelper.supervisor')
@@ -78,6 +79,7 @@ class Supervisor:
     :param signals: the signal pipe, installed.
     :param notifier: reports to the service manager.
     :param scoreboard: the memory shared with the workers.
+    :param statistics: what the workers write what they do into.
     :param reread: reads and validates the configuration again.
     :param configure_logging: sets up the supervisor's own logging.
     :param report_ready: reports to the waiting command that all workers are ready.
@@ -96,6 +98,7 @@ class Supervisor:
         signals: Signals,
         notifier: Notifier,
         scoreboard: Scoreboard,
+        statistics: Statistics,
         reread: Callable[[], Config],
         configure_logging: Callable[[Config], None],
         report_ready: Callable[[], None],
@@ -106,11 +109,10 @@ class Supervisor:
         self._appname = appname
         self._config = config
         self._signals = signals
-        self._notifier = notifier
-        self._ledger = scoreboard
+        self._ledger, self._statistics = scoreboard, statistics
         self._reloader = Reloader(reread, configure_logging)
         self._report_ready, self._stop_listening = report_ready, stop_listening
-        self._ending = ending
+        self._notifier, self._ending = notifier, ending
         self._deadline = Deadline(ending, interrupts=False)
         self._work = work
         self._wanted: int = config.daemon['workers']
@@ -198,7 +200,16 @@ class Supervisor:
             raise self._failure
         return 0 if self._was_ready else os.EX_TEMPFAIL
 
+    def _tell(self) -> None:
+        """Write what is known of the daemon as a whole."""
+        self._statistics.tell(
+            workers=self._wanted,
+            missing=self._missing or None,
+            reload_failed=self._given_up or None,
+        )
+
     def _status(self, now: float) -> None:
+        self._tell()
         self._monitor.report_status(self._workers, self._wanted, self._missing, self._given_up)
         self._status_due = now + STATUS_POLL if self._notifier.enabled else NEVER
 
@@ -273,7 +284,8 @@ class Supervisor:
             for other in self._workers:
                 other.close()
             place = child.WorkerChannel(
-                worker.number, worker.slot, writer, lifeline, self._notifier.watchdog_interval
+                worker.number, worker.slot, self._statistics.slot(worker.slot.index), writer,
+                lifeline, self._notifier.watchdog_interval,
             )
             title.set_title(f'{self._appname}: worker {worker.number}')
             status = self._work(place, worker.config)
@@ -355,6 +367,7 @@ class Supervisor:
         asked = worker.deadline is not None and not worker.timed_out
         self._monitor.count_finished(worker.slot.read()[2])
         worker.slot.record_death()
+        self._statistics.end(worker.slot.index)
         self._forget(worker)
         if not worker.finished and not self._shares_group:
             self._leftovers.end(worker.pid, str(worker))
@@ -638,6 +651,7 @@ class Supervisor:
         if config is None:
             return False
         old, self._config = self._config, config
+        self._statistics.tell(config_read=time.time())
         self._old_config = self._old_config or old
         self._reloader.put_into_effect(config, old, begins_anew=begins_anew, supervised=True)
         if config.daemon['workers'] != old.daemon['workers']:

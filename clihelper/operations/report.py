@@ -1,0 +1,156 @@
+"""What a running daemon does, read from its shared memory; the daemon need not answer.
+
+The report has the names and units of ``clihelper status --json``: times in seconds since the
+epoch, ages and durations in seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+import time
+
+from clihelper.process.statistics import QueueFigures, Statistics
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from clihelper.process.statistics import Figures
+
+RECENT = 60.0
+"""the seconds in which what was handled and failed lately is counted"""
+
+LATE = 5.0
+"""the seconds after ``AMQP.handler_timeout`` by which whoever looks after the process ends it"""
+
+WORKING = ('idle', 'sleeping', 'active')
+"""the states of a controller that is ready"""
+
+
+def read(pid: int) -> dict[str, Any]:
+    """Return the report of the daemon with that process ID.
+
+    :raises PermissionError: it belongs to another user.
+    :raises LookupError: it has ended, is of another version of clihelper, or has written what no
+        version of it writes.
+    """
+    try:
+        return make(*Statistics.of_process(pid).read())
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise LookupError(f'process {pid} has written what nobody understands') from error
+
+
+def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> dict[str, Any]:
+    """Return the report of what was read from the shared memory."""
+    now, clock = time.time(), time.monotonic()
+    processes = sorted(processes, key=lambda process: process.report.get('worker', 0))
+    queues = _queues(processes, ended)
+    errors = [each.report['last_error'] for each in (*processes, ended)
+              if 'last_error' in each.report]
+    report = {
+        **daemon,
+        'uptime': now - daemon.get('started', now),
+        'config_age': now - _config_read(daemon, processes),
+        'processes': [_process(process, now, clock) for process in processes],
+        'queues': {name: _queue(figures, lately) for name, (figures, lately) in queues.items()},
+        'counted': {name: sum(each.counted[name] for each in (*processes, ended))
+                    for name in ended.counted},
+        'last_error': max(errors, key=lambda error: error['time'], default=None),
+    }
+    report['ready'] = is_ready(report)
+    return report
+
+
+def _config_read(daemon: dict[str, Any], processes: list[Figures]) -> float:
+    """Return when the configuration in force was read; a process alone writes that itself."""
+    own = [process.report.get('config_read', 0.0) for process in processes]
+    return float(max(daemon.get('config_read', 0.0), *own, 0.0))
+
+
+def is_ready(report: dict[str, Any]) -> bool:
+    """Return whether the daemon can do its work now: a process is ready, and has its broker."""
+    return any(
+        process['state'] in WORKING and (process['broker'] or {'consuming': True})['consuming']
+        for process in report['processes']
+    )
+
+
+def _process(process: Figures, now: float, clock: float) -> dict[str, Any]:
+    queues = process.queues.values()
+    return {
+        'worker': process.report.get('worker', 1),
+        'pid': process.pid,
+        'state': process.state,
+        'uptime': now - process.started,
+        'in_hand': process.in_hand,
+        'in_hand_queue': process.queue_in_hand or None,
+        'in_hand_since': clock - process.since if process.since else None,
+        'messages': sum(queue.runs for queue in queues),
+        'failures': sum(queue.outcomes['failed'] for queue in queues),
+        'rss': resident(process.pid),
+        'handler_timeout': process.report.get('handler_timeout'),
+        'broker': process.report.get('broker'),
+    }
+
+
+def _queues(
+    processes: list[Figures], ended: Figures
+) -> dict[str, tuple[QueueFigures, tuple[int, int]]]:
+    """Return the sum of all processes for each queue, and what was done lately."""
+    clock = time.monotonic()
+    names = dict.fromkeys(name for each in (*processes, ended) for name in each.queues)
+    found = {}
+    for name in names:
+        parts = [each.queues[name] for each in processes if name in each.queues]
+        if name in ended.queues:
+            parts.append(ended.queues[name])
+        lately = [part.lately(clock, RECENT) for part in parts]
+        total = functools.reduce(operator.add, parts)
+        found[name] = total, (sum(runs for runs, _ in lately), sum(each for _, each in lately))
+    return found
+
+
+def _queue(figures: QueueFigures, lately: tuple[int, int]) -> dict[str, Any]:
+    return {
+        'runs': figures.runs,
+        'acknowledged': figures.acknowledged,
+        'failed': figures.outcomes['failed'],
+        'retried': figures.outcomes['retry'],
+        'dead_lettered': figures.outcomes['dead_letter'],
+        'requeued': figures.outcomes['requeue'],
+        'runs_last_minute': lately[0],
+        'failed_last_minute': lately[1],
+        'p50': figures.quantile(0.5),
+        'p99': figures.quantile(0.99),
+    }
+
+
+def resident(pid: int) -> int:
+    """Return the bytes in a process's resident set, 0 if it has ended."""
+    try:
+        with open(f'/proc/{pid}/statm', 'rb') as file:
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    except (OSError, IndexError):
+        return 0
+
+
+def is_live(report: dict[str, Any]) -> bool:
+    """Return whether nothing hangs: each process has made progress when it should have."""
+    return not any(_hangs(process) for process in report['processes'])
+
+
+def _hangs(process: dict[str, Any]) -> bool:
+    """Whether a process is stopped, or its handler has taken longer than it may."""
+    timeout = process['handler_timeout']
+    late = timeout is not None and (process['in_hand_since'] or 0.0) > timeout + LATE
+    return late or _is_stopped(process['pid'])
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            return file.read().rpartition(b')')[2].split()[0] in (b'T', b't')
+    except OSError:  # it has ended, and is replaced
+        return False

@@ -1,0 +1,534 @@
+"""What each process of a daemon does, in shared memory, for whoever asks.
+
+Each process writes its own slot; ``clihelper status`` and its like read it, so that what they say
+is true even if the process is stopped or hangs. The memory is a file without a name
+(memfd_create(2)) that nobody can shrink; it ends with the daemon. Others find it among the
+descriptors of the process in ``/proc``, which takes the daemon's user or root::
+
+    header: magic, version, slots, change | the daemon's report
+    slots:  the first one has the totals of the processes that have ended
+
+    slot:   pid, state, since, in hand, counters | the process's report | queues
+    queue:  outcomes | sum of seconds | histogram | what was done in each of the last intervals
+
+Numbers are eight bytes each and aligned, so that each is written at once, by one process. A report
+is text that changes rarely: it is written beside the valid one, which it then replaces. While the
+figures of a process become part of the totals, ``change`` is odd.
+
+Durations are counted in a histogram with four buckets for each power of two microseconds: a
+quantile of it is at most a quarter too large.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from mmap import MADV_REMOVE, MAP_SHARED, PROT_READ, mmap
+from struct import Struct
+
+from clihelper.states import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+NAME = 'clihelper-statistics'
+"""the name of the memory in ``/proc/PID/fd``"""
+
+QUEUES = 64
+"""the most queues that a process counts each for itself; the last one has the others, too"""
+
+BUCKETS = 128
+"""the buckets of a histogram"""
+
+OUTCOMES = ('retry', 'dead_letter', 'requeue', 'failed', 'unrun')
+"""What is counted of each queue besides its runs: the outcomes other than an acknowledgement, the
+runs that raised an exception, and messages that were settled without another run."""
+
+SAMPLES = 16
+"""the number of intervals for which it is kept how much was done in each"""
+
+SAMPLE_INTERVAL = 5.0
+"""the seconds of such an interval"""
+
+OTHERS = '(others)'
+"""what stands for the queues beyond :data:`QUEUES`"""
+
+READINGS = 10
+"""how often reading is repeated, each time a millisecond later, while figures are being moved"""
+
+COUNTED = ('ticks', 'reconnects')
+"""what is counted for a whole process"""
+
+_MAGIC = b'clihelper statistics'
+_VERSION = 1
+_HEADER = Struct('<24sQQ')
+_CHANGE = _HEADER.size
+_REPORT = 32768  # bytes of a report, of which two are kept
+_DAEMON_VALID, _DAEMON = 56, 4096
+_TOP = _DAEMON + 2 * _REPORT
+
+# Offsets in a slot
+_PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = range(0, 64, 8)
+_REPORTS = 4096
+_QUEUES = _REPORTS + 2 * _REPORT
+_QUEUE = 2048
+_SLOT = _QUEUES + QUEUES * _QUEUE
+
+# Offsets in a queue
+_SECONDS = 8 * len(OUTCOMES)
+_SAMPLED, _HISTOGRAM = _SECONDS + 8, _SECONDS + 24
+_SAMPLES = _HISTOGRAM + 8 * BUCKETS
+_SAMPLE = Struct('<QQQ')
+
+_STATES = list(State)
+_NUMBERS = {state: number for number, state in enumerate(_STATES, 1)}
+_WHOLE, _TWO, _REAL, _TWO_REALS = Struct('<Q'), Struct('<QQ'), Struct('<d'), Struct('<dd')
+_BUCKETS = Struct(f'<{BUCKETS}Q')
+
+
+def bucket_of(microseconds: int) -> int:
+    """Return the bucket of a duration: its first three binary digits, and how many follow."""
+    if microseconds < 8:
+        return microseconds
+    shift = microseconds.bit_length() - 3
+    return min(shift * 4 + (microseconds >> shift), BUCKETS - 1)
+
+
+def upper_bound(bucket: int) -> float:
+    """Return the upper bound of a bucket, in seconds; the last one has none, and gets one."""
+    following = bucket + 1
+    if following < 8:
+        return following / 1e6
+    shift = following // 4 - 1
+    return float((following - 4 * shift) << shift) / 1e6
+
+
+FAST = bytes(bucket_of(each) for each in range(4096))
+"""the buckets of short durations"""
+
+
+class Statistics:
+    """The shared memory.
+
+    :param memory: it.
+    :param slots: the number of slots in it.
+    """
+
+    def __init__(self, memory: mmap, slots: int) -> None:
+        self._memory = memory
+        self.slots = slots
+        self._report = _Report(memory, _DAEMON, _DAEMON_VALID)
+        self._totals = ProcessStatistics(memory, _TOP)
+
+    @classmethod
+    def make(cls, slots: int = 1) -> Statistics:
+        """Make one for this process and those forked from it.
+
+        :param slots: the most processes at a time.
+        """
+        size = _size(slots)
+        descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(descriptor, size)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            memory = mmap(descriptor, size)
+        finally:
+            os.close(descriptor)  # the memory has a descriptor of its own
+        _HEADER.pack_into(memory, 0, _MAGIC, _VERSION, slots)
+        return cls(memory, slots)
+
+    @classmethod
+    def of_process(cls, pid: int) -> Statistics:
+        """Open that of another process, for reading.
+
+        :raises PermissionError: the process belongs to another user.
+        :raises LookupError: it has none, or has ended.
+        """
+        folder = f'/proc/{pid}/fd'
+        try:
+            for name in os.listdir(folder):
+                with contextlib.suppress(FileNotFoundError):  # it has been closed since
+                    path = f'{folder}/{name}'
+                    if os.readlink(path).startswith(f'/memfd:{NAME}'):
+                        return cls._open(path)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+        raise LookupError(f'process {pid} has no statistics')
+
+    @classmethod
+    def _open(cls, path: str) -> Statistics:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            memory = mmap(descriptor, 0, MAP_SHARED, PROT_READ)
+        finally:
+            os.close(descriptor)
+        magic, version, slots = _HEADER.unpack_from(memory)
+        if magic.rstrip(b'\0') != _MAGIC or version != _VERSION or len(memory) != _size(slots):
+            raise LookupError('its statistics are those of another version of clihelper')
+        return cls(memory, slots)
+
+    def tell(self, **facts: Any) -> None:
+        """Change what the daemon as a whole says of itself; None takes a fact away."""
+        self._report.tell(facts)
+
+    def slot(self, index: int) -> ProcessStatistics:
+        """Return the slot of a process, from 0; beyond the last one, one that nobody reads."""
+        if index >= self.slots:
+            return Statistics.make().slot(0)
+        return ProcessStatistics(self._memory, _TOP + (index + 1) * _SLOT)
+
+    def end(self, index: int) -> None:
+        """Add the figures of a process that has ended to the totals, and clear its slot."""
+        if index >= self.slots:
+            return
+        figures = Figures(self._memory, _TOP + (index + 1) * _SLOT)
+        self._change()
+        self._totals.add(figures)
+        self.slot(index).clear()
+        self._change()
+
+    def _change(self) -> None:
+        number = _WHOLE.unpack_from(self._memory, _CHANGE)[0]
+        _WHOLE.pack_into(self._memory, _CHANGE, number + 1)
+
+    def read(self) -> tuple[dict[str, Any], list[Figures], Figures]:
+        """Return the daemon's report, the figures of each process, and of those that have ended.
+
+        They belong together, unless whoever changes them is stopped in the middle of it.
+        """
+        for _ in range(READINGS):
+            before = _WHOLE.unpack_from(self._memory, _CHANGE)[0]
+            slots = [Figures(self._memory, _TOP + number * _SLOT)
+                     for number in range(self.slots + 1)]
+            if not before % 2 and before == _WHOLE.unpack_from(self._memory, _CHANGE)[0]:
+                break
+            time.sleep(0.001)
+        return self._report.read(), [each for each in slots[1:] if each.pid], slots[0]
+
+
+class ProcessStatistics:
+    """What a process writes of itself. Nobody else writes it while there is that process.
+
+    :ivar queues: what counts the messages of each queue, by its name.
+    :ivar since: its element is when the oldest run in hand began, by the monotonic clock; 0.0:
+        nothing is in hand.
+    """
+
+    def __init__(self, memory: mmap, offset: int) -> None:
+        self._memory = memory
+        self._offset = offset
+        whole = memoryview(memory)
+        if whole.readonly:
+            return
+        self.since = whole[offset + _SINCE : offset + _SINCE + 8].cast('d')
+        self._in_hand = whole[offset + _IN_HAND : offset + _IN_HAND + 16].cast('Q')
+        self._report = _Report(memory, offset + _REPORTS, offset + _VALID)
+        self.queues = _Queues(self)
+        self._interval = 0
+
+    def begin(self, worker: int) -> None:
+        """Take the slot: this process is there.
+
+        :param worker: its number among the workers.
+        """
+        self.clear()
+        self.queues.clear()
+        self._report.tell({'worker': worker})
+        _REAL.pack_into(self._memory, self._offset + _STARTED, time.time())
+        _WHOLE.pack_into(self._memory, self._offset + _PID, os.getpid())
+
+    def clear(self) -> None:
+        """Clear the slot: there is no process."""
+        try:
+            self._memory.madvise(MADV_REMOVE, self._offset, _SLOT)  # its pages are zero, and free
+        except OSError:  # not every kernel has that
+            self._memory[self._offset : self._offset + _SLOT] = bytes(_SLOT)
+
+    def tell(self, **facts: Any) -> None:
+        """Change what the process says of itself; None takes a fact away."""
+        self._report.tell(facts)
+
+    def set_state(self, state: State) -> None:
+        """Write the state of the controller."""
+        _WHOLE.pack_into(self._memory, self._offset + _STATE, _NUMBERS[state])
+
+    def set_in_hand(self, count: int) -> None:
+        """Write how many messages are in hand, if that may be more than one."""
+        self._in_hand[0] = count
+
+    def set_queue(self, queue: QueueStatistics) -> None:
+        """Write from which queue the oldest message in hand is."""
+        self._in_hand[1] = queue.number
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Count one of :data:`COUNTED`."""
+        offset = self._offset + _COUNTED + 8 * COUNTED.index(name)
+        number = _WHOLE.unpack_from(self._memory, offset)[0]
+        _WHOLE.pack_into(self._memory, offset, number + amount)
+
+    def sample(self) -> None:
+        """Note what was done since the last time, once in each :data:`SAMPLE_INTERVAL`."""
+        interval = int(time.monotonic() / SAMPLE_INTERVAL)
+        if interval != self._interval:
+            self._interval = interval
+            for queue in self.queues.values():
+                queue.sample(interval)
+
+    def make_queue(self, number: int, names: Sequence[str]) -> QueueStatistics:
+        """Make what counts the messages of the queue with this number.
+
+        :param names: the names of all queues that are counted.
+        """
+        self._report.tell({'queues': names})
+        return QueueStatistics(self._memory, self._offset + _QUEUES + number * _QUEUE, number)
+
+    def add(self, figures: Figures) -> None:
+        """Add those of a process that has ended."""
+        for name, amount in figures.counted.items():
+            self.count(name, amount)
+        for name, queue in figures.queues.items():
+            self.queues[name].add(queue)
+        if 'last_error' in figures.report:
+            self.tell(last_error=figures.report['last_error'])
+
+
+class _Queues(dict[str, 'QueueStatistics']):
+    """What counts the messages of each queue, made when it is first asked for."""
+
+    def __init__(self, process: ProcessStatistics) -> None:
+        super().__init__()
+        self._process = process
+
+    def __missing__(self, name: str) -> QueueStatistics:
+        number = len(self)
+        if number >= QUEUES - 1 and name != OTHERS:
+            return self[OTHERS]
+        self[name] = made = self._process.make_queue(number, [*self, name])
+        return made
+
+
+class QueueStatistics:
+    """What a process writes of one queue's messages.
+
+    :ivar histogram: how many runs took how long, in shared memory.
+    :ivar int number: the queue's number among those of the process.
+    :ivar float seconds: what all runs took together; :meth:`write` writes it.
+    """
+
+    __slots__ = ('_memory', '_offset', '_outcomes', '_seconds', 'histogram', 'number', 'seconds')
+
+    def __init__(self, memory: mmap, offset: int, number: int = 0) -> None:
+        self.number = number
+        whole = memoryview(memory)
+        self._memory = memory
+        self._offset = offset
+        self._outcomes = whole[offset : offset + _SECONDS].cast('Q')
+        self._seconds = whole[offset + _SECONDS : offset + _SECONDS + 8].cast('d')
+        self.histogram = whole[offset + _HISTOGRAM : offset + _SAMPLES].cast('Q')
+        self.seconds = 0.0
+
+    def run(self, seconds: float) -> None:
+        """Count a run that took so long."""
+        self.seconds += seconds
+        microseconds = int(seconds * 1e6)
+        self.histogram[
+            FAST[microseconds] if microseconds < len(FAST) else bucket_of(microseconds)] += 1
+        self.write()
+
+    def write(self) -> None:
+        """Write :attr:`seconds`, which is not done at once as that takes time."""
+        self._seconds[0] = self.seconds
+
+    def count(self, name: str) -> None:
+        """Count one of :data:`OUTCOMES`."""
+        self._outcomes[OUTCOMES.index(name)] += 1
+
+    def sample(self, interval: int) -> None:
+        """Note what was done since the last time as done in this interval.
+
+        :param interval: its number, by the monotonic clock.
+        """
+        runs, failed = sum(self.histogram), self._outcomes[OUTCOMES.index('failed')]
+        runs_before, failed_before = _TWO.unpack_from(self._memory, self._offset + _SAMPLED)
+        _TWO.pack_into(self._memory, self._offset + _SAMPLED, runs, failed)
+        self._note(interval, runs - runs_before, failed - failed_before)
+
+    def _note(self, interval: int, runs: int, failed: int) -> None:
+        offset = self._offset + _SAMPLES + interval % SAMPLES * _SAMPLE.size
+        noted, runs_before, failed_before = _SAMPLE.unpack_from(self._memory, offset)
+        if noted == interval:
+            runs, failed = runs + runs_before, failed + failed_before
+        _SAMPLE.pack_into(self._memory, offset, interval, runs, failed)
+
+    def add(self, figures: QueueFigures) -> None:
+        """Add those of a process that has ended."""
+        for number, amount in enumerate(figures.outcomes.values()):
+            self._outcomes[number] += amount
+        for number, amount in enumerate(figures.histogram):
+            if amount:
+                self.histogram[number] += amount
+        self.seconds += figures.seconds
+        self.write()
+        for sample in (*figures.samples, (int(time.monotonic() / SAMPLE_INTERVAL),
+                                          *figures.unsampled)):
+            if sample[0] > int(time.monotonic() / SAMPLE_INTERVAL) - SAMPLES:
+                self._note(*sample)
+        _TWO.pack_into(self._memory, self._offset + _SAMPLED, sum(self.histogram),
+                       self._outcomes[OUTCOMES.index('failed')])
+
+
+NOT_COUNTED = QueueStatistics(mmap(-1, _QUEUE), 0)
+"""what is counted here is not read by anybody"""
+
+
+class _Report:
+    """A report, written beside the valid one: who reads it never sees half of it."""
+
+    def __init__(self, memory: mmap, offset: int, valid: int) -> None:
+        self._memory = memory
+        self._offset = offset
+        self._valid = valid
+        self._facts: dict[str, Any] = {}
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        changed = {name: fact for name, fact in (self._facts | facts).items() if fact is not None}
+        if changed == self._facts:
+            return
+        data = json.dumps(changed, ensure_ascii=False).encode(errors='replace')
+        if len(data) > _REPORT - 8:
+            return  # it is what it was
+        self._facts = changed
+        number = _WHOLE.unpack_from(self._memory, self._valid)[0] + 1
+        start = self._offset + number % 2 * _REPORT
+        _WHOLE.pack_into(self._memory, start, len(data))
+        self._memory[start + 8 : start + 8 + len(data)] = data
+        _WHOLE.pack_into(self._memory, self._valid, number)
+
+    def read(self) -> dict[str, Any]:
+        """Return it; empty if there is none, or if it is what no process has written."""
+        for _ in range(READINGS):
+            number = _WHOLE.unpack_from(self._memory, self._valid)[0]
+            start = self._offset + number % 2 * _REPORT
+            length = min(_WHOLE.unpack_from(self._memory, start)[0], _REPORT - 8)
+            data = self._memory[start + 8 : start + 8 + length]
+            if _WHOLE.unpack_from(self._memory, self._valid)[0] <= number + 1:
+                break
+        try:
+            report = json.loads(data or b'{}')
+        except (ValueError, RecursionError):
+            return {}
+        return report if isinstance(report, dict) else {}
+
+
+class QueueFigures:
+    """What was counted of one queue's messages.
+
+    :ivar outcomes: for each of :data:`OUTCOMES`, how many.
+    :ivar histogram: how many runs there were for each bucket of durations.
+    :ivar float seconds: what all runs took together.
+    :ivar samples: what was done in the last intervals: the number of each, runs, and failures.
+    :ivar unsampled: runs and failures since then.
+    """
+
+    def __init__(self, memory: mmap | None = None, offset: int = 0) -> None:
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
+        self.histogram: Sequence[int] = [0] * BUCKETS
+        self.seconds = 0.0
+        self.samples: list[tuple[int, int, int]] = []
+        self.unsampled = (0, 0)
+        if memory is None:
+            return
+        for number, name in enumerate(OUTCOMES):
+            self.outcomes[name] = _WHOLE.unpack_from(memory, offset + 8 * number)[0]
+        self.seconds = _REAL.unpack_from(memory, offset + _SECONDS)[0]
+        self.histogram = _BUCKETS.unpack_from(memory, offset + _HISTOGRAM)
+        samples = (_SAMPLE.unpack_from(memory, offset + _SAMPLES + number * _SAMPLE.size)
+                   for number in range(SAMPLES))
+        self.samples = [sample for sample in samples if sample[0]]
+        runs, failed = _TWO.unpack_from(memory, offset + _SAMPLED)
+        self.unsampled = (max(self.runs - runs, 0), max(self.outcomes['failed'] - failed, 0))
+
+    def __add__(self, other: QueueFigures) -> QueueFigures:
+        both = QueueFigures()
+        both.outcomes = {
+            name: count + other.outcomes[name] for name, count in self.outcomes.items()}
+        both.histogram = [a + b for a, b in zip(self.histogram, other.histogram, strict=True)]
+        both.seconds = self.seconds + other.seconds
+        return both
+
+    @property
+    def acknowledged(self) -> int:
+        """How many messages were acknowledged as their handler returned."""
+        outcomes = self.outcomes
+        others = outcomes['retry'] + outcomes['dead_letter'] + outcomes['requeue']
+        return max(self.runs + outcomes['unrun'] - others, 0)
+
+    @property
+    def runs(self) -> int:
+        """How many runs have ended."""
+        return sum(self.histogram)
+
+    def quantile(self, share: float) -> float | None:
+        """Return the seconds that so large a share of the runs took at most; None without any."""
+        left = self.runs * share
+        if not left:
+            return None
+        for bucket, count in enumerate(self.histogram):
+            left -= count
+            if left <= 0:
+                return upper_bound(bucket)
+        return upper_bound(BUCKETS - 1)
+
+    def lately(self, now: float, seconds: float = 60.0) -> tuple[int, int]:
+        """Return how many runs ended, and how many failed, in the last *seconds*.
+
+        :param now: by the monotonic clock.
+        """
+        first = int((now - seconds) / SAMPLE_INTERVAL)
+        recent = [self.unsampled]
+        recent += [(runs, failed) for interval, runs, failed in self.samples if interval > first]
+        return sum(runs for runs, _ in recent), sum(failed for _, failed in recent)
+
+
+class Figures:
+    """What one process has written.
+
+    :ivar pid: its process ID; 0: there is no process.
+    :ivar state: the name of its controller's state, in lower case; empty: none yet.
+    :ivar started: when it began, in seconds since the epoch.
+    :ivar since: when the oldest run in hand began, by the monotonic clock; 0.0: none is in hand.
+    :ivar in_hand: how many messages are in hand.
+    :ivar queue_in_hand: from which queue the oldest of them is; empty: none is in hand.
+    :ivar counted: for each of :data:`COUNTED`, how many.
+    :ivar report: what it says of itself.
+    :ivar queues: what it has counted, by the name of the queue.
+    """
+
+    def __init__(self, memory: mmap, offset: int) -> None:
+        self.pid, state, = _TWO.unpack_from(memory, offset + _PID)
+        self.state = _STATES[state - 1].name.lower() if 0 < state <= len(_STATES) else ''
+        self.started, self.since = _TWO_REALS.unpack_from(memory, offset + _STARTED)
+        in_hand, queue = _TWO.unpack_from(memory, offset + _IN_HAND)
+        self.in_hand = in_hand or int(self.since > 0)
+        self.counted = {
+            name: _WHOLE.unpack_from(memory, offset + _COUNTED + 8 * number)[0]
+            for number, name in enumerate(COUNTED)
+        }
+        self.report = _Report(memory, offset + _REPORTS, offset + _VALID).read()
+        names = self.report.get('queues', [])
+        if not isinstance(names, list):
+            names = []
+        self.queue_in_hand = str(names[queue]) if self.in_hand and queue < len(names) else ''
+        self.queues = {
+            str(name): QueueFigures(memory, offset + _QUEUES + number * _QUEUE)
+            for number, name in enumerate(names[:QUEUES])
+        }
+
+
+def _size(slots: int) -> int:
+    return _TOP + (slots + 1) * _SLOT
