@@ -268,20 +268,19 @@ def test_of_a_command_line_only_the_program_is_shown(words: str, expected: str) 
     assert running.program_in(words.split()) == expected
 
 
-def test_a_daemon_with_workers_hides_its_command_line_and_each_worker_is_looked_at(
+def test_a_daemon_with_workers_is_found_and_each_worker_is_looked_at(
     folder: Path,
 ) -> None:
     configure(folder, 'Daemon: {pidfile: FOLDER/ticker.pid, workers: 2}\n')
     with start(folder) as daemon:
-        done = doctor(folder, '--pidfile', folder / 'ticker.pid')
-        assert done.returncode == 2
-        assert done.stderr.endswith('its configuration is not known: give -c FILE\n')
-        status, found = findings(
-            folder, '--pidfile', folder / 'ticker.pid', '-c', folder / 'ticker.yml')
+        status, found = findings(folder, '--pidfile', folder / 'ticker.pid')
         assert status == 0
+        assert found[0]['where'] == f'{folder}/ticker.yml'
         used = [each['where'] for each in found if each['check'] == 'descriptors']
         assert used[0] == f'process {daemon.pid}'
         assert len(used) == 3
+        given = '--pidfile', folder / 'ticker.pid', '-c', folder / 'ticker.yml'
+        assert findings(folder, *given)[0] == 0
 
 
 def test_relative_paths_are_those_of_where_the_daemon_was_started(folder: Path) -> None:

@@ -42,6 +42,17 @@ class Running:
         return [folder for folder in found if os.path.isabs(folder)]
 
     @property
+    def configuration(self) -> str | None:
+        """The configuration that it says it has, in the memory that ``status`` reads."""
+        from clihelper.operations import report
+
+        try:
+            found = report.read(self.pid).get('config')
+        except (LookupError, OSError):
+            return None
+        return found if isinstance(found, str) and os.path.isabs(found) else None
+
+    @property
     def account(self) -> Account | None:
         """The user and the groups that it runs as."""
         fields = _status(self.pid)

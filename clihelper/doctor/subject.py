@@ -140,6 +140,9 @@ class Subject:
 
     def _configurations(self) -> Iterator[str]:
         if self.running is not None:
+            # With workers the title of the supervisor hides the command line.
+            if own := self.running.configuration:
+                yield own
             given = configuration_in(self.running.words)
             if given is not None:
                 for folder in self.running.folders:
