@@ -20,6 +20,7 @@ PACKAGE = ROOT / 'clihelper'
 LAYERS = [
     {'', '__main__'},
     {'commands', 'testing'},
+    {'doctor'},
     {'application'},
     {'legacy'},
     {'supervisor'},

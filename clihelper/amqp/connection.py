@@ -294,6 +294,12 @@ class Connection:
         """Whether messages leave a queue when their TTL expires."""
         return self.transport.expires
 
+    @property
+    def product(self) -> str:
+        """The broker's product and version, such as ``RabbitMQ 4.0.5``; empty if it is unknown."""
+        found = getattr(self.transport, 'server_properties', None) or {}
+        return escaped(' '.join(str(found[key]) for key in ('product', 'version') if key in found))
+
     def serves(self) -> None:
         """Note that the broker is serving: everything is declared, and consuming has begun."""
         self._refused = False

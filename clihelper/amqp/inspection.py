@@ -1,4 +1,4 @@
-"""The checks of ``--check --broker``: each broker, and what on it can lose messages.
+"""The checks of ``--check --broker``, and of ``clihelper doctor``: what on a broker is not right.
 
 Nothing is created. What exists is declared again, as at start-up, since only then does a broker
 say how it differs; what does not exist is not declared.
@@ -25,45 +25,81 @@ from clihelper.errors import UnavailableError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, Literal
 
     from clihelper.amqp.entities import Options
     from clihelper.config import Config
 
     Keys = tuple[object, ...]
+    Level = Literal['note', 'warning', 'fault']
     OwnTopology = tuple[Sequence[Any], Sequence[Any], str]
 
 
-class Report:
-    """The findings: lines for the terminal, each with its place in the configuration.
+class Line:
+    """One finding.
 
-    :ivar notes: what the program will do.
-    :ivar warnings: what can lose messages.
-    :ivar faults: what prevents the program from running.
+    :ivar level: ``note``: what the program will do; ``warning``: what can lose messages;
+        ``fault``: what prevents the program from running.
+    :ivar where: the place in the configuration.
+    :ivar code: the broker's reply code, if it has refused something; otherwise 0.
+    """
+
+    __slots__ = ('code', 'level', 'text', 'where')
+
+    def __init__(self, level: Level, where: str, text: str, code: int = 0) -> None:
+        self.level = level
+        self.where = where
+        self.text = text
+        self.code = code
+
+    def __str__(self) -> str:
+        warning = 'warning: ' if self.level == 'warning' else ''
+        return f'{self.where}: {warning}{self.text}'
+
+
+class Report:
+    """The findings, each with its place in the configuration.
+
+    :ivar lines: all of them.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-        self.faults: list[str] = []
+        self.lines: list[Line] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What the program will do, in lines for the terminal."""
+        return self._of_level('note')
+
+    @property
+    def warnings(self) -> list[str]:
+        """What can lose messages, in lines for the terminal."""
+        return self._of_level('warning')
+
+    @property
+    def faults(self) -> list[str]:
+        """What prevents the program from running, in lines for the terminal."""
+        return self._of_level('fault')
 
     def note(self, keys: Keys, text: str) -> None:
         """Add something that the program will do."""
-        self._add(self.notes, keys, text)
+        self._add('note', keys, text)
 
     def warn(self, keys: Keys, text: str) -> None:
         """Add something that can lose messages."""
-        self._add(self.warnings, keys, f'warning: {text}')
+        self._add('warning', keys, text)
 
-    def fault(self, keys: Keys, text: str) -> None:
+    def fault(self, keys: Keys, text: str, code: int = 0) -> None:
         """Add something that prevents the program from running."""
-        self._add(self.faults, keys, text)
+        self._add('fault', keys, text, code)
 
-    def _add(self, lines: list[str], keys: Keys, text: str) -> None:
-        line = f'{self._config.locate(*keys)}: {text}'
-        if line not in lines:  # several brokers may produce the same line
-            lines.append(line)
+    def _add(self, level: Level, keys: Keys, text: str, code: int = 0) -> None:
+        self.lines.append(Line(level, self._config.locate(*keys), text, code))
+
+    def _of_level(self, level: Level) -> list[str]:
+        # Several brokers may produce the same line.
+        return list(dict.fromkeys(str(each) for each in self.lines if each.level == level))
 
 
 def inspect(config: Config, own: OwnTopology | None, appname: str) -> Report:
@@ -74,18 +110,14 @@ def inspect(config: Config, own: OwnTopology | None, appname: str) -> Report:
     :raises clihelper.errors.Error: a file of ``AMQP.tls`` cannot be used.
     """
     report = Report(config)
-    section = config.amqp
     if own is None and 'AMQP' not in config.written():
         report.note((), 'no broker is used: there is no section AMQP')
         return report
-    single = isinstance(section['url'], str)
-    for number, url in enumerate([section['url']] if single else section['url']):
-        connection = Connection([url], 0, appname, section['tls'], section['transport_options'])
-        keys: Keys = ('AMQP', 'url') if single else ('AMQP', 'url', number)
+    for keys, url in urls_of(config):
+        connection = connection_to(config, url, appname)
         try:
             connection.open()
-            if own is not None and connection.expires:  # elsewhere there are no such queues
-                Inspection(config, Topology(section, *own), connection, report).run()
+            inspect_topology(config, own, connection, report)
         except UnavailableError as error:
             report.fault(keys, str(error))
         except (Unreachable, Lost) as error:
@@ -93,6 +125,34 @@ def inspect(config: Config, own: OwnTopology | None, appname: str) -> Report:
         finally:
             connection.close()
     return report
+
+
+def urls_of(config: Config) -> list[tuple[Keys, str]]:
+    """Each URL of ``AMQP.url``, with its keys."""
+    url = config.amqp['url']
+    if isinstance(url, str):
+        return [(('AMQP', 'url'), url)]
+    return [(('AMQP', 'url', number), each) for number, each in enumerate(url)]
+
+
+def connection_to(config: Config, url: str, appname: str) -> Connection:
+    """A connection to one broker, without heartbeats; it is still to be opened."""
+    section = config.amqp
+    return Connection([url], 0, appname, section['tls'], section['transport_options'])
+
+
+def inspect_topology(
+    config: Config, own: OwnTopology | None, connection: Connection, report: Report
+) -> None:
+    """Inspect what the program needs on a broker.
+
+    :param own: as for :func:`inspect`.
+    :param connection: an open connection to it.
+    :param report: gets the findings.
+    :raises Lost: the connection is lost.
+    """
+    if own is not None and connection.expires:  # elsewhere there are no such queues
+        Inspection(config, Topology(config.amqp, *own), connection, report).run()
 
 
 class Inspection:
@@ -135,7 +195,7 @@ class Inspection:
         try:
             look(*what)
         except DeclarationRefused as refused:
-            self._report.fault(keys, str(refused))
+            self._report.fault(keys, str(refused), refused.code)
             if refused.code in FOR_GOOD:
                 raise Lost('the broker has closed the connection') from refused
 

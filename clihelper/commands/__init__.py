@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'status': ('clihelper.commands.status', 'print whether a daemon is running'),
     'stop': ('clihelper.commands.stop', 'stop a daemon, and wait until it has ended'),
     'reload': ('clihelper.commands.reload', 'make a daemon reload its configuration'),
+    'doctor': (
+        'clihelper.commands.doctor',
+        'check what would keep a daemon from running, or lose messages',
+    ),
     'new': ('clihelper.commands.new', 'generate a starter project'),
     'upgrade-check': (
         'clihelper.commands.upgrade_check', 'list the names of clihelper 1.x that programs use',

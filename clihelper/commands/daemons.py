@@ -64,9 +64,10 @@ class Found:
 
 
 def parse(argv: Sequence[str], *, command: str, values: Collection[str] = (),
-          flags: Collection[str] = ()) -> Arguments:
+          flags: Collection[str] = (), pidfile_and_config: bool = False) -> Arguments:
     """Parse the words after a subcommand that is about one daemon.
 
+    :param pidfile_and_config: whether both may be given; then the pidfile identifies the daemon.
     :raises UsageError: they are wrong, or do not identify a daemon.
     """
     from clihelper.commands import arguments
@@ -76,7 +77,10 @@ def parse(argv: Sequence[str], *, command: str, values: Collection[str] = (),
     name = found.names[0] if found.names else ''
     if '/' in name:
         raise UsageError(f'{command}: not a name: {name!r} (--pidfile and -c take a path)')
-    if ('pidfile' in found.values) + bool(name or 'config' in found.values) != 1:
+    by_config = 'config' in found.values
+    if pidfile_and_config and 'pidfile' in found.values:
+        by_config = False
+    if ('pidfile' in found.values) + bool(name or by_config) != 1:
         raise UsageError(f'{command}: expected a NAME, -c FILE or --pidfile FILE')
     return found
 

@@ -32,6 +32,18 @@ def refuse_foreign_writers(path: str, descriptor: int, shown: str) -> None:
         raise NotPermitted(f'{shown}: refused, as root: it was replaced while it was read')
 
 
+def foreign_writer(path: str) -> str:
+    """Return who other than root could change a file, and by what; empty if nobody could.
+
+    :raises OSError: a folder on the way to it may not be searched.
+    """
+    for entry in _crossed(path):
+        reason = _foreign_writer(entry, os.lstat(entry))
+        if reason:
+            return f'{printable(entry)} {reason}'
+    return ''
+
+
 def _crossed(path: str) -> Iterator[str]:
     """Yield every folder and link that leads to a file, and the file; see path_resolution(7)."""
     folder = '/'

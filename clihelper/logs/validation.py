@@ -72,12 +72,12 @@ def warnings(section: Mapping[str, Any], locate: Callable[..., str], *,
     :param foreground: whether ``debug_only`` handlers exist.
     """
     handlers = complete(section, foreground=foreground, working_directory=None).get('handlers', {})
-    sockets = {name: _syslog_socket(body) for name, body in handlers.items()}
+    sockets = {name: syslog_socket(body) for name, body in handlers.items()}
     return [f'{locate("Logging", "handlers", name)}: Logging.handlers.{name}: there is no {path}:'
             f' {LOST}' for name, path in sockets.items() if path and not os.path.exists(path)]
 
 
-def _syslog_socket(body: Mapping[str, Any]) -> str | None:
+def syslog_socket(body: Mapping[str, Any]) -> str | None:
     """Return the socket in the file system that a handler sends to; None if it does not."""
     from logging.config import BaseConfigurator
 

@@ -275,6 +275,45 @@ def probe(path: str) -> tuple[Literal['running', 'died', 'stopped', 'unknown'], 
     return ('unknown' if content else 'stopped'), None
 
 
+def explain(path: str) -> str:
+    """Return why the file at *path* cannot be a pidfile; empty if it may be one, or is not there.
+
+    The file is not opened unless it is a regular one.
+
+    :raises PermissionError: it may not be looked at.
+    """
+    try:
+        fault = _fault(os.lstat(path))
+        if fault:
+            return fault
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    except FileNotFoundError:
+        return ''
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:
+        return f'cannot be read: {getattr(error, "strerror", None) or error}'
+    try:
+        content = _read(descriptor)
+        if fault := _fault(os.fstat(descriptor), content):
+            return fault
+        return '' if _number(content) or not content else 'is not a pidfile: it has no number'
+    finally:
+        os.close(descriptor)
+
+
+def is_held_by(path: str, pid: int) -> bool:
+    """Return whether a process has the pidfile at *path* locked, as far as may be looked at."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    except OSError:
+        return False
+    try:
+        return holds(pid, descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def holds(pid: int, descriptor: int, *, unseen: bool = True) -> bool:
     """Return whether a process has the file of *descriptor* open and locked.
 

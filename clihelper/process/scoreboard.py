@@ -444,11 +444,21 @@ def _read(descriptor: int) -> mmap:
 
 
 def _check(descriptor: int) -> None:
-    status = os.fstat(descriptor)
+    fault = fault_of(os.fstat(descriptor), os.geteuid())
+    if fault:
+        raise Unusable(fault)
+
+
+def fault_of(status: os.stat_result, uid: int) -> str:
+    """Return why a file cannot be the scoreboard of a user; empty if it can.
+
+    :param uid: the id of the user.
+    """
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        raise Unusable('is not a regular file with a single name')
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise Unusable('belongs to another user, or is writable by others')
+        return 'is not a regular file with a single name'
+    if status.st_uid != uid or status.st_mode & 0o022:
+        return 'belongs to another user, or is writable by others'
+    return ''
 
 
 def _lock(descriptor: int) -> None:
