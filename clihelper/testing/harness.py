@@ -376,7 +376,11 @@ class _Life(LifeCycle):
     def on_message(self) -> Callable[[Any, Any], Any]:
         """The handler, watched by the mailbox."""
         assert self.mailbox is not None
-        return self.mailbox.watched(super().on_message)
+        return self.mailbox.watched(super().on_message, super().order_key)
+
+    @property
+    def order_key(self) -> None:
+        """None: messages are delivered one by one. The mailbox calls the controller's."""
 
     def _hook(self, signum: int) -> Callable[[], object]:
         """Return the hook of a signal. A daemon logs its exception; the test also gets it."""

@@ -259,8 +259,15 @@ class Mailbox:
         self._queues = loop.queues
         loop.connect_by(connection, connection)
 
-    def watched(self, on_message: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Wrap the handler: note its exception; what it publishes is the controller's."""
+    def watched(
+        self,
+        on_message: Callable[[Any, Any], Any],
+        order_key: Callable[[Any], Any] | None = None,
+    ) -> Callable[[Any, Any], Any]:
+        """Wrap the handler: note its exception; what it publishes is the controller's.
+
+        :param order_key: is called first; what it raises, or an unhashable key, is a failure, too.
+        """
 
         @contextmanager
         def handling() -> Iterator[None]:
@@ -279,6 +286,8 @@ class Mailbox:
 
         def handle(body: Any, message: Any) -> Any:
             with handling():
+                if order_key is not None:
+                    hash(order_key(message))
                 answer = on_message(body, message)
             awaits = inspect.iscoroutine(answer) and not self._loop.reads_signals
             return finish(answer) if awaits else answer
