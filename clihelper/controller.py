@@ -207,7 +207,9 @@ class Controller:
         :param exchange: its name; '' is the default exchange, which routes to the queue whose name
             is the routing key.
         :param properties: AMQP properties (``correlation_id``, ``headers``, ``expiration``, ...);
-            ``delivery_mode`` is 2, persistent, by default.
+            ``delivery_mode`` is 2, persistent, by default. For a queue that has ``partitions`` in
+            ``AMQP.queues``, and is named by the routing key, ``partition_key`` chooses the
+            partition; see :ref:`partitions`.
         :raises clihelper.PublishError: the broker does not have it, or is not known to have it.
         :raises TypeError, ValueError: the body or a property cannot be encoded.
         """

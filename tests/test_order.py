@@ -239,7 +239,9 @@ def test_a_worker_that_is_killed_keeps_the_order(work, many, kind):
         sent = work.send_keys(300)
         for at in (20, 100):
             work.wait_runs(at, timeout=30)
-            (pid,) = set(children(program.pid)) - {*killed}
+            while not (alive := set(children(program.pid)) - {*killed}):
+                time.sleep(0.01)
+            (pid,) = alive
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
         work.wait_noted(sent)

@@ -19,6 +19,7 @@ from functools import partial
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.message import Message, settle_at_once
+from clihelper.amqp.partitions import NO_PARTITIONS
 from clihelper.amqp.publisher import Publisher, PublishError
 from clihelper.amqp.settlement import StoppableError
 from clihelper.amqp.waiting import BrokerTimeout, BrokerWait
@@ -42,7 +43,10 @@ class Client:
     :param connection: has heartbeats only if something calls :meth:`poll` while it is idle.
     :param held: returns a context in which signals wait in the pipe.
     :param connect: creates a further connection, for calls.
+    :ivar partitions: the queues that are in partitions.
     """
+
+    partitions = NO_PARTITIONS
 
     @classmethod
     def of(cls, host: Any, *, polled: bool) -> Client:
@@ -103,6 +107,7 @@ class Client:
         self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
     ) -> None:
         """Publish one message; see ``Controller.publish``."""
+        routing_key, properties = self.partitions.route(exchange, routing_key, properties)
         with self.using():
             publisher = self.lend()
             publisher.send(body, exchange, routing_key, properties)
@@ -136,6 +141,7 @@ class Client:
 
         Each call in progress has a connection of its own: no other call waits for it.
         """
+        routing_key, properties = self.partitions.route(exchange, routing_key, properties)
         caller = self._callers.pop() if self._callers else Caller(self._connect())
         try:
             with self._signals_held():
@@ -145,9 +151,12 @@ class Client:
 
     def queue_depth(self, queue: str) -> int:
         """The number of messages ready in *queue*; see ``Controller.queue_depth``."""
-        with self.using(), self._asking(queue) as channel:
-            # declare-ok says how many messages are ready, without a consumer.
-            return int(channel.queue_declare(queue, passive=True).message_count)
+        depth = 0
+        for each in self.partitions.names(queue):
+            with self.using(), self._asking(each) as channel:
+                # declare-ok says how many messages are ready, without a consumer.
+                depth += int(channel.queue_declare(each, passive=True).message_count)
+        return depth
 
     def get(self, queue: str) -> Message | None:
         """One message from *queue*, or None if it is empty; see ``Controller.get``."""
@@ -268,10 +277,12 @@ class Pipeline:
 
         :raises clihelper.PublishError: the connection is lost.
         """
-        with self._client.using():
+        client = self._client
+        routing_key, routed = client.partitions.route(exchange, routing_key, properties)
+        with client.using():
             if self._publisher is None:
-                self._publisher = self._client.lend()
-            self._publisher.send(body, exchange, routing_key, properties)
+                self._publisher = client.lend()
+            self._publisher.send(body, exchange, routing_key, routed)
             if self._publisher.is_full:
                 self._publisher.make_room()
 

@@ -541,6 +541,10 @@ class Processor:
         """Do the next thing that is due."""
         self._postponed.take()()
 
+    def do_later(self, action: Callable[[], None], seconds: float) -> None:
+        """Have *action* called after *seconds*, unless the connection is lost before."""
+        self._postponed.put(action, seconds)
+
     # Returned too often.
 
     def near_limit(self, messages: Iterable[Message]) -> list[Message]:

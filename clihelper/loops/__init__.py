@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
         def retire(self) -> None: ...
         @property
+        def worker(self) -> int: ...
+        @property
         def slot(self) -> Slot | None: ...
         @property
         def is_running(self) -> bool: ...
@@ -89,11 +91,14 @@ class Loop:
 
             raise RuntimeError(forks.fault(self._pid))
         if self._client is None:
-            self._client = self.make_client()
+            self.client = self.make_client()
         return self._client
 
     @client.setter
     def client(self, client: Any) -> None:
+        from clihelper.amqp.partitions import Partitions
+
+        client.partitions = Partitions(self._host.config.amqp['queues'])
         self._client = client
 
     def make_client(self) -> Any:

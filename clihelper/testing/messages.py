@@ -22,6 +22,7 @@ from clihelper.loops.consumer import ConsumerLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from clihelper.amqp.partitions import Partitions
     from clihelper.loops.async_consumer import AsyncConsumerLoop
 
 
@@ -201,6 +202,14 @@ class _AsyncClient:
 
     def __init__(self, client: _Client) -> None:
         self._client = client
+
+    @property
+    def partitions(self) -> Partitions:
+        return self._client.partitions
+
+    @partitions.setter
+    def partitions(self, partitions: Partitions) -> None:
+        self._client.partitions = partitions
 
     def check_thread(self) -> None:
         pass
