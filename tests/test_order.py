@@ -36,9 +36,9 @@ class Ordered(Work):
     def send_keys(self, count, keys=10, what='flaky', first=0):
         """Send messages with numbers from *first* on, spread over keys in some order."""
         numbers = collections.Counter()
-        random.seed(count)
+        chance = random.Random(count)
         for _ in range(count):
-            key = f'k{random.randrange(keys)}'
+            key = f'k{chance.randrange(keys)}'
             self.send(f'{key} {first + numbers[key]} {what}')
             numbers[key] += 1
         return {(key, first + number) for key in numbers for number in range(numbers[key])}

@@ -79,14 +79,22 @@ class Entities:
         if expansion.exchange and expansion.exchange not in self.exchanges:
             self.spreading.add(expansion.exchange)
             self.exchanges[expansion.exchange] = expansion.exchange_options
-            self._exchange_positions[expansion.exchange] = position
+            self._exchange_positions[expansion.exchange] = f'{position}: {expansion.exchange}'
 
-    def keys_of(self, queue: str) -> tuple[str, ...]:
-        """The keys of a queue in the configuration; empty if the program declares it."""
+    def keys_of(self, kind: str, name: str) -> tuple[str, ...]:
+        """The keys of a queue or an exchange in the configuration; empty if the program declares
+        it.
+
+        :param kind: ``queues`` or ``exchanges``.
+        :param name: the queue's label, or the exchange's name.
+        """
         for each in self.partitioned:
-            if self.positions[queue] == f'AMQP.queues.{each.label}':
-                queue = each.label
-        return ('AMQP', 'queues', queue) if queue in self._section['queues'] else ()
+            position = f'AMQP.queues.{each.label}'
+            if kind == 'queues' and self.positions[name] == position:
+                name = each.label
+            elif kind == 'exchanges' and name in self.spreading and name == each.exchange:
+                kind, name = 'queues', each.label
+        return ('AMQP', kind, name) if name in self._section[kind] else ()
 
     def _add_exchange(self, exchange: Any) -> None:
         position = f'{self._owner}.exchanges: {exchange.name}'

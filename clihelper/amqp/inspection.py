@@ -120,11 +120,10 @@ class Inspection:
         topology = self._topology
         with self._connection.guard():
             for name, options in self._entities.exchanges.items():
-                keys: Keys = ('AMQP', 'exchanges', name)
-                keys = keys if name in self._section['exchanges'] else ()
+                keys: Keys = self._entities.keys_of('exchanges', name)
                 self._try(keys, self._exchange, keys, name, options)
             for label, options in self._entities.queues.items():
-                keys = self._entities.keys_of(label)
+                keys = self._entities.keys_of('queues', label)
                 self._try(keys, self._queue, keys, label, options)
             for each in self._entities.partitioned:
                 keys = ('AMQP', 'queues', each.label)
