@@ -244,6 +244,7 @@ def test_a_worker_that_is_killed_keeps_the_order(work, many, kind):
             (pid,) = alive
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
+            program.wait_line(f'{pid}.*SIGKILL')
         work.wait_noted(sent)
         assert program.stop() == 0
     check_order(work.notes(), map(str, killed))

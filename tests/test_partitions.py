@@ -52,9 +52,19 @@ class Divided(Ordered):
             numbers[key] += 1
         return {(key, number) for key in numbers for number in range(numbers[key])}
 
+    def partitions(self):
+        return [self.channel.queue_declare(f'{self.queue}.{number}', passive=True)
+                for number in range(self.count)]
+
     def left(self):
-        names = Partitions({'': {'name': self.queue, 'partitions': self.count}}).names(self.queue)
-        return sum(self.channel.queue_declare(name, passive=True).message_count for name in names)
+        return sum(each.message_count for each in self.partitions())
+
+    def wait_standing_by(self, workers):
+        """Until each worker consumes each partition."""
+        end = time.monotonic() + 20
+        while any(each.consumer_count != workers for each in self.partitions()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
     def check(self, *more):
         done = subprocess.run(
@@ -108,15 +118,18 @@ def test_a_worker_that_is_killed_loses_no_order_and_no_key_has_two(
 ):
     monkeypatch.setenv('KIND', several)
     amqp = {'one': '', 'threads': 'threads: 8\n  ', 'coroutines': ''}[several] + RETRY
-    work.configure(amqp=amqp, kind=kind, more='pause: 0.02')
+    work.configure(amqp=amqp, kind=kind,
+                   more=f'pause: {0.1 if several == "one" else 0.02}')
     killed = []
     with work.run() as program:
         sent = work.send_many(400)
         work.wait_runs(100, timeout=30)
-        time.sleep(2.5 if several == 'one' else 0)  # until all stand by, or before
+        if several == 'one':
+            work.wait_standing_by(4)  # else it is killed before
         pid = max(children(program.pid))
         os.kill(pid, signal.SIGKILL)
         killed.append(str(pid))
+        program.wait_line('SIGKILL')
         work.wait_noted(sent)
         assert program.stop() == 0
     check_order(work.notes(), killed)
