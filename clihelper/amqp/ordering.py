@@ -210,9 +210,8 @@ class OrderedProcessor(Processor):
 
     def renew(self, deliveries: deque[Message], near: list[Message]) -> None:
         LOGGER.warning(
-            '%s, returned too often, may be handled after others with the same key that were'
-            ' published later: a higher x-delivery-limit would avoid that',
-            counted(len(near), 'message'),
+            'publishing %s anew, which the queue might drop at the next return: others with the'
+            ' same key that came later may be handled first', counted(len(near), 'message'),
         )
         super().renew(deliveries, near)
 
