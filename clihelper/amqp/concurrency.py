@@ -99,11 +99,6 @@ class ConcurrentProcessor(Processor):
             message.kept = True
             self._acknowledger.deliver(message.delivery.delivery_tag)  # type: ignore[union-attr]
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more message may be started."""
-        return len(self.in_hand) < self._limit and not self._alone
-
     def next_message(self, deliveries: deque[Message]) -> Message | None:
         """Take the next message to be run; None if none can be run now.
 
@@ -112,7 +107,7 @@ class ConcurrentProcessor(Processor):
         :param deliveries: the messages that have arrived.
         :raises Lost: the connection is lost.
         """
-        while (self.waiting or deliveries) and self.has_room:
+        while (self.waiting or deliveries) and len(self.in_hand) < self._limit and not self._alone:
             queue = self.waiting or deliveries
             message = queue[0]
             record = self._record

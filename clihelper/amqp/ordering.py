@@ -248,7 +248,8 @@ class OrderedConcurrentProcessor(OrderedProcessor, ConcurrentProcessor):
     def next_message(self, deliveries: deque[Message]) -> Message | None:
         while True:
             message = super().next_message(NOTHING)
-            if message is not None or self.waiting or not deliveries or not self.has_room:
+            has_room = len(self.in_hand) < self._limit and not self._alone
+            if message is not None or self.waiting or not deliveries or not has_room:
                 return message
             message = deliveries.popleft()
             if self._may_run(message):

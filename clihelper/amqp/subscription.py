@@ -135,7 +135,7 @@ class Subscription:
 
     def _stand_by(self) -> None:
         """Consume what others should have begun to consume by now."""
-        LOGGER.debug('standing by for %s', ', '.join(name for _, name, _ in self._later))
+        LOGGER.info('standing by for %s', ', '.join(name for _, name, _ in self._later))
         with self.connection.guard():
             while self._later:
                 self._consume(*self._later.pop(0), waits=False)
