@@ -283,6 +283,8 @@ CONFIG = {'AMQP': {'queues': {'orders': {'partitions': 4}, 'other': {}}}}
 
 def test_the_kit_routes_as_a_broker_would_get_it():
     with Harness(Orders, CONFIG) as orders:
+        assert orders.deliver('six', queue='orders').message.queue == 'orders.0'
+        orders.published.clear()
         orders.deliver('seven', queue='orders.2')
         expected = f'orders.{crc32(b"seven") % 4}'
         assert [each.routing_key for each in orders.published] == [expected, 'other', expected]

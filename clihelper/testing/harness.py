@@ -170,7 +170,8 @@ class Harness(Generic[C]):
         the result's ``error``.
 
         :param body: ``bytes`` are sent unchanged, ``str`` as UTF-8 text, anything else as JSON.
-        :param queue: one of ``AMQP.queues``; may be left out if there is only one.
+        :param queue: one of ``AMQP.queues``; may be left out if there is only one. Of one in
+            partitions it is the first, or the one that is named.
         :param exchange: the exchange that it was published to; by default, the default exchange.
         :param routing_key: its routing key; by default, the queue's name.
         :param redelivered: whether it may have been delivered before.

@@ -345,8 +345,9 @@ class Mailbox:
     def _consumed(self, queue: str | None) -> str:
         if queue is None and len(self._queues) == 1:
             return self._queues[0]
-        if queue in self._queues:
-            return queue
+        for name in (queue, f'{queue}.0'):  # of a queue in partitions, the first
+            if name in self._queues:
+                return str(name)
         names = ', '.join(map(repr, self._queues)) or 'none'
         what = 'which queue is it from?' if queue is None else f'no queue {queue!r} is consumed;'
         raise ValueError(f'{what} AMQP.queues contains {names}')
