@@ -10,7 +10,7 @@ from clihelper.states import RUNNING, State, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from socket import socket
     from typing import Any, Protocol
 
@@ -43,9 +43,12 @@ if TYPE_CHECKING:
 AWAITED = ('_setup', '_process', '_cleanup')
 """The hooks of an IOLoopController that may be coroutine functions"""
 
-HOOKS = (*AWAITED, '_loop', '_shutdown', 'on_message', 'on_configuration_reloaded', 'on_sigterm',
-         'on_sighup', 'on_sigusr1', 'on_sigusr2')
+HOOKS = (*AWAITED, '_loop', '_shutdown', 'on_message', 'order_key', 'on_configuration_reloaded',
+         'on_sigterm', 'on_sighup', 'on_sigusr1', 'on_sigusr2')
 """The methods that a subclass may override for clihelper to call"""
+
+OF_CONSUMERS = ('on_message', 'order_key')
+"""Those of them that only consumers have"""
 
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
 """flags of a code object; :mod:`inspect`, which defines them, takes long to import"""
@@ -206,7 +209,9 @@ class Controller:
         :param exchange: its name; '' is the default exchange, which routes to the queue whose name
             is the routing key.
         :param properties: AMQP properties (``correlation_id``, ``headers``, ``expiration``, ...);
-            ``delivery_mode`` is 2, persistent, by default.
+            ``delivery_mode`` is 2, persistent, by default. For a queue that has ``partitions`` in
+            ``AMQP.queues``, and is named by the routing key, ``partition_key`` chooses the
+            partition; see :ref:`partitions`.
         :raises clihelper.PublishError: the broker does not have it, or is not known to have it.
         :raises TypeError, ValueError: the body or a property cannot be encoded.
         """
@@ -521,6 +526,23 @@ class ConsumerController(Controller):
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
+    def order_key(self, message: Message) -> Hashable:
+        """Return the key of a message: those with the same key are handled in order.
+
+        They are handled one after the other, in the order in which the broker delivers them, in
+        this process; see :ref:`order`. Called in the main thread, once for each delivery, before
+        its handler. Whatever it raises is a failure of that message.
+
+        :param message: as for :meth:`on_message`; its ``body`` is decoded each time it is read.
+        :returns: anything hashable; None, as by default: the message waits for no other.
+        """
+        return None
+
+    @property
+    def has_order_key(self) -> bool:
+        """Whether the subclass has messages handled in order."""
+        return _overridden(self, 'order_key')
+
     def make_loop(self, life: Host) -> Loop:
         """Make the loop of the next round: one that handles messages in threads, if wanted."""
         if self.config.amqp['threads'] == 1 or self.loop_class != ConsumerController.loop_class:
@@ -612,7 +634,7 @@ def _check_spelling(cls: type[Controller], name: str) -> None:
     """Check that no unused method has almost the name of a hook that the class lacks."""
     owners = list(classes_of_program(cls))
     defined = {each for owner in owners for each, value in vars(owner).items() if callable(value)}
-    if name in defined or (name == 'on_message' and not issubclass(cls, ConsumerController)):
+    if name in defined or (name in OF_CONSUMERS and not issubclass(cls, ConsumerController)):
         return
     for each in sorted(defined - mentioned(owners) - {*HOOKS}):
         # With an added or removed leading underscore it is a name of clihelper 1.x.

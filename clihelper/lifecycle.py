@@ -414,6 +414,12 @@ class LifeCycle:
         return self._controller.on_message  # type: ignore[attr-defined, no-any-return]
 
     @property
+    def order_key(self) -> Callable[[Any], Any] | None:
+        """The ``order_key`` of a consumer's controller, if a subclass overrides it."""
+        controller: Any = self._controller
+        return controller.order_key if controller.has_order_key else None
+
+    @property
     def own_topology(self) -> tuple[Sequence[Any], Sequence[Any], str]:
         """The queues and exchanges of a consumer, and the name of its class."""
         controller: Any = self._controller

@@ -21,6 +21,7 @@ from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.event_loop import EventLoopConnection
 from clihelper.amqp.forwarder import LAST, USUAL, Forwarder
 from clihelper.amqp.message import Message, settle_at_once
+from clihelper.amqp.partitions import NO_PARTITIONS
 from clihelper.amqp.publisher import (
     CONFIRM_TIMEOUT,
     UNROUTABLE,
@@ -212,7 +213,10 @@ class AsyncClient:
     :param event_loop: the loop that reads it.
     :ivar on_arrival: called after something has arrived.
     :ivar on_lost: called when the connection, or one of its channels, is lost.
+    :ivar partitions: the queues that are in partitions.
     """
+
+    partitions = NO_PARTITIONS
 
     def __init__(self, connection: Connection, event_loop: asyncio.AbstractEventLoop) -> None:
         self.on_arrival: Callable[[], None] = lambda: None
@@ -319,6 +323,7 @@ class AsyncClient:
 
         :raises TypeError, ValueError: the body or a property cannot be encoded.
         """
+        routing_key, properties = self.partitions.route(exchange, routing_key, properties)
         payload, kind = encode(body)
         full = complete(properties, kind)
         publisher = self._publisher(exchange)
@@ -360,6 +365,7 @@ class AsyncClient:
         properties: Mapping[str, Any],
     ) -> Any:
         """Publish a request and await its reply; see ``IOLoopController.call``."""
+        routing_key, properties = self.partitions.route(exchange, routing_key, properties)
         payload, kind = encode(body)
         await self.open()
         name = str(properties.get('correlation_id') or f'call {next(self._numbers)}')
@@ -392,7 +398,10 @@ class AsyncClient:
 
     async def queue_depth(self, queue: str) -> int:
         """The number of messages ready in *queue*; see ``IOLoopController.queue_depth``."""
-        return int(await self._ask(queue, lambda transport: transport.ask_depth))
+        depth = 0
+        for each in self.partitions.names(queue):
+            depth += int(await self._ask(each, lambda transport: transport.ask_depth))
+        return depth
 
     async def get(self, queue: str) -> Message | None:
         """One message from *queue*, or None if it is empty; see ``IOLoopController.get``."""

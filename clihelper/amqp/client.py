@@ -19,6 +19,7 @@ from functools import partial
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.message import Message, settle_at_once
+from clihelper.amqp.partitions import NO_PARTITIONS
 from clihelper.amqp.publisher import Publisher, PublishError
 from clihelper.amqp.settlement import StoppableError
 from clihelper.amqp.waiting import BrokerTimeout, BrokerWait
@@ -43,7 +44,10 @@ class Client:
     :param held: returns a context in which signals wait in the pipe.
     :param connect: creates a further connection, for calls.
     :ivar lock: held by the thread that uses the connection; see :meth:`using`.
+    :ivar partitions: the queues that are in partitions.
     """
+
+    partitions = NO_PARTITIONS
 
     @classmethod
     def of(cls, host: Any, *, polled: bool) -> Client:
@@ -104,6 +108,7 @@ class Client:
         self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
     ) -> None:
         """Publish one message; see ``Controller.publish``."""
+        routing_key, properties = self.partitions.route(exchange, routing_key, properties)
         with self.using():
             publisher = self.lend()
             publisher.send(body, exchange, routing_key, properties)
@@ -137,6 +142,7 @@ class Client:
 
         Each call in progress has a connection of its own: no other call waits for it.
         """
+        routing_key, properties = self.partitions.route(exchange, routing_key, properties)
         caller = self._callers.pop() if self._callers else Caller(self._connect())
         try:
             with self._signals_held():
@@ -146,9 +152,12 @@ class Client:
 
     def queue_depth(self, queue: str) -> int:
         """The number of messages ready in *queue*; see ``Controller.queue_depth``."""
-        with self.using(), self._asking(queue) as channel:
-            # declare-ok says how many messages are ready, without a consumer.
-            return int(channel.queue_declare(queue, passive=True).message_count)
+        depth = 0
+        for each in self.partitions.names(queue):
+            with self.using(), self._asking(each) as channel:
+                # declare-ok says how many messages are ready, without a consumer.
+                depth += int(channel.queue_declare(each, passive=True).message_count)
+        return depth
 
     def get(self, queue: str) -> Message | None:
         """One message from *queue*, or None if it is empty; see ``Controller.get``."""
@@ -269,11 +278,13 @@ class Pipeline:
 
         :raises clihelper.PublishError: the connection is lost.
         """
-        with self._client.lock:
+        client = self._client
+        routing_key, routed = client.partitions.route(exchange, routing_key, properties)
+        with client.lock:
             publisher = self._publisher or self._begin()
-            publisher.send(body, exchange, routing_key, properties)
+            publisher.send(body, exchange, routing_key, routed)
             if publisher.is_full:
-                with self._client.using():
+                with client.using():
                     publisher.make_room()
 
     def _begin(self) -> Publisher:

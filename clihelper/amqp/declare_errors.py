@@ -42,6 +42,14 @@ _DEPRECATED = {
 }
 """What these features mean in a declaration: https://www.rabbitmq.com/docs/deprecated-features"""
 
+_UNKNOWN_EXCHANGE = re.compile("unknown exchange type '(.+?)'")
+_PLUGINS = {
+    'x-consistent-hash': 'rabbitmq_consistent_hash_exchange',
+    'x-modulus-hash': 'rabbitmq_sharding',
+    'x-delayed-message': 'rabbitmq_delayed_message_exchange',
+}
+"""The plugins that bring these types of exchanges."""
+
 _UNAVAILABLE = re.compile(
     'is down or inaccessible|is stopped by supervisor|has crashed|failed to perform operation'
 )
@@ -166,6 +174,9 @@ def explain(text: str) -> str:
     if found:
         what = _DEPRECATED.get(found[1], 'it')
         return f'the broker does not permit {what}: its deprecated feature {found[1]}'
+    found = _UNKNOWN_EXCHANGE.match(text)
+    if found and found[1] in _PLUGINS:
+        return f"{found[0]}: the broker's plugin {_PLUGINS[found[1]]} has to be enabled"
     if text.startswith('cannot obtain exclusive access'):
         # RabbitMQ's text continues with possible reasons.
         reason = 'it belongs to another connection, or exists without being exclusive'

@@ -149,6 +149,29 @@ class Declarer:
             arguments=binding['arguments'] or None,
         )
 
+    def bind_exchange(self, position: str, exchange: str, binding: Options) -> None:
+        """Bind an exchange to another; raises :class:`DeclarationRefused`."""
+        self._ask(
+            position,
+            'exchange_bind',
+            destination=exchange,
+            source=binding['exchange'],
+            routing_key=binding['routing_key'],
+            arguments=binding['arguments'] or None,
+        )
+
+    def depth(self, position: str, name: str) -> int:
+        """The number of messages ready in a queue; 0 if there is none of that name.
+
+        :raises DeclarationRefused: it cannot be asked.
+        """
+        try:
+            return int(self._ask(position, 'queue_declare', queue=name, passive=True)[1])
+        except DeclarationRefused as refused:
+            if not refused.missing:
+                raise
+            return 0
+
     def has_queue(self, position: str, name: str) -> bool:
         """Whether a queue of that name exists; raises :class:`DeclarationRefused`."""
         return self._has(position, 'queue_declare', queue=name, passive=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+from clihelper.amqp.partitions import Expansion
 from clihelper.config.schema import (
     LONGEST_NAME,
     NAMING_ARGUMENTS,
@@ -35,6 +36,8 @@ class Entities:
     :ivar queues: options by label, as in the section. The label of a kombu queue that the broker
         names is its ``alias``.
     :ivar positions: where each queue is configured, by label, for errors.
+    :ivar partitioned: the queues that are declared in partitions.
+    :ivar spreading: the exchanges that spread messages over them, and are not in the section.
     :raises clihelper.errors.ConfigurationError: they contradict each other.
     """
 
@@ -51,6 +54,10 @@ class Entities:
         self._exchange_positions = {name: f'AMQP.exchanges.{name}' for name in self.exchanges}
         self._owner = owner
         self._section = section
+        self.partitioned: list[Expansion] = []
+        self.spreading: set[str] = set()
+        for label in [each for each, options in self.queues.items() if 'partitions' in options]:
+            self._expand(label)
         for exchange in exchanges:
             self._add_exchange(exchange)
         for queue in queues:
@@ -59,6 +66,35 @@ class Entities:
     def position_of(self, exchange: str) -> str:
         """Where an exchange is configured, for errors."""
         return self._exchange_positions[exchange]
+
+    def _expand(self, label: str) -> None:
+        """Have a queue's partitions take its place."""
+        options = self.queues.pop(label)
+        expansion = Expansion(label, options, bindings_of(options))
+        position = self.positions.pop(label)
+        self.partitioned.append(expansion)
+        for each, its_options in expansion.queues():
+            self.queues[each] = its_options
+            self.positions[each] = position
+        if expansion.exchange and expansion.exchange not in self.exchanges:
+            self.spreading.add(expansion.exchange)
+            self.exchanges[expansion.exchange] = expansion.exchange_options
+            self._exchange_positions[expansion.exchange] = f'{position}: {expansion.exchange}'
+
+    def keys_of(self, kind: str, name: str) -> tuple[str, ...]:
+        """The keys of a queue or an exchange in the configuration; empty if the program declares
+        it.
+
+        :param kind: ``queues`` or ``exchanges``.
+        :param name: the queue's label, or the exchange's name.
+        """
+        for each in self.partitioned:
+            position = f'AMQP.queues.{each.label}'
+            if kind == 'queues' and self.positions[name] == position:
+                name = each.label
+            elif kind == 'exchanges' and name in self.spreading and name == each.exchange:
+                kind, name = 'queues', each.label
+        return ('AMQP', kind, name) if name in self._section[kind] else ()
 
     def _add_exchange(self, exchange: Any) -> None:
         position = f'{self._owner}.exchanges: {exchange.name}'
@@ -125,6 +161,16 @@ def _check_names(position: str, names: Iterable[str], options: Options) -> None:
                 f'{position}: expected names and routing keys of at most {LONGEST_NAME} bytes of'
                 f' UTF-8, got {name[:40]!r}...'
             )
+
+
+def bindings_of(options: Options) -> list[Options]:
+    """The bindings of a queue, all in the long form; the simple form is converted."""
+    exchange = options.get('exchange')
+    simple = [
+        {'exchange': exchange, 'routing_key': key, 'arguments': {}}
+        for key in options['routing_keys'] or ['']
+    ]
+    return [*(simple if exchange else []), *options['bindings']]
 
 
 def _exchanges_of(queue: Any) -> list[Any]:

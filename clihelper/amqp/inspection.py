@@ -9,6 +9,7 @@ from __future__ import annotations
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import FOR_GOOD, DeclarationRefused
 from clihelper.amqp.declarer import TYPE, Declarer, type_of
+from clihelper.amqp.entities import bindings_of
 from clihelper.amqp.retries import steps
 from clihelper.amqp.risks import DLX, DLX_KEY, risks_of
 from clihelper.amqp.topology import (
@@ -18,7 +19,6 @@ from clihelper.amqp.topology import (
     NOT_KEPT,
     STREAM,
     Topology,
-    bindings_of,
 )
 from clihelper.errors import UnavailableError
 
@@ -180,11 +180,16 @@ class Inspection:
         topology = self._topology
         with self._connection.guard():
             for name, options in self._entities.exchanges.items():
-                keys = self._keys_of('exchanges', name)
+                keys: Keys = self._entities.keys_of('exchanges', name)
                 self._try(keys, self._exchange, keys, name, options)
             for label, options in self._entities.queues.items():
-                keys = self._keys_of('queues', label)
+                keys = self._entities.keys_of('queues', label)
                 self._try(keys, self._queue, keys, label, options)
+            for each in self._entities.partitioned:
+                keys = ('AMQP', 'queues', each.label)
+                for binding in each.bindings:
+                    position = f'AMQP.queues.{each.label}'
+                    self._try(keys, self._check_binding, position, binding['exchange'])
             for position, name, options in topology.further_queues():
                 self._try(_keys(position), self._further_queue, position, name, options)
             for label in () if topology.declares else topology.queues:
@@ -199,17 +204,13 @@ class Inspection:
             if refused.code in FOR_GOOD:
                 raise Lost('the broker has closed the connection') from refused
 
-    def _keys_of(self, kind: str, label: str) -> Keys:
-        """The keys of a queue or an exchange in the section; empty if the program declares it."""
-        return ('AMQP', kind, label) if label in self._section[kind] else ()
-
     def _exchange(self, keys: Keys, name: str, options: Options) -> None:
         position = self._entities.position_of(name)
         declares = self._topology.declares
         if declares and not self._declarer.has_exchange(position, name):
             self._is_missing(keys, position)
         else:
-            self._declarer.exchange(position, name, options, declares)
+            self._topology.declare_exchange(self._declarer, name, options)
 
     def _is_missing(self, keys: Keys, position: str) -> None:
         self._report.note(keys, f'{position}: does not exist yet, and will be declared')

@@ -97,8 +97,13 @@ class KombuTransport:
         tag: str,
         on_delivery: Callable[[Any], None],
         arguments: Mapping[str, Any] | None = None,
+        *,
+        waits: bool = True,
     ) -> None:
-        """Consume *queue*; :meth:`take` hands over each delivery."""
+        """Consume *queue*; :meth:`take` hands over each delivery.
+
+        :param waits: whether to wait for the answer.
+        """
         channel.basic_consume(queue, no_ack=False, callback=on_delivery, consumer_tag=tag)
 
     def consume_replies(

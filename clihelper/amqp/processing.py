@@ -597,6 +597,10 @@ class Processor:
         """Do the next thing that is due."""
         self._postponed.take()()
 
+    def do_later(self, action: Callable[[], None], seconds: float) -> None:
+        """Have *action* called after *seconds*, unless the connection is lost before."""
+        self._postponed.put(action, seconds)
+
     # Returned too often.
 
     def near_limit(self, messages: Iterable[Message]) -> list[Message]:
@@ -725,7 +729,7 @@ class Processor:
                 del self._settled_by_handler[message]
                 return
             message.outcome = outcome
-            if outcome is Outcome.REQUEUE and self._is_near_limit(message):
+            if outcome is Outcome.REQUEUE and self._returns_later(message):
                 self._to_return.add(message)
                 return
             # handle() waits for this: otherwise an acknowledgement could include this message.
@@ -734,6 +738,10 @@ class Processor:
             except Lost as lost:
                 LOGGER.warning('a message from %s was not %s: %s; it will be delivered again',
                                message, outcome.value, lost)  # fmt: skip
+
+    def _returns_later(self, message: Message) -> bool:
+        """Whether a message that its handler requeues is returned only when the handler ends."""
+        return self._is_near_limit(message)
 
     def _pop_settled(self, message: Message) -> Outcome | None:
         """The outcome if the handler itself has settled the message, otherwise None."""

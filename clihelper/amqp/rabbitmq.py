@@ -287,10 +287,16 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         tag: str,
         on_delivery: Callable[[Delivery], None],
         arguments: Mapping[str, Any] | None = None,
+        *,
+        waits: bool = True,
     ) -> None:
-        """Consume *queue*; :meth:`take` hands over each delivery."""
+        """Consume *queue*; :meth:`take` hands over each delivery.
+
+        :param waits: whether to wait for the answer.
+        """
         self._expect(channel, tag, on_delivery)
-        channel.basic_consume(queue, consumer_tag=tag, arguments=arguments or None)
+        channel.basic_consume(
+            queue, consumer_tag=tag, arguments=arguments or None, nowait=not waits)
 
     def consume_replies(
         self, channel: Any, name: str, on_delivery: Callable[[Delivery], None], *,

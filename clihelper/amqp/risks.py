@@ -38,12 +38,13 @@ def warnings(topology: Topology) -> list[str]:
 
     The broker is not asked, so the arguments of policies are not known.
     """
-    return [
+    lines = [
         f'{topology.entities.positions[label]}: {risk.text}'
         for label, options in topology.entities.queues.items()
         for risk in risks_of(options, topology.is_own(label))
         if not risk.chosen
     ]
+    return list(dict.fromkeys(lines))  # that of all partitions of a queue is one
 
 
 def risks_of(options: Options, own: bool) -> Iterator[Risk]:

@@ -13,6 +13,7 @@ from functools import partial
 from clihelper.amqp import exception_text, risks
 from clihelper.amqp.connection import CONNECT_TIMEOUT, Connection, Lost, Unreachable
 from clihelper.amqp.message import Message
+from clihelper.amqp.partitions import Share
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.retries import steps
 from clihelper.amqp.streams import Positions
@@ -22,7 +23,7 @@ from clihelper.errors import Error, UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, Protocol
 
     from clihelper.amqp.forwarder import Forwarder
@@ -36,12 +37,19 @@ if TYPE_CHECKING:
         notifier: Notifier
 
         @property
+        def worker(self) -> int: ...
+
+        @property
         def own_topology(self) -> tuple[Sequence[Any], Sequence[Any], str]: ...
 
 LOGGER = logging.getLogger('clihelper.amqp')
 
 REFUSED_DELAY = 30.0
 """seconds between attempts if the broker refuses what it accepted before"""
+
+STAND_BY = 2.0
+"""seconds after which a worker consumes the partitions of others' shares as well: by then those
+that were started with it consume theirs"""
 
 
 class Subscription:
@@ -79,6 +87,8 @@ class Subscription:
         self._since = time.time()
         self._next_attempt = 0.0
         self._channel: Any = None
+        self._share = Share(host.worker, host.config.daemon['workers'])
+        self._later: list[tuple[str, str, Mapping[str, Any]]] = []
         self.connection = connection
         self.forwarder = forwarder
         self.processor = processor_class(host, connection, self.topology, forwarder)
@@ -102,7 +112,6 @@ class Subscription:
         :raises clihelper.errors.UnavailableError: the broker refuses something.
         """
         channel = self.connection.channel()
-        transport = self.connection.transport
         delays = steps(self._section['retry'])
         with self.connection.guard():
             self._channel = channel = self.topology.establish(
@@ -110,12 +119,31 @@ class Subscription:
             )
             channel.basic_qos(0, self.prefetch, False)
             self.processor.begin(channel, self.prefetch)
-            for queue, name, arguments in self.topology.consumers:
-                is_stream = self.topology.is_stream(queue)
-                on_arrival = self._on_stream_delivery if is_stream else self._on_delivery
-                on_delivery = partial(on_arrival, queue)
-                transport.consume(
-                    channel, name, self.connection.consumer_tag(), on_delivery, arguments)
+            self._later.clear()
+            for consumer in self.topology.consumers:
+                if self._share.has(self.topology.options_of(consumer[0])):
+                    self._consume(*consumer)
+                else:
+                    self._later.append(consumer)
+
+    def _consume(
+        self, queue: str, name: str, arguments: Mapping[str, Any], *, waits: bool = True
+    ) -> None:
+        """Consume one queue."""
+        is_stream = self.topology.is_stream(queue)
+        on_arrival = self._on_stream_delivery if is_stream else self._on_delivery
+        arguments = {**self._share.arguments(self.topology.options_of(queue)), **arguments}
+        self.connection.transport.consume(
+            self._channel, name, self.connection.consumer_tag(), partial(on_arrival, queue),
+            arguments, waits=waits,
+        )  # fmt: skip
+
+    def _stand_by(self) -> None:
+        """Consume what others should have begun to consume by now."""
+        LOGGER.info('standing by for %s', ', '.join(name for _, name, _ in self._later))
+        with self.connection.guard():
+            while self._later:
+                self._consume(*self._later.pop(0), waits=False)
 
     def begin(self) -> None:
         """Note that the broker has confirmed every consumer."""
@@ -132,6 +160,8 @@ class Subscription:
         for queue in self.topology.queues:
             self._host.statistics.queues[queue]
         self._tell_broker(consuming=True)
+        if self._later:
+            self.processor.do_later(self._stand_by, STAND_BY)
         LOGGER.info(
             'consuming %s from %s', ', '.join(self.topology.queues), self.connection.shown()
         )

@@ -11,9 +11,11 @@ import logging
 
 from clihelper.amqp.declare_errors import PRECONDITION_FAILED, DeclarationRefused
 from clihelper.amqp.declarer import TYPE, Declarer, type_of
-from clihelper.amqp.entities import Entities
+from clihelper.amqp.entities import Entities, bindings_of
+from clihelper.amqp.partitions import MODULUS_EXCHANGE, name_of
 from clihelper.amqp.settlement import renewal_threshold
 from clihelper.config.schema import DEAD_LETTERS
+from clihelper.errors import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,6 +134,10 @@ class Topology:
                 found.append((label, self.return_queue(label), self._timeout_of(QUORUM)))
         return found
 
+    def options_of(self, queue: str) -> Options:
+        """The options of the queue with that label."""
+        return self._queues[queue]
+
     def name_of(self, queue: str) -> str:
         """The name of the queue with that label, on this connection."""
         return self._names[queue]
@@ -242,9 +248,12 @@ class Topology:
         declarer = Declarer(channel, refusals, again=again)
         self._version = declarer.version
         for name, options in self._entities.exchanges.items():
-            declarer.exchange(self._entities.position_of(name), name, options, self._declare)
+            self.declare_exchange(declarer, name, options)
+        self._bind_exchanges(declarer)
         for label, options in self._queues.items():
             self._declare_queue(declarer, label, options)
+        if not again:
+            self._look_beyond(declarer)
         for position, name, options in self.further_queues():
             if self._declare:
                 declarer.adopt(position, name, options, (TYPE,))
@@ -255,6 +264,40 @@ class Topology:
             for queue, delay in itertools.product(shared, delays):
                 self.declare_retries(declarer, queue, delay)
         return declarer.channel
+
+    def declare_exchange(self, declarer: Declarer, name: str, options: Options) -> None:
+        """Declare or verify an exchange.
+
+        :raises clihelper.errors.UnavailableError: it is not as declared, or of an unknown type.
+        """
+        position = self._entities.position_of(name)
+        try:
+            declarer.exchange(position, name, options, self._declare)
+        except DeclarationRefused as refused:
+            if name not in self._entities.spreading or refused.code != PRECONDITION_FAILED:
+                raise
+            try:
+                declarer.exchange(position, name, {**options, 'type': MODULUS_EXCHANGE}, True)
+            except DeclarationRefused:
+                raise refused from None
+
+    def _bind_exchanges(self, declarer: Declarer) -> None:
+        """Bind the exchanges that spread messages over partitions."""
+        for each in self._entities.partitioned if self._declare else ():
+            for binding in each.bindings:
+                position = f'AMQP.queues.{each.label}'
+                declarer.bind_exchange(position, each.exchange, binding)
+
+    def _look_beyond(self, declarer: Declarer) -> None:
+        """Warn of messages in partitions that there were when there were more of them."""
+        for each in self._entities.partitioned:
+            position = f'AMQP.queues.{each.label}'
+            count = declarer.depth(position, beyond := name_of(each.name, each.count))
+            if count:
+                LOGGER.warning(
+                    '%s.partitions is %d: %s in %s, and perhaps some in others beyond it, which'
+                    ' are not consumed', position, each.count, counted(count, 'message'), beyond,
+                )  # fmt: skip
 
     def further_queues(self) -> Iterator[tuple[str, str, Options]]:
         """Yield the queues that ``AMQP.queues`` does not list: position, name, and options."""
@@ -319,9 +362,11 @@ class Topology:
             return {}
         return {
             label: (
-                setting if isinstance(setting, str) else self.lasting_name(label) + DEAD_LETTERS
+                setting
+                if isinstance(setting, str)
+                else options.get('partition_of', self.lasting_name(label)) + DEAD_LETTERS
             )
-            for label in self._queues
+            for label, options in self._queues.items()
         }
 
     def _as_safe_as(self, queue: str) -> Options:
@@ -371,13 +416,3 @@ def _durable(arguments: Mapping[str, Any]) -> Options:
         'auto_delete': False,
         'arguments': arguments,
     }
-
-
-def bindings_of(options: Options) -> list[Options]:
-    """The bindings of a queue, all in the long form; the simple form is converted."""
-    exchange = options.get('exchange')
-    simple = [
-        {'exchange': exchange, 'routing_key': key, 'arguments': {}}
-        for key in options['routing_keys'] or ['']
-    ]
-    return [*(simple if exchange else []), *options['bindings']]

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
             tag: str,
             on_delivery: Callable[[Any], None],
             arguments: Mapping[str, Any] | None = None,
+            *,
+            waits: bool = True,
         ) -> None: ...
         def acknowledger(
             self, channel: Any, prefetch: int, *, concurrent: bool = False

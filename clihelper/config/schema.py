@@ -27,6 +27,9 @@ RETRIES = '.retry.2.6e+06s'
 LONGEST_FOLDER = 255
 """The most bytes of a folder's name in Linux's file systems (``NAME_MAX``)."""
 
+MOST_PARTITIONS = 1000
+"""The most partitions of a queue: each is a queue of its own."""
+
 STREAM_TIME = '_1796064475973329925'
 """The end of the name of a stream's folder on the broker: when the stream was declared, in
 nanoseconds. They have 19 digits until 2286."""
@@ -610,6 +613,9 @@ QUEUE = Table(
         'The routing keys that it is bound with.'),
     Key('bindings', List(BINDING), [],
         'Further bindings: to several exchanges, or with arguments.'),
+    Key('partitions', Number(1, MOST_PARTITIONS, whole=True), ABSENT,
+        'How many queues it is divided into, called ``<name>.0``, ``<name>.1``, ..., each of which'
+        ' one worker at a time consumes: see :ref:`partitions`.', 'none'),
     Key('durable', BOOLEAN, ABSENT, 'Whether it survives a restart of the broker.',
         '``true``; ``false`` if the broker names it'),
     Key('exclusive', BOOLEAN, ABSENT,
@@ -699,6 +705,8 @@ def name_fault(label: str, queue: Mapping[str, Any], section: Mapping[str, Any])
     :param section: ``AMQP``; a faulty value in it is None.
     """
     name = queue.get('name', label)
+    if name and queue.get('partitions'):
+        name = f'{name}.{queue["partitions"] - 1}'
     limits = []
     if name and (queue['arguments'] or {}).get('x-queue-type') == 'stream':
         most = LONGEST_FOLDER - len(f'_{STREAM_TIME}') - _longest_vhost(section['url'])

@@ -236,6 +236,8 @@ def _check_queue(root: Mapping, exchanges: dict[str, Any], label: str, queue: di
     if queue.get('exchange', '') == '' and queue['routing_keys']:
         keys = (*position, 'routing_keys')
         faults.at(value_at(root, keys), keys, 'routing keys, but no exchange')
+    if queue.get('partitions'):
+        _check_partitions(root, position, label, queue, faults)
     if queue.get('name', label) == '' and queue.get('exclusive') is False and not (
             queue['auto_delete'] or 'x-expires' in (queue['arguments'] or {})):
         keys = (*position, 'exclusive')
@@ -243,19 +245,39 @@ def _check_queue(root: Mapping, exchanges: dict[str, Any], label: str, queue: di
                   ' it needs auto_delete or the argument x-expires')
 
 
+def _check_partitions(root: Mapping, position: Keys, label: str, queue: dict[str, Any],
+                      faults: Faults) -> None:
+    """Check that a queue can be divided: it lasts, and gives each message to one consumer."""
+    keys = (*position, 'partitions')
+    reasons = {
+        'the broker names the queue': queue.get('name', label) == '',
+        'the queue is exclusive': queue.get('exclusive') is True,
+        'the queue is a stream': (queue['arguments'] or {}).get('x-queue-type') == 'stream',
+    }
+    for reason in [each for each, holds in reasons.items() if holds]:
+        faults.at(value_at(root, keys), keys, f'cannot have partitions: {reason}')
+
+
+def _names_of(label: str, queue: dict[str, Any]) -> list[str]:
+    """Return the names of a queue, or of its partitions, on the broker."""
+    name = queue.get('name', label)
+    count = queue.get('partitions')
+    return [f'{name}.{number}' for number in range(count)] if name and count else [name]
+
+
 def _check_queue_names(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
     """Check that no queue is consumed twice, and that no dead letter is dead-lettered again."""
     seen: dict[str, str] = {}
     for label, queue in (amqp['queues'] or {}).items():
-        name = (queue or {}).get('name', label)
-        keys: Keys = ('AMQP', 'queues', label, 'name')
-        if name and name in seen:
-            faults.at(value_at(root, keys), keys, f'is also that of AMQP.queues.{seen[name]}')
-        elif name and name == amqp['dead_letter']:
-            keys = ('AMQP', 'dead_letter')
-            faults.at(value_at(root, keys), keys, 'is consumed by AMQP.queues: what fails there'
-                      ' would come back for ever')
-        seen[name] = label
+        for name in _names_of(label, queue or {}):
+            keys: Keys = ('AMQP', 'queues', label, 'name')
+            if name and name in seen:
+                faults.at(value_at(root, keys), keys, f'is also that of AMQP.queues.{seen[name]}')
+            elif name and name == amqp['dead_letter']:
+                keys = ('AMQP', 'dead_letter')
+                faults.at(value_at(root, keys), keys, 'is consumed by AMQP.queues: what fails'
+                          ' there would come back for ever')
+            seen[name] = label
 
 
 def _check_lengths(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
         def retire(self) -> None: ...
         @property
+        def worker(self) -> int: ...
+        @property
         def slot(self) -> Slot | None: ...
         @property
         def worker(self) -> int: ...
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
         def process(self) -> Callable[[], Any]: ...
         @property
         def on_message(self) -> Callable[[Any, Any], Any]: ...
+        @property
+        def order_key(self) -> Callable[[Any], Any] | None: ...
         @property
         def own_topology(self) -> tuple[Sequence[Any], Sequence[Any], str]: ...
         @property
@@ -106,11 +110,14 @@ class Loop:
         """
         self._check_owner()
         if self._client is None:
-            self._client = self.make_client()
+            self.client = self.make_client()
         return self._client
 
     @client.setter
     def client(self, client: Any) -> None:
+        from clihelper.amqp.partitions import Partitions
+
+        client.partitions = Partitions(self._host.config.amqp['queues'])
         self._client = client
 
     def make_client(self) -> Any:

@@ -20,6 +20,7 @@ from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.concurrency import ConcurrentProcessor
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.event_loop import EventLoopConnection
+from clihelper.amqp.ordering import OrderedConcurrentProcessor
 from clihelper.amqp.publisher import PublishError
 from clihelper.amqp.retries import AsyncRetryQueues
 from clihelper.amqp.subscription import Subscription
@@ -73,8 +74,9 @@ class AsyncConsumerLoop(TornadoLoop):
             event_loop=self._event_loop,
             connect=partial(publishing_connection, self._host, waits=False),
         )
+        in_order = self._host.order_key is not None
         make_processor = partial(
-            ConcurrentProcessor,
+            OrderedConcurrentProcessor if in_order else ConcurrentProcessor,
             most=section['concurrency'] or section['prefetch'],
             retry_queues=retry_queues,
         )

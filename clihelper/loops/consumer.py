@@ -16,6 +16,7 @@ from clihelper.amqp import context, exception_text
 from clihelper.amqp.client import publishing_connection
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.forwarder import Forwarder
+from clihelper.amqp.ordering import OrderedProcessor
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.settlement import Outcome
 from clihelper.amqp.subscription import Subscription
@@ -70,7 +71,7 @@ class ConsumerLoop(Loop):
 
     def make_processor(self) -> ProcessorFactory:
         """Return what makes the processor of messages."""
-        return Processor
+        return Processor if self._host.order_key is None else OrderedProcessor
 
     @property
     def queues(self) -> list[str]:

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from clihelper.amqp.acknowledgement import LONGEST_WAIT
 from clihelper.amqp.concurrency import ConcurrentProcessor
 from clihelper.amqp.connection import Lost
+from clihelper.amqp.ordering import OrderedConcurrentProcessor
 from clihelper.loops.consumer import ConsumerLoop
 from clihelper.process.signals import wait_readable
 
@@ -101,7 +102,9 @@ class ThreadedConsumerLoop(ConsumerLoop):
         self._processor: ConcurrentProcessor
 
     def make_processor(self) -> Any:
-        return partial(ConcurrentProcessor, most=self._host.config.amqp['threads'], ahead=True)
+        in_order = self._host.order_key is not None
+        processor = OrderedConcurrentProcessor if in_order else ConcurrentProcessor
+        return partial(processor, most=self._host.config.amqp['threads'], ahead=True)
 
     def run(self) -> None:
         self._pool = Pool(self._execute, self._is_urgent, self._processor.most)

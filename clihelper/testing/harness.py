@@ -174,7 +174,8 @@ class Harness(Generic[C]):
         the result's ``error``.
 
         :param body: ``bytes`` are sent unchanged, ``str`` as UTF-8 text, anything else as JSON.
-        :param queue: one of ``AMQP.queues``; may be left out if there is only one.
+        :param queue: one of ``AMQP.queues``; may be left out if there is only one. Of one in
+            partitions it is the first, or the one that is named.
         :param exchange: the exchange that it was published to; by default, the default exchange.
         :param routing_key: its routing key; by default, the queue's name.
         :param redelivered: whether it may have been delivered before.
@@ -380,7 +381,11 @@ class _Life(LifeCycle):
     def on_message(self) -> Callable[[Any, Any], Any]:
         """The handler, watched by the mailbox."""
         assert self.mailbox is not None
-        return self.mailbox.watched(super().on_message)
+        return self.mailbox.watched(super().on_message, super().order_key)
+
+    @property
+    def order_key(self) -> None:
+        """None: messages are delivered one by one. The mailbox calls the controller's."""
 
     def _hook(self, signum: int) -> Callable[[], object]:
         """Return the hook of a signal. A daemon logs its exception; the test also gets it."""

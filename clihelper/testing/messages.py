@@ -23,6 +23,7 @@ from clihelper.loops.consumer import ConsumerLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from clihelper.amqp.partitions import Partitions
     from clihelper.loops.async_consumer import AsyncConsumerLoop
 
 
@@ -314,6 +315,14 @@ class _AsyncClient:
     def __init__(self, client: _Client) -> None:
         self._client = client
 
+    @property
+    def partitions(self) -> Partitions:
+        return self._client.partitions
+
+    @partitions.setter
+    def partitions(self, partitions: Partitions) -> None:
+        self._client.partitions = partitions
+
     def check_thread(self) -> None:
         pass
 
@@ -371,8 +380,15 @@ class Mailbox:
         self._queues = loop.queues
         loop.connect_by(connection, connection)
 
-    def watched(self, on_message: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Wrap the handler: note its exception; what it publishes is the controller's."""
+    def watched(
+        self,
+        on_message: Callable[[Any, Any], Any],
+        order_key: Callable[[Any], Any] | None = None,
+    ) -> Callable[[Any, Any], Any]:
+        """Wrap the handler: note its exception; what it publishes is the controller's.
+
+        :param order_key: is called first; what it raises, or an unhashable key, is a failure, too.
+        """
 
         @contextmanager
         def handling() -> Iterator[None]:
@@ -391,6 +407,8 @@ class Mailbox:
 
         def handle(body: Any, message: Any) -> Any:
             with handling():
+                if order_key is not None:
+                    hash(order_key(message))
                 answer = on_message(body, message)
             awaits = inspect.iscoroutine(answer) and not self._loop.reads_signals
             return finish(answer) if awaits else answer
@@ -439,8 +457,9 @@ class Mailbox:
     def _consumed(self, queue: str | None) -> str:
         if queue is None and len(self._queues) == 1:
             return self._queues[0]
-        if queue in self._queues:
-            return queue
+        for name in (queue, f'{queue}.0'):  # of a queue in partitions, the first
+            if name in self._queues:
+                return str(name)
         names = ', '.join(map(repr, self._queues)) or 'none'
         what = 'which queue is it from?' if queue is None else f'no queue {queue!r} is consumed;'
         raise ValueError(f'{what} AMQP.queues contains {names}')
