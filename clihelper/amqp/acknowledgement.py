@@ -201,6 +201,13 @@ class ConcurrentAcknowledger:
 
     add_kept = add
 
+    def add_all(self, delivery_tags: Sequence[int]) -> None:
+        """Acknowledge several messages soon."""
+        settled, take = self._settled, self._unsettled.pop
+        if delivery_tags and not settled:
+            self.due = time.monotonic() + LONGEST_WAIT
+        settled += [tag for tag in delivery_tags if take(tag, self) is None]
+
     def keep(self, delivery_tag: int) -> None:
         """Leave this message unsettled while others are acknowledged, as all are anyway."""
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from clihelper.amqp.message import Message
     from clihelper.loops import Host
 
 
@@ -101,7 +100,12 @@ class ThreadedConsumerLoop(ConsumerLoop):
         self._processor: ConcurrentProcessor
 
     def make_processor(self) -> Any:
-        return partial(ConcurrentProcessor, most=self._host.config.amqp['threads'], ahead=True)
+        threads = self._host.config.amqp['threads']
+        if self._host.handles_batches:
+            from clihelper.amqp.batch_processing import BatchProcessor
+
+            return partial(BatchProcessor, most=threads)
+        return partial(ConcurrentProcessor, most=threads, ahead=True)
 
     def run(self) -> None:
         self._pool = Pool(self._execute, self._is_urgent, self._processor.most)
@@ -138,7 +142,7 @@ class ThreadedConsumerLoop(ConsumerLoop):
         due = super()._due if self.goes_on() else self._watchdog_due
         if self._processor.in_hand:
             due = min(due, time.monotonic() + LONGEST_WAIT)
-        return min(due, self._processor.flush_due)
+        return min(due, self._processor.flush_due, self._processor.start_due)
 
     def _has_message(self) -> bool:
         return False  # it is being handled already, or has to wait for a thread
@@ -154,7 +158,7 @@ class ThreadedConsumerLoop(ConsumerLoop):
             self._note_oldest()
             self._pool.submit(message)
 
-    def _execute(self, message: Message) -> tuple[Any, ...]:
+    def _execute(self, message: Any) -> tuple[Any, ...]:
         """Run a handler, in a thread, unless a stop or a lost connection has overtaken it."""
         if not self.goes_on() or self._processor.is_lost(message):
             return (message,)
