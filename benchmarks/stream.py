@@ -40,6 +40,8 @@ COMMANDS = {
     'clihelper threads': 'clihelper_threads -f -c {}',
     'pool alone': 'pool_alone',
     'kombu threads': 'kombu_threads',
+    'clihelper batches': 'clihelper_batches -f -c {}',
+    'kombu batches': 'kombu_batches',
 }
 """Of each program in ``peers/`` that consumes what is in a queue"""
 
@@ -100,13 +102,13 @@ class Streams:
         self.channel.queue_delete(queue)
 
     def run(self, name: str, queue: str, url: str | None = None, more: str = '',
-            **environment: object) -> Program:
+            prefetch: int = PREFETCH, **environment: object) -> Program:
         """Start one of :data:`COMMANDS`; *more*: lines of clihelper's AMQP section."""
         url = url or self._workshop.url
-        configuration = self._workshop.consumer(queue, 10, PREFETCH, url, more)
+        configuration = self._workshop.consumer(queue, 10, prefetch, url, more)
         return self._workshop.run(
             COMMANDS[name].format(configuration), url=url, port=urlsplit(url).port, queue=queue,
-            prefetch=PREFETCH, heartbeat=10, **environment)
+            prefetch=prefetch, heartbeat=10, **environment)
 
 
 def frames(channel: Any, queue: str, body: bytes, **properties: Any) -> bytes:

@@ -93,7 +93,7 @@ def test_a_batch_is_of_one_queue(work, kind, tmp_path):
 def test_those_of_several_queues_come_in_the_order_in_which_their_wait_is_over():
     collector = Collector(2, 1.0)
     for number, queue in enumerate('abbccb'):
-        collector.add(message(queue), float(number))
+        collector.add([message(queue)], float(number))
     assert len(collector) == 6
     # a is due at 1, b at 2, and complete; c at 4, and complete; the second b at 6.
     assert [(batch.queue, len(batch.messages)) for batch in taken(collector, 4.0)] == [
@@ -107,7 +107,7 @@ def test_those_of_several_queues_come_in_the_order_in_which_their_wait_is_over()
 def test_halves_come_before_everything_else():
     collector = Collector(2, 0.0)
     first = [message('a') for _ in range(5)]
-    collector.add(message('b'), 0.0)
+    collector.add([message('b')], 0.0)
     collector.split('a', first)
     assert [batch.messages for batch in taken(collector, 1.0)][:2] == [first[:2], first[2:]]
 

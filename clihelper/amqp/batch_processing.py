@@ -56,6 +56,7 @@ class BatchProcessor(ConcurrentProcessor):
 
     hook = 'on_messages'
     message_class = BatchedMessage
+    is_concurrent = False  # what has arrived is noted when it is collected
 
     def __init__(self, host: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(host, *arguments, **options)
@@ -78,14 +79,33 @@ class BatchProcessor(ConcurrentProcessor):
 
     def collect(self, deliveries: deque[Message]) -> None:
         """Add messages to batches; those that must be run alone are set aside."""
-        record, now = self._record, time.monotonic()
-        for queue in (self.waiting, deliveries):
-            while queue:
-                message = queue.popleft()
-                if message.redelivered and record is not None and record.is_suspect(message):
-                    self._suspects.append(message)
-                else:
-                    self._batches.add(message, now)
+        if not deliveries and not self.waiting:
+            return
+        self._note(deliveries)
+        arrived = [*self.waiting, *deliveries]
+        self.waiting.clear()
+        deliveries.clear()
+        record = self._record
+        if record is not None:
+            suspects = [m for m in arrived if m.redelivered and record.is_suspect(m)]
+            if suspects:
+                self._suspects += suspects
+                alone = {*suspects}
+                arrived = [each for each in arrived if each not in alone]
+        self._batches.add(arrived, time.monotonic())
+
+    def _note(self, deliveries: Iterable[Message]) -> None:
+        """Note messages that have arrived, all at once, before one of them may be settled."""
+        if self._acknowledger is None:
+            return
+        new = [each for each in deliveries if not each.kept]
+        for message in new:
+            message.kept = True
+        self._acknowledger.deliver_all([m.delivery.delivery_tag for m in new])  # type: ignore[union-attr]
+
+    def renew(self, deliveries: deque[Message], near: list[Message]) -> None:
+        self._note(deliveries)
+        super().renew(deliveries, near)
 
     @property
     def start_due(self) -> float:
@@ -117,8 +137,9 @@ class BatchProcessor(ConcurrentProcessor):
         return None
 
     def units(self, messages: Iterable[Message]) -> Iterator[Any]:
-        for message in messages:
-            self._batches.add(message, 0.0)
+        messages = [*messages]
+        self._note(messages)
+        self._batches.add(messages, 0.0)
         while (batch := self._batches.take(inf)) is not None:
             yield batch
 
@@ -156,17 +177,7 @@ class BatchProcessor(ConcurrentProcessor):
 
     def _call(self, batch: Any) -> Any:
         """Call the handler with the messages whose bodies it can read."""
-        batch.faults = {}
-        messages = [each for each in batch.messages if each.outcome is None]
-        for message in messages:
-            try:
-                message.decode(self._accept, self._max_body)
-            except (StopNow, Interrupted):
-                raise
-            except BaseException as fault:
-                batch.faults[message] = fault
-        if batch.faults:
-            messages = [each for each in messages if each not in batch.faults]
+        messages = batch.decode(self._accept, self._max_body)
         return self._host.on_messages(messages) if messages else None
 
     def _reply(self, batch: Any, answer: Any) -> None:

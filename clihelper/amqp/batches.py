@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
-from clihelper.amqp.message import Message, decode
+from clihelper.amqp.message import Message, body_kind, decode
+from clihelper.errors import StopNow
+from clihelper.process.signals import Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,22 +23,20 @@ if TYPE_CHECKING:
 
 
 class BatchedMessage(Message):
-    """A message that is handled with others: its body is decoded before its handler gets it."""
+    """A message that is handled with others: its body is decoded before its handler gets it.
 
-    __slots__ = ('_decoded',)
+    :ivar decoded: the decoded body.
+    """
 
-    def decode(self, accept: Collection[str], max_body: int) -> None:
-        """Decode the body anew: a run that failed may have changed what it got.
+    __slots__ = ('decoded',)
 
-        :raises Oversize, Unaccepted, Undecodable: the message should be dead-lettered.
-        """
-        self._decoded = decode(self, accept, max_body)
+    decoded: Any
 
     @property
     def body(self) -> Any:
         """The decoded body, the same object each time."""
         try:
-            return self._decoded
+            return self.decoded
         except AttributeError:
             return super().body
 
@@ -54,16 +54,39 @@ class Batch:
     __slots__ = ('due', 'faults', 'is_half', 'messages', 'queue')
 
     def __init__(
-        self, queue: str, due: float, messages: Iterable[Message] = (), *, is_half: bool = False
+        self, queue: str, due: float, messages: list[Any], *, is_half: bool = False
     ) -> None:
         self.queue = queue
         self.due = due
-        self.messages = list(messages)
+        self.messages: list[Any] = messages
         self.faults: dict[Message, BaseException] = {}
         self.is_half = is_half
 
     def __str__(self) -> str:
         return f'queue {self.queue}, in a batch of {len(self.messages)}'
+
+    def decode(self, accept: Collection[str], max_body: int) -> list[Message]:
+        """Decode the bodies, anew for each run: one that failed may have changed what it got.
+
+        :returns: the messages to be handled: those that can be, and are not settled yet.
+        """
+        self.faults = {}
+        readable = []
+        packed, kind = None, None
+        for message in self.messages:
+            if message.outcome is None:
+                try:
+                    if packed is None or message.delivery.packed != packed:
+                        kind = body_kind(message)
+                        packed = getattr(message.delivery, 'packed', None)
+                    message.decoded = decode(message, accept, max_body, kind)
+                except (StopNow, Interrupted):
+                    raise
+                except BaseException as fault:
+                    self.faults[message] = fault
+                else:
+                    readable.append(message)
+        return readable
 
 
 class Collector:
@@ -83,16 +106,21 @@ class Collector:
         """The number of messages that are collected."""
         return sum(len(batch.messages) for batch in (*self._complete, *self._open.values()))
 
-    def add(self, message: Message, now: float) -> None:
-        """Add a message to the batch of its queue."""
-        queue = message.queue
-        batch = self._open.get(queue)
-        if batch is None:
-            batch = self._open[queue] = Batch(queue, now + self._wait)
-        messages = batch.messages
-        messages.append(message)
-        if len(messages) >= self.size:
-            self._complete.append(self._open.pop(queue))
+    def add(self, messages: Iterable[Message], now: float) -> None:
+        """Add messages, each to the batch of its queue."""
+        due, size = now + self._wait, self.size
+        queue = None
+        found: list[Any] = []
+        for message in messages:
+            if message.queue != queue or not found:
+                queue = message.queue
+                if queue not in self._open:
+                    self._open[queue] = Batch(queue, due, [])
+                found = self._open[queue].messages
+            found.append(message)
+            if len(found) >= size:
+                self._complete.append(self._open.pop(queue))
+                found = []
 
     @property
     def is_complete(self) -> bool:
@@ -115,7 +143,7 @@ class Collector:
             return self._open.pop(first.queue)
         return self._complete.popleft() if self._complete else None
 
-    def split(self, queue: str, messages: list[Message]) -> None:
+    def split(self, queue: str, messages: list[Any]) -> None:
         """Have the two halves of a batch that has failed taken next."""
         middle = len(messages) // 2
         for half in (messages[middle:], messages[:middle]):

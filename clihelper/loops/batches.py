@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from math import inf
 
-from clihelper.amqp.batch_processing import BatchProcessor
+from clihelper.amqp.batch_processing import BatchProcessor, section_of
 from clihelper.loops.consumer import ConsumerLoop
+from clihelper.process.signals import wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,11 +15,21 @@ if TYPE_CHECKING:
     from clihelper.loops import Host
 
 
+LONGEST_PAUSE = 0.002
+"""seconds between two looks at what has arrived while a batch is collected"""
+
+
 class BatchConsumerLoop(ConsumerLoop):
-    """Consumes every queue of the ``AMQP`` section, and handles one batch after another."""
+    """Consumes every queue of the ``AMQP`` section, and handles one batch after another.
+
+    While messages come for a batch, they are read now and then, as many as there are by then:
+    waking up for each of them would cost more than handling it.
+    """
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
+        self._pause = min(section_of(self._section)['wait'] / 50, LONGEST_PAUSE)
+        self._is_busy = False
         self._processor: BatchProcessor
 
     def make_processor(self) -> ProcessorFactory:
@@ -34,6 +46,8 @@ class BatchConsumerLoop(ConsumerLoop):
         return False
 
     def _collect(self) -> None:
+        if self._deliveries:
+            self._is_busy = True
         if self._subscription.returned:
             self._renew()
         self._processor.collect(self._deliveries)
@@ -43,6 +57,15 @@ class BatchConsumerLoop(ConsumerLoop):
         if batch is not None:
             self._host.active()
             self._processor.handle(batch)
+
+    def _wait(self) -> None:
+        if not self._is_busy or self._processor.start_due == inf:
+            super()._wait()
+            return
+        self._is_busy = False
+        self._host.sleeping()
+        if wait_readable((self._host.signals.fileno(),), self._pause):
+            self._host.serve_signals()
 
     @property
     def _due(self) -> float:
