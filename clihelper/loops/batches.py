@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from clihelper.loops import Host
 
 
-LONGEST_PAUSE = 0.002
-"""seconds between two looks at what has arrived while a batch is collected"""
+PACE = 0.00001
+"""seconds for each message of a full batch between two looks at what has arrived: at a rate of
+100,000 messages a second it is full after that time"""
 
 
 class BatchConsumerLoop(ConsumerLoop):
@@ -28,7 +29,8 @@ class BatchConsumerLoop(ConsumerLoop):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self._pause = min(section_of(self._section)['wait'] / 50, LONGEST_PAUSE)
+        batch = section_of(self._section)
+        self._pause = min(batch['wait'] / 20, batch['size'] * PACE)
         self._is_busy = False
         self._processor: BatchProcessor
 
