@@ -41,6 +41,8 @@ COMMANDS = {
     'clihelper threads': 'clihelper_threads -f -c {}',
     'pool alone': 'pool_alone',
     'kombu threads': 'kombu_threads',
+    'clihelper batches': 'clihelper_batches -f -c {}',
+    'kombu batches': 'kombu_batches',
 }
 """Of each program in ``peers/`` that consumes what is in a queue"""
 

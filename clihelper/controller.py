@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from clihelper.errors import Error, is_misspelt
+from clihelper.errors import ConfigurationError, Error, is_misspelt
 from clihelper.program import classes_of_program, code_of, mentioned
 from clihelper.states import RUNNING, State, check
 
@@ -43,11 +43,14 @@ if TYPE_CHECKING:
 AWAITED = ('_setup', '_process', '_cleanup')
 """The hooks of an IOLoopController that may be coroutine functions"""
 
-HOOKS = (*AWAITED, '_loop', '_shutdown', 'on_message', 'order_key', 'on_configuration_reloaded',
+HANDLERS = ('on_message', 'on_messages')
+"""The hooks of a consumer, of which it has one"""
+
+HOOKS = (*AWAITED, *HANDLERS, '_loop', '_shutdown', 'order_key', 'on_configuration_reloaded',
          'on_sigterm', 'on_sighup', 'on_sigusr1', 'on_sigusr2')
 """The methods that a subclass may override for clihelper to call"""
 
-OF_CONSUMERS = ('on_message', 'order_key')
+OF_CONSUMERS = (*HANDLERS, 'order_key')
 """Those of them that only consumers have"""
 
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
@@ -504,8 +507,8 @@ class IOLoopController(Controller):
 class ConsumerController(Controller):
     """A consumer of the queues that the ``AMQP`` section declares.
 
-    A subclass implements :meth:`on_message`, and :meth:`_process` if there is also periodic work,
-    which is done between two messages while the broker is connected.
+    A subclass implements :meth:`on_message` or :meth:`on_messages`, and :meth:`_process` if there
+    is also periodic work, which is done between two messages while the broker is connected.
     """
 
     loop_class = 'clihelper.loops.consumer.ConsumerLoop'
@@ -526,6 +529,21 @@ class ConsumerController(Controller):
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
+    def on_messages(self, messages: list[Any]) -> Any:
+        """Handle several messages of one queue, instead of :meth:`on_message`; see ``AMQP.batch``.
+
+        Returning acknowledges all of them. If it raises, it is called again with each half of
+        them, and so on: what it raises for a single message is that message's failure. So it
+        should undo what it has done before it raises. :exc:`clihelper.Requeue` returns all of
+        them to the queue at once.
+
+        :param messages: :class:`clihelper.amqp.message.Message` objects, in the order of their
+            arrival; their ``body`` is decoded. Those that it settles itself, with ``ack()``,
+            ``reject()`` or ``requeue()``, are left out of what becomes of the others.
+        :returns: None: there are no replies.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no on_messages')
+
     def order_key(self, message: Message) -> Hashable:
         """Return the key of a message: those with the same key are handled in order.
 
@@ -543,13 +561,24 @@ class ConsumerController(Controller):
         """Whether the subclass has messages handled in order."""
         return _overridden(self, 'order_key')
 
+    @property
+    def handles_batches(self) -> bool:
+        """Whether it handles several messages by one call, of :meth:`on_messages`."""
+        return _overridden(self, 'on_messages')
+
     def make_loop(self, life: Host) -> Loop:
         """Make the loop of the next round: one that handles messages in threads, if wanted."""
-        if self.config.amqp['threads'] == 1 or self.loop_class != ConsumerController.loop_class:
+        if self.loop_class != ConsumerController.loop_class:
             return super().make_loop(life)
-        from clihelper.loops.threads import ThreadedConsumerLoop
+        if self.config.amqp['threads'] > 1:
+            from clihelper.loops.threads import ThreadedConsumerLoop
 
-        return ThreadedConsumerLoop(life)
+            return ThreadedConsumerLoop(life)
+        if self.handles_batches:
+            from clihelper.loops.batches import BatchConsumerLoop
+
+            return BatchConsumerLoop(life)
+        return super().make_loop(life)
 
     def recover(self) -> None:
         """Ask the broker to redeliver every message that was delivered and is not settled.
@@ -563,9 +592,10 @@ class ConsumerController(Controller):
 class AsyncConsumerController(IOLoopController, ConsumerController):
     """A consumer on Tornado's IOLoop, which handles up to ``AMQP.concurrency`` messages at a time.
 
-    A subclass implements :meth:`on_message` as a coroutine. Servers that ``_setup`` has started
-    serve beside it, and everything else is as in an :class:`IOLoopController`. Each message is
-    settled as soon as its coroutine ends, in whatever order they end.
+    A subclass implements :meth:`on_message`, or :meth:`on_messages`, as a coroutine. Servers that
+    ``_setup`` has started serve beside it, and everything else is as in an
+    :class:`IOLoopController`. Each message is settled as soon as its coroutine ends, in whatever
+    order they end.
     """
 
     loop_class = 'clihelper.loops.async_consumer.AsyncConsumerLoop'
@@ -576,6 +606,10 @@ class AsyncConsumerController(IOLoopController, ConsumerController):
         Its context variables are those of a task of its own.
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
+
+    async def on_messages(self, messages: list[Any]) -> Any:
+        """Handle several messages; see :meth:`ConsumerController.on_messages`."""
+        raise NotImplementedError(f'{type(self).__name__} has no on_messages')
 
     def recover(self) -> None:
         """Have every message redelivered that is not settled, over a new connection."""
@@ -604,6 +638,7 @@ def check_class(cls: type[Controller], config: Config) -> None:
     """
     for name in HOOKS:
         _check_hook(cls, name)
+    _check_batches(cls, config)
     _check_topology(cls, config)
 
 
@@ -620,7 +655,7 @@ def _check_hook(cls: type[Controller], name: str) -> None:
 
 def _refuse_coroutine(cls: type[Controller], name: str) -> None:
     """Raise an error for a hook that is a coroutine, unless it is the handler of messages."""
-    if name == 'on_message':
+    if name in HANDLERS:
         if issubclass(cls, AsyncConsumerController):
             return
         may = 'that of an AsyncConsumerController may be'
@@ -634,12 +669,37 @@ def _check_spelling(cls: type[Controller], name: str) -> None:
     """Check that no unused method has almost the name of a hook that the class lacks."""
     owners = list(classes_of_program(cls))
     defined = {each for owner in owners for each, value in vars(owner).items() if callable(value)}
-    if name in defined or (name in OF_CONSUMERS and not issubclass(cls, ConsumerController)):
+    if name in defined:
+        return
+    if name in OF_CONSUMERS and not issubclass(cls, ConsumerController):
+        return
+    if name in HANDLERS and defined & {*HANDLERS}:
         return
     for each in sorted(defined - mentioned(owners) - {*HOOKS}):
         # With an added or removed leading underscore it is a name of clihelper 1.x.
         if each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name):
             raise Error(f'{cls.__name__}.{each} would never be called; did you mean {name}?')
+
+
+def _check_batches(cls: type[Controller], config: Config) -> None:
+    """Check that ``on_messages`` would be called, and that ``AMQP.batch`` is for it."""
+    defined = {name for owner in classes_of_program(cls) for name in vars(owner)}
+    if 'on_messages' not in defined:
+        if config.amqp['batch'] is not None:
+            raise ConfigurationError(
+                f'{config.locate("AMQP", "batch")}: AMQP.batch: has no effect: {cls.__name__} has'
+                ' no on_messages')
+        return
+    shown = f'{cls.__name__}.on_messages'
+    if not issubclass(cls, ConsumerController):
+        raise Error(f'{shown} would never be called: only a ConsumerController has messages')
+    if 'on_message' in defined:
+        raise Error(f'{cls.__name__} has both on_message and on_messages: only one can be called')
+    if 'order_key' in defined:
+        raise Error(f'{cls.__name__} has both on_messages and order_key: a batch has messages of'
+                    ' any key')
+    if cls.loop_class not in (ConsumerController.loop_class, AsyncConsumerController.loop_class):
+        raise Error(f'{shown} would never be called: loop_class is one of its own')
 
 
 def _check_topology(cls: type[Controller], config: Config) -> None:

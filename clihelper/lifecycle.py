@@ -414,6 +414,16 @@ class LifeCycle:
         return self._controller.on_message  # type: ignore[attr-defined, no-any-return]
 
     @property
+    def on_messages(self) -> Callable[[Any], Any]:
+        """The ``on_messages`` of a consumer's controller."""
+        return self._controller.on_messages  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def handles_batches(self) -> bool:
+        """Whether a consumer's controller handles several messages by one call."""
+        return self._controller.handles_batches  # type: ignore[attr-defined, no-any-return]
+
+    @property
     def order_key(self) -> Callable[[Any], Any] | None:
         """The ``order_key`` of a consumer's controller, if a subclass overrides it."""
         controller: Any = self._controller

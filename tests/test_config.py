@@ -74,7 +74,7 @@ def test_absent_sections_have_their_defaults(load):
         'Logging': {'version': 1},
         'AMQP': {
             'url': 'amqp://guest:guest@localhost:5672//', 'transport_options': {},
-                'heartbeat': 10, 'prefetch': 100, 'concurrency': None, 'threads': 1,
+                'heartbeat': 10, 'prefetch': 100, 'concurrency': None, 'threads': 1, 'batch': None,
             'tls': {'ca': None, 'certificate': None, 'key': None, 'verify': True, 'strict': False,
                     'server_name': None},
             'declare': True, 'exchanges': {}, 'queues': {},

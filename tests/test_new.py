@@ -154,10 +154,11 @@ def test_what_is_commented_out_is_as_it_would_be_typed() -> None:
     assert read['AMQP']['retry'] == {'attempts': 5, 'delay': 1, 'factor': 2, 'max_delay': 300}
     assert read['Daemon']['redirect_output'] == {'logger': 'stdout', 'level': 'INFO'}
     assert read['AMQP']['exchanges']['EXCHANGE']['type'] == 'direct'
+    assert read['AMQP']['batch'] == {'size': 100, 'wait': 0.1}
     defaults = schema.SECTIONS.defaults()
     for section in ('Daemon', 'AMQP'):
         for key, value in defaults[section].items():
-            if key not in ('url', 'queues', 'exchanges', 'redirect_output', 'umask'):
+            if key not in ('url', 'queues', 'exchanges', 'redirect_output', 'umask', 'batch'):
                 assert read[section][key] == value, key
 
 

@@ -188,6 +188,12 @@ class ConcurrentAcknowledger:
         self._unsettled[delivery_tag] = None
         self._next = delivery_tag + 1
 
+    def deliver_all(self, delivery_tags: Sequence[int]) -> None:
+        """Note several messages, in the order of their delivery."""
+        if delivery_tags:
+            self._unsettled.update(dict.fromkeys(delivery_tags))
+            self._next = delivery_tags[-1] + 1
+
     def add(self, delivery_tag: int) -> bool:
         """Acknowledge this message soon.
 
@@ -200,6 +206,13 @@ class ConcurrentAcknowledger:
         return len(self._settled) >= self._most
 
     add_kept = add
+
+    def add_all(self, delivery_tags: Sequence[int]) -> None:
+        """Acknowledge several messages soon."""
+        settled, take = self._settled, self._unsettled.pop
+        if delivery_tags and not settled:
+            self.due = time.monotonic() + LONGEST_WAIT
+        settled += [tag for tag in delivery_tags if take(tag, self) is None]
 
     def keep(self, delivery_tag: int) -> None:
         """Leave this message unsettled while others are acknowledged, as all are anyway."""
@@ -238,6 +251,9 @@ class ConcurrentAcknowledger:
         if not settled:
             return
         lowest = next(iter(self._unsettled), self._next)
+        if (highest := max(settled)) < lowest:
+            self._send(highest, [])
+            return
         together = [tag for tag in settled if tag < lowest]
         alone = [tag for tag in settled if tag > lowest]
         self._send(max(together, default=0), alone)

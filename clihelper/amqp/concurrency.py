@@ -25,7 +25,7 @@ from clihelper.process.signals import Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from clihelper.amqp.connection import Connection
@@ -68,10 +68,10 @@ class ConcurrentProcessor(Processor):
         super().__init__(host, connection, topology, forwarder, retry_queues)
         self.most = most
         self._limit = 2 * most if ahead else most
-        self.in_hand: dict[Message, Any] = {}
+        self.in_hand: dict[Any, Any] = {}
         self.waiting: deque[Message] = deque()
-        self.timed_out: set[Message] = set()
-        self._lost: set[Message] = set()  # in hand, from a connection that is lost
+        self.timed_out: set[Any] = set()
+        self._lost: set[Any] = set()  # in hand, from a connection that is lost
         self._released: deque[int] = deque()
         self._alone = False
         self._oldest: Message | None = None
@@ -124,7 +124,12 @@ class ConcurrentProcessor(Processor):
             return queue.popleft()
         return None
 
-    def start(self, message: Message, runner: Any = None) -> None:
+    @property
+    def start_due(self) -> float:
+        """When :meth:`next_message` should be called although nothing has arrived or ended."""
+        return inf
+
+    def start(self, message: Any, runner: Any = None) -> None:
         """Note that the handler of *message* is about to run."""
         self.in_hand[message] = runner
         message.began = time.monotonic()
@@ -133,20 +138,32 @@ class ConcurrentProcessor(Processor):
             return
         if self._alone:
             self.flush()  # if this message kills the process, earlier ones must not come again
-            record.begin_alone(message)
+            record.begin_alone(*self._messages_of(message))
         else:
-            record.begin(message)
+            for each in self._messages_of(message):
+                record.begin(each)
 
-    def execute(self, message: Message) -> tuple[BaseException | None, Reply | None]:
+    def _messages_of(self, message: Any) -> Sequence[Message]:
+        """The messages that one call of the handler gets."""
+        return (message,)
+
+    def _call(self, message: Any) -> Any:
+        """Call the handler, in any thread."""
+        return self._host.on_message(decode(message, self._accept, self._max_body), message)
+
+    def _reply(self, message: Any, answer: Any) -> Reply | None:
+        return make_reply(message, answer)
+
+    def execute(self, message: Any) -> tuple[BaseException | None, Reply | None]:
         """Run the handler, in any thread.
 
         :returns: what it raised, and its reply.
         """
         began = time.monotonic()
-        context.in_hand.set(message)
+        context.in_hand.set(self._message_of(message))
         try:
-            answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
-            return None, None if answer is None else make_reply(message, answer)
+            answer = self._call(message)
+            return None, None if answer is None else self._reply(message, answer)
         except BaseException as failure:
             return failure, None
         finally:
@@ -155,8 +172,8 @@ class ConcurrentProcessor(Processor):
 
     async def run(
         self,
-        message: Message,
-        on_end: Callable[[Message, BaseException | None, Reply | None], None],
+        message: Any,
+        on_end: Callable[[Any, BaseException | None, Reply | None], None],
     ) -> None:
         """Run the handler, await what it returns, and call *on_end*; see :meth:`execute`.
 
@@ -167,12 +184,12 @@ class ConcurrentProcessor(Processor):
         error: BaseException | None = None
         reply = None
         began = time.monotonic()
-        context.in_hand.set(message)  # in the context of this task
+        context.in_hand.set(self._message_of(message))  # in the context of this task
         try:
-            answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
+            answer = self._call(message)
             if hasattr(type(answer), '__await__'):
                 answer = await answer
-            reply = None if answer is None else make_reply(message, answer)
+            reply = None if answer is None else self._reply(message, answer)
         except (StopNow, Interrupted):
             raise
         except BaseException as failure:
@@ -183,33 +200,46 @@ class ConcurrentProcessor(Processor):
 
     def _late(self, failure: BaseException) -> HandlerTimeout:
         seconds = self._host.config.amqp['handler_timeout']
-        late = HandlerTimeout(f'on_message has not returned for {seconds:g} s')
+        late = HandlerTimeout(f'{self.hook} has not returned for {seconds:g} s')
         late.__cause__ = failure
         return late
 
-    def end(self, message: Message, error: BaseException | None, reply: Reply | None) -> None:
+    def end(self, message: Any, error: BaseException | None, reply: Reply | None) -> None:
         """Settle a message whose handler has ended.
 
         :raises Lost: the connection is lost.
         """
+        self._end_if_forked(error)
         self._leave_hand(message)
-        self._statistics.queues[message.queue].run(message.seconds)
+        self._count_run(message)
         if message not in self._lost:
-            self._finish(message, error, reply)
+            self._finish_run(message, error, reply)
             return
         self._lost.discard(message)
-        self._end_if_forked(error)
         if error is not None:
             LOGGER.warning(
-                'on_message failed for a message from %s, which will be delivered again, as its'
-                ' connection is lost', message, exc_info=exception_text.loggable(error),
+                '%s failed for a message from %s, which will be delivered again, as its'
+                ' connection is lost', self.hook, message, exc_info=exception_text.loggable(error),
             )  # fmt: skip
 
-    def is_lost(self, message: Message) -> bool:
+    def _finish_run(
+        self, message: Any, error: BaseException | None, reply: Reply | None
+    ) -> None:
+        self._finish(message, error, reply)
+
+    def _message_of(self, message: Any) -> Message | None:
+        """The message that is being handled, if there is only one."""
+        return message  # type: ignore[no-any-return]
+
+    def _count_run(self, message: Any) -> None:
+        """Count for whoever asks that a handler has ended."""
+        self._statistics.queues[message.queue].run(message.seconds)
+
+    def is_lost(self, message: Any) -> bool:
         """Whether the connection that delivered it is lost. Any thread may call this."""
         return message in self._lost
 
-    def give_up(self, message: Message) -> None:
+    def give_up(self, message: Any) -> None:
         """Leave a message unsettled that was started and not run: it returns to its queue."""
         self._leave_hand(message)
         self._lost.discard(message)
@@ -219,7 +249,7 @@ class ConcurrentProcessor(Processor):
 
         Called when some have been started or have ended, before anything waits.
         """
-        self._statistics.set_in_hand(len(self.in_hand))
+        self._statistics.set_in_hand(self._count_in_hand())
         oldest = next(iter(self.in_hand), None)
         if oldest is self._oldest:
             return
@@ -230,12 +260,16 @@ class ConcurrentProcessor(Processor):
             self._since[0] = oldest.began
             self._statistics.set_queue(self._statistics.queues[oldest.queue])
 
-    def _leave_hand(self, message: Message) -> None:
+    def _count_in_hand(self) -> int:
+        return len(self.in_hand)
+
+    def _leave_hand(self, message: Any) -> None:
         del self.in_hand[message]
         self.timed_out.discard(message)
         self._alone = False
         if self._record is not None:
-            self._record.end(message)
+            for each in self._messages_of(message):
+                self._record.end(each)
 
     def end_message(self) -> None:
         since = self._since[0]

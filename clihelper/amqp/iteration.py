@@ -135,6 +135,7 @@ class OneQueueHost:
         self.slot = slot
         self.retire = host.retire
         self.on_message: Any = None
+        self.on_messages: Any = None
         self.notifier: Any = self
         self.status = host.notifier.status
         self.worker: int = host.worker

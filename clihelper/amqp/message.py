@@ -320,23 +320,29 @@ def settle_at_once(delivery: Any, outcome: Outcome) -> None:
         delivery.reject()
 
 
-def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
+def decode(
+    message: Message, accept: Collection[str], max_body: int, kind_of: BodyKind | None = None
+) -> Any:
     """Decode the body: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
 
     :param accept: which of ``json``, ``text`` and ``binary`` are accepted.
     :param max_body: the limit in bytes.
+    :param kind_of: what :func:`body_kind` returns for the message, if it is known.
     :raises Oversize, Unaccepted, Undecodable: the message should be dead-lettered. The texts of
         the exceptions do not quote the body.
     """
     size = len(message.raw)
     if size > max_body or (not size and message.is_cut):
         raise Oversize(f'{size or message.delivery.announced} bytes; AMQP.max_body is {max_body}')
-    try:
-        content_type, kind, charset = _kind(message.content_type)
-        if kind == 'text' and charset is None:
-            charset = message.content_encoding
-    except InvalidProperties as error:
-        raise Undecodable(str(error)) from None
+    if kind_of is not None:
+        content_type, kind, charset = kind_of
+    else:  # as body_kind(), whose call would take time for each message
+        try:
+            content_type, kind, charset = _kind(message.content_type)
+            if kind == 'text' and charset is None:
+                charset = message.content_encoding
+        except InvalidProperties as error:
+            raise Undecodable(str(error)) from None
     if kind not in accept:
         raise Unaccepted(f'content type {content_type or "none"!r} is not in AMQP.accept')
     if kind == 'binary':
@@ -348,6 +354,24 @@ def decode(message: Message, accept: Collection[str], max_body: int) -> Any:
         return _from_json(text) if kind == 'json' else text
     except (ValueError, LookupError, RecursionError) as error:
         raise Undecodable(f'not {content_type}: {_bounded(error)}') from None
+
+
+BodyKind = tuple[str, str, 'str | None']
+"""the bare content type; its kind as in ``AMQP.accept``, or the type again; the character set"""
+
+
+def body_kind(message: Message) -> BodyKind:
+    """What the message's properties say of its body.
+
+    :raises Undecodable: they cannot be read.
+    """
+    try:
+        content_type, kind, charset = _kind(message.content_type)
+        if kind == 'text' and charset is None:
+            charset = message.content_encoding
+        return content_type, kind, charset
+    except InvalidProperties as error:
+        raise Undecodable(str(error)) from None
 
 
 def _packed_again(

@@ -41,7 +41,7 @@ from clihelper.process.statistics import FAST, NOT_COUNTED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Any, NoReturn, Protocol
 
     from clihelper.amqp.acknowledgement import Acknowledger, ConcurrentAcknowledger
@@ -73,6 +73,8 @@ if TYPE_CHECKING:
         def slot(self) -> Slot | None: ...
         @property
         def on_message(self) -> Callable[[Any, Any], Any]: ...
+        @property
+        def on_messages(self) -> Callable[[Any], Any]: ...
         def retire(self) -> None: ...
 
 LOGGER = logging.getLogger('clihelper.amqp')
@@ -110,10 +112,14 @@ class Processor:
     :ivar float ended: when the last handler ended, by the monotonic clock.
     :ivar int most: the number of messages that are handled at a time.
     :ivar bool is_concurrent: whether each message that arrives is to be :meth:`delivered`.
+    :ivar message_class: what a delivery becomes.
+    :ivar str hook: the name of the handler, for the log.
     """
 
     most = 1
     is_concurrent = False
+    message_class: type[Message] = Message
+    hook = 'on_message'
     guard_class: type[PoisonGuard] = PoisonGuard
 
     def __init__(
@@ -149,6 +155,11 @@ class Processor:
         self._figures = NOT_COUNTED
         self.current: Message | None = None
         self.ended = 0.0
+
+    @property
+    def least_prefetch(self) -> int:
+        """The number of messages that the broker has to send ahead at least."""
+        return self.most
 
     # One connection after another.
 
@@ -193,6 +204,10 @@ class Processor:
 
     def delivered(self, message: Message) -> None:
         """Note a message that has arrived; called where several are handled at a time."""
+
+    def units(self, messages: Iterable[Message]) -> Iterator[Any]:
+        """What is to be run one after the other if no more messages than these arrive."""
+        yield from messages
 
     def handle(self, message: Message) -> None:
         """Run the handler, then settle the message. Failures affect this message only.
@@ -811,7 +826,7 @@ def make_reply(message: Message, answer: Any) -> Reply | None:
 
     :raises TypeError: it cannot be encoded, or stands for a handler that has not been run.
     """
-    _check_answer(answer)
+    check_answer(answer)
     if not message.reply_to:
         return None
     body, content_type = encode(answer)
@@ -823,9 +838,10 @@ def make_reply(message: Message, answer: Any) -> Reply | None:
     return body, message.reply_to, properties
 
 
-def _check_answer(answer: Any) -> None:
+def check_answer(answer: Any, hook: str = 'on_message') -> None:
     """Refuse what stands for a handler that has not been run.
 
+    :param hook: the name of the handler.
     :raises TypeError: it is awaitable, or a generator.
     """
     if hasattr(type(answer), '__await__'):
@@ -836,7 +852,7 @@ def _check_answer(answer: Any) -> None:
         return
     if isinstance(answer, CoroutineType):
         answer.close()  # or Python would warn that it was never awaited
-    raise TypeError(f'on_message returned {kind}, which would never be run')
+    raise TypeError(f'{hook} returned {kind}, which would never be run')
 
 
 def _end_child(error: BaseException | None) -> NoReturn:

@@ -12,7 +12,6 @@ from functools import partial
 
 from clihelper.amqp import exception_text, risks
 from clihelper.amqp.connection import CONNECT_TIMEOUT, Connection, Lost, Unreachable
-from clihelper.amqp.message import Message
 from clihelper.amqp.partitions import Share
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.retries import steps
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from clihelper.amqp.forwarder import Forwarder
+    from clihelper.amqp.message import Message
     from clihelper.amqp.processing import Host as ProcessorHost
     from clihelper.amqp.processing import ProcessorFactory
     from clihelper.process.systemd import Notifier
@@ -93,6 +93,7 @@ class Subscription:
         self.forwarder = forwarder
         self.processor = processor_class(host, connection, self.topology, forwarder)
         self._settle = self.processor.settle_as_told
+        self._message_class = self.processor.message_class
 
     @property
     def queues(self) -> list[str]:
@@ -103,7 +104,7 @@ class Subscription:
     def prefetch(self) -> int:
         """The number of messages that the broker sends ahead."""
         prefetch: int = self._section['prefetch']
-        return max(prefetch, self.processor.most)
+        return max(prefetch, self.processor.least_prefetch)
 
     def subscribe(self) -> None:
         """Declare the topology and consume each of its queues.
@@ -273,7 +274,7 @@ class Subscription:
 
     def _on_delivery(self, queue: str, delivery: Any) -> None:
         # A delivery may arrive while a handler declares something: it has to wait.
-        message = Message(delivery, queue, self._settle)
+        message = self._message_class(delivery, queue, self._settle)
         self.deliveries.append(message)
         if self.processor.is_concurrent:
             self.processor.delivered(message)

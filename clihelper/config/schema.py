@@ -18,6 +18,9 @@ LONGEST_NAME = 255
 """The most bytes of a short string of AMQP 0-9-1 (section 4.2.5.3): names, routing keys, a virtual
 host."""
 
+LARGEST_PREFETCH = 65535
+"""The most messages that AMQP 0-9-1 lets a broker send in advance (``basic.qos``)."""
+
 DEAD_LETTERS = '.dead'
 """The suffix that makes the name of a dead-letter queue from that of its queue."""
 
@@ -653,6 +656,15 @@ TLS = Table(
         'The name that the certificate must be issued for.', 'the host in ``url``'),
 )
 
+BATCH = Table(
+    Key('size', Number(1, 1000, whole=True), 100,
+        'The most messages of one call. The broker sends at least twice as many in advance for'
+        ' each call at a time.'),
+    Key('wait', Number(0, 600), 0.1,
+        'Seconds from the arrival of the first message until ``on_messages`` is called with'
+        ' fewer.'),
+)
+
 AMQP = Table(
     Key('url', Either(BrokerURL(), List(BrokerURL(), least=1)),
         'amqp://guest:guest@localhost:5672//',
@@ -662,7 +674,7 @@ AMQP = Table(
     Key('tls', TLS, {}, 'How to connect to a broker by ``amqps://``.'),
     Key('heartbeat', Number(0, 65535), 10,
         'Seconds between heartbeats of the connection; 0 disables them.'),
-    Key('prefetch', Number(1, 65535, whole=True), 100,
+    Key('prefetch', Number(1, LARGEST_PREFETCH, whole=True), 100,
         'How many unacknowledged messages the broker sends in advance.'),
     Key('concurrency', Either(Nothing(), Number(1, 65535, whole=True),
                               words='an integer of at least 1 and at most 65535, or null'), None,
@@ -671,6 +683,9 @@ AMQP = Table(
     Key('threads', Number(1, 1000, whole=True), 1,
         'How many messages a :class:`~clihelper.ConsumerController` handles at a time, each in a'
         ' thread; with 1, in the main thread.'),
+    Key('batch', Either(Nothing(), BATCH, words='a mapping or null'), None,
+        'How many messages ``on_messages`` gets at a time; only for a controller that has it.',
+        'as below'),
     Key('declare', BOOLEAN, True,
         'Whether exchanges and queues are created; if not, they must exist, which is verified.'),
     Key('exchanges', Map(EXCHANGE, 'exchange', AMQP_NAME), {}, 'The exchanges, by name.'),
@@ -685,7 +700,8 @@ AMQP = Table(
     Key('max_body', Number(1, 2**63 - 1, whole=True), 16 * 1024 * 1024,
         'The largest body that is handled, in bytes.'),
     Key('handler_timeout', Either(Nothing(), SECONDS, words='a number above 0 or null'), None,
-        'Seconds that ``on_message`` may take; then its process is killed and replaced.',
+        'Seconds that ``on_message``, or ``on_messages``, may take; then its process is killed'
+        ' and replaced.',
         'no limit', supervised=True),
     Key('wait_for_broker', BOOLEAN, True,
         'Whether to wait for an unreachable broker; if not, the program ends with status 69.'),

@@ -215,6 +215,7 @@ def check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
     if delay is not None and limit is not None and delay > limit:
         keys = ('AMQP', 'retry', 'delay')
         faults.at(value_at(root, keys), keys, f'{delay} is above max_delay, {limit}')
+    _check_batch(root, amqp, faults)
     _check_queue_names(root, amqp, faults)
     _check_lengths(root, amqp, faults)
     if amqp['tls'] and amqp['url']:
@@ -263,6 +264,17 @@ def _names_of(label: str, queue: dict[str, Any]) -> list[str]:
     name = queue.get('name', label)
     count = queue.get('partitions')
     return [f'{name}.{number}' for number in range(count)] if name and count else [name]
+
+
+def _check_batch(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
+    """Check that a broker can send as many messages in advance as are handled at a time."""
+    size = (amqp['batch'] or {}).get('size') or 1
+    for name in ('threads', 'concurrency'):
+        count = amqp[name] or 1
+        if amqp['batch'] and size * count > schema.LARGEST_PREFETCH:
+            keys = ('AMQP', 'batch', 'size')
+            faults.at(value_at(root, keys), keys, f'with {count} {name} these are'
+                      f' {size * count} messages at a time; AMQP allows {schema.LARGEST_PREFETCH}')
 
 
 def _check_queue_names(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:

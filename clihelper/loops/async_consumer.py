@@ -29,7 +29,7 @@ from clihelper.loops.ioloop import TornadoLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from clihelper.amqp.message import Message
@@ -74,12 +74,14 @@ class AsyncConsumerLoop(TornadoLoop):
             event_loop=self._event_loop,
             connect=partial(publishing_connection, self._host, waits=False),
         )
-        in_order = self._host.order_key is not None
-        make_processor = partial(
-            OrderedConcurrentProcessor if in_order else ConcurrentProcessor,
-            most=section['concurrency'] or section['prefetch'],
-            retry_queues=retry_queues,
-        )
+        processor_class, most = ConcurrentProcessor, section['concurrency'] or section['prefetch']
+        if self._host.handles_batches:
+            from clihelper.amqp.batch_processing import BatchProcessor, batches_at_once
+
+            processor_class, most = BatchProcessor, batches_at_once(section)
+        elif self._host.order_key is not None:
+            processor_class = OrderedConcurrentProcessor
+        make_processor = partial(processor_class, most=most, retry_queues=retry_queues)
         self._subscription = Subscription(
             self._host, connection, self._forwarder, make_processor)
         self._processor: ConcurrentProcessor = self._subscription.processor  # type: ignore[assignment]
@@ -167,9 +169,10 @@ class AsyncConsumerLoop(TornadoLoop):
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        if self._processor.due < float('inf'):
+        due = min(self._processor.due, self._processor.start_due)
+        if due < float('inf'):
             # asyncio's loops use time.monotonic as their clock, too.
-            self._due = self._event_loop.call_at(self._processor.due, self._schedule)
+            self._due = self._event_loop.call_at(due, self._schedule)
 
     def _start_handlers(self) -> None:
         processor, deliveries = self._processor, self._subscription.deliveries
@@ -186,7 +189,7 @@ class AsyncConsumerLoop(TornadoLoop):
                 self._event_loop.call_later(self._timeout, self._time_out, message, task)
                 self._note_turn()
 
-    def _time_out(self, message: Message, task: asyncio.Task[None]) -> None:
+    def _time_out(self, message: Any, task: asyncio.Task[None]) -> None:
         """Cancel a handler that has taken too long, unless it has ended."""
         if not task.done():
             self._processor.timed_out.add(message)
@@ -202,7 +205,7 @@ class AsyncConsumerLoop(TornadoLoop):
         self._progress = self._event_loop.call_later(timeout / 4, self._note_turns, timeout)
 
     def _end_message(
-        self, message: Message, error: BaseException | None, reply: Reply | None
+        self, message: Any, error: BaseException | None, reply: Reply | None
     ) -> None:
         if self._ended:
             return  # what is not settled by now goes back to its queue
@@ -284,13 +287,14 @@ class AsyncConsumerLoop(TornadoLoop):
         self._subscription.close()
         super().close()
 
-    def deliver(self, queue: str, delivery: Any) -> Message:
-        """Handle one delivery and settle it; for a loop that is not running."""
-        message = self._subscription.deliver(queue, delivery)
-        self._processor.start(message)
-        self._event_loop.run_until_complete(self._processor.run(message, self._end_message))
+    def deliver(self, queue: str, deliveries: Sequence[Any]) -> list[Message]:
+        """Handle deliveries and settle them; for a loop that is not running."""
+        messages = [self._subscription.deliver(queue, each) for each in deliveries]
+        for unit in self._processor.units(messages):
+            self._processor.start(unit)
+            self._event_loop.run_until_complete(self._processor.run(unit, self._end_message))
         self._processor.flush()
-        return message
+        return messages
 
     def description(self) -> str:
         lines = (self._subscription.description(), super().description())

@@ -28,6 +28,7 @@ from clihelper.process.signals import Interrupted, wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from clihelper.amqp.client import Client
@@ -255,11 +256,12 @@ class ConsumerLoop(Loop):
         ticks.done()
         self._host.idle()
 
-    def deliver(self, queue: str, delivery: Any) -> Message:
-        """Handle one delivery and settle it; for a loop that is not running."""
-        message = self._subscription.deliver(queue, delivery)
-        self._processor.handle(message)
-        return message
+    def deliver(self, queue: str, deliveries: Sequence[Any]) -> list[Message]:
+        """Handle deliveries and settle them; for a loop that is not running."""
+        messages = [self._subscription.deliver(queue, each) for each in deliveries]
+        for unit in self._processor.units(messages):
+            self._processor.handle(unit)
+        return messages
 
     def description(self) -> str:
         lines = (self._subscription.description(), super().description())

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from clihelper.amqp.message import Message
     from clihelper.loops import Host
 
 
@@ -102,9 +101,14 @@ class ThreadedConsumerLoop(ConsumerLoop):
         self._processor: ConcurrentProcessor
 
     def make_processor(self) -> Any:
+        threads = self._host.config.amqp['threads']
+        if self._host.handles_batches:
+            from clihelper.amqp.batch_processing import BatchProcessor
+
+            return partial(BatchProcessor, most=threads)
         in_order = self._host.order_key is not None
         processor = OrderedConcurrentProcessor if in_order else ConcurrentProcessor
-        return partial(processor, most=self._host.config.amqp['threads'], ahead=True)
+        return partial(processor, most=threads, ahead=True)
 
     def run(self) -> None:
         self._pool = Pool(self._execute, self._is_urgent, self._processor.most)
@@ -142,7 +146,7 @@ class ThreadedConsumerLoop(ConsumerLoop):
         due = super()._due if self.goes_on() else self._watchdog_due
         if self._processor.in_hand:
             due = min(due, time.monotonic() + LONGEST_WAIT)
-        return min(due, self._processor.flush_due)
+        return min(due, self._processor.flush_due, self._processor.start_due)
 
     def _has_message(self) -> bool:
         return False  # it is being handled already, or has to wait for a thread
@@ -158,7 +162,7 @@ class ThreadedConsumerLoop(ConsumerLoop):
             self._note_oldest()
             self._pool.submit(message)
 
-    def _execute(self, message: Message) -> tuple[Any, ...]:
+    def _execute(self, message: Any) -> tuple[Any, ...]:
         """Run a handler, in a thread, unless a stop or a lost connection has overtaken it."""
         if not self.goes_on() or self._processor.is_lost(message):
             return (message,)

@@ -332,12 +332,15 @@ class QueueStatistics:
         self.histogram = whole[offset + _HISTOGRAM : offset + _SAMPLES].cast('Q')
         self.seconds = 0.0
 
-    def run(self, seconds: float) -> None:
-        """Count a run that took so long."""
+    def run(self, seconds: float, messages: int = 1) -> None:
+        """Count a run that took so long.
+
+        :param messages: how many messages were handled by it; each is counted, with its share.
+        """
         self.seconds += seconds
-        microseconds = int(seconds * 1e6)
-        self.histogram[
-            FAST[microseconds] if microseconds < len(FAST) else bucket_of(microseconds)] += 1
+        microseconds = int(seconds / messages * 1e6)
+        self.histogram[FAST[microseconds] if microseconds < len(FAST)
+                       else bucket_of(microseconds)] += messages
         self.write()
 
     def write(self) -> None:

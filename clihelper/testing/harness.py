@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -186,12 +186,57 @@ class Harness(Generic[C]):
         :raises TypeError: the body cannot be encoded as JSON.
         """
         mailbox = self._mailbox()
+        message = self._message(
+            mailbox, body, queue, exchange, routing_key, redelivered, attempts, properties)
+        with self._life.step():
+            return mailbox.deliver([message])[0]
+
+    def deliver_batch(
+        self,
+        bodies: Iterable[Any],
+        *,
+        queue: str | None = None,
+        exchange: str = '',
+        routing_key: str | None = None,
+        redelivered: bool = False,
+        attempts: int = 1,
+        **properties: Any,
+    ) -> list[Delivered]:
+        """Deliver several messages to a consumer that has ``on_messages``.
+
+        It gets them at once, or ``AMQP.batch.size`` at a time if there are more, and halves of
+        them after it has raised. All have the same properties: see :meth:`deliver` for those.
+
+        :param bodies: one for each message.
+        :returns: what became of each message.
+        :raises TypeError: the controller has no ``on_messages``, or a body cannot be encoded.
+        """
+        mailbox = self._mailbox()
+        if not self._life.handles_batches:
+            raise TypeError(f'{self._class.__name__} has no on_messages')
+        messages = [
+            self._message(mailbox, each, queue, exchange, routing_key, redelivered, attempts,
+                          properties)
+            for each in bodies
+        ]
+        with self._life.step():
+            return mailbox.deliver(messages)
+
+    def _message(
+        self,
+        mailbox: Mailbox,
+        body: Any,
+        queue: str | None,
+        exchange: str,
+        routing_key: str | None,
+        redelivered: bool,
+        attempts: int,
+        properties: dict[str, Any],
+    ) -> tuple[str, Any]:
         if attempts > 1:
             headers = {ATTEMPTS: attempts - 1, **properties.get('headers', {})}
-            properties['headers'] = headers
-        message = mailbox.message(body, queue, exchange, routing_key, redelivered, properties)
-        with self._life.step():
-            return mailbox.deliver(*message)
+            properties = {**properties, 'headers': headers}
+        return mailbox.message(body, queue, exchange, routing_key, redelivered, properties)
 
     @contextmanager
     def refusing_publications(self) -> Iterator[None]:
@@ -386,6 +431,12 @@ class _Life(LifeCycle):
     @property
     def order_key(self) -> None:
         """None: messages are delivered one by one. The mailbox calls the controller's."""
+
+    @property
+    def on_messages(self) -> Callable[[Any], Any]:
+        """The handler of batches, watched by the mailbox."""
+        assert self.mailbox is not None
+        return self.mailbox.watched(super().on_messages)
 
     def _hook(self, signum: int) -> Callable[[], object]:
         """Return the hook of a signal. A daemon logs its exception; the test also gets it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
@@ -360,15 +360,30 @@ def _note(message: Message, outcome: Outcome) -> None:
     message.outcome = message.outcome or outcome
 
 
+def _copies(message: Message, settling: list[Published]) -> list[Published]:
+    """Take from *settling* what was published for a message of a batch: it has the same body.
+
+    Messages are settled in their order, so those with equal bodies find their own, too.
+    """
+    if message.outcome not in (Outcome.RETRY, Outcome.DEAD_LETTER):
+        return []
+    is_dead = message.outcome is Outcome.DEAD_LETTER
+    for each in settling:
+        if each.raw == message.raw and (REASON in each.headers) is is_dead:
+            settling.remove(each)
+            return [each]
+    return []
+
+
 class Mailbox:
-    """Hands messages to a consumer's loop, one at a time.
+    """Hands messages to a consumer's loop.
 
     :param outbox: takes what is published.
     """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._error: BaseException | None = None
+        self._errors: dict[Message, BaseException] = {}
         self._tag = 0
         self._channel = _Channel()
         self._loop: ConsumerLoop | AsyncConsumerLoop
@@ -382,36 +397,40 @@ class Mailbox:
 
     def watched(
         self,
-        on_message: Callable[[Any, Any], Any],
+        handler: Callable[..., Any],
         order_key: Callable[[Any], Any] | None = None,
-    ) -> Callable[[Any, Any], Any]:
-        """Wrap the handler: note its exception; what it publishes is the controller's.
+    ) -> Callable[..., Any]:
+        """Wrap a handler: note its exception; what it publishes is the controller's.
 
         :param order_key: is called first; what it raises, or an unhashable key, is a failure, too.
         """
 
         @contextmanager
-        def handling() -> Iterator[None]:
+        def handling(messages: Sequence[Message]) -> Iterator[None]:
             settling, self._outbox.settling = self._outbox.settling, None
+            for message in messages:
+                self._errors.pop(message, None)  # of a run with others
             try:
                 yield
             except BaseException as error:
-                self._error = error
+                self._errors.update(dict.fromkeys(messages, error))
                 raise
             finally:
                 self._outbox.settling = settling
 
-        async def finish(answer: Any) -> Any:
-            with handling():
+        async def finish(answer: Any, messages: Sequence[Message]) -> Any:
+            with handling(messages):
                 return await answer
 
-        def handle(body: Any, message: Any) -> Any:
-            with handling():
+        def handle(*arguments: Any) -> Any:
+            last = arguments[-1]
+            messages = tuple(last) if isinstance(last, list) else (last,)
+            with handling(messages):
                 if order_key is not None:
-                    hash(order_key(message))
-                answer = on_message(body, message)
+                    hash(order_key(last))
+                answer = handler(*arguments)
             awaits = inspect.iscoroutine(answer) and not self._loop.reads_signals
-            return finish(answer) if awaits else answer
+            return finish(answer, messages) if awaits else answer
 
         return handle
 
@@ -444,15 +463,22 @@ class Mailbox:
         )
         return queue, delivery
 
-    def deliver(self, queue: str, delivery: Any) -> Delivered:
-        """Hand a message to the loop, which handles and settles it."""
+    def deliver(self, deliveries: Sequence[tuple[str, Any]]) -> list[Delivered]:
+        """Hand messages of one queue to the loop, which handles and settles them."""
+        if not deliveries:
+            return []
         settling: list[Published] = []
-        self._error, self._outbox.settling = None, settling
+        self._errors, self._outbox.settling = {}, settling
         try:
-            message = self._loop.deliver(queue, delivery)
+            messages = self._loop.deliver(deliveries[0][0], [each for _, each in deliveries])
         finally:
             self._outbox.settling = None
-        return Delivered(message, self._error, settling)
+        if len(messages) == 1:
+            return [Delivered(messages[0], self._errors.get(messages[0]), settling)]
+        return [
+            Delivered(message, self._errors.get(message), _copies(message, settling))
+            for message in messages
+        ]
 
     def _consumed(self, queue: str | None) -> str:
         if queue is None and len(self._queues) == 1:

@@ -1,6 +1,10 @@
-"""A consumer that does what the message says, and notes each run; KIND says by coroutines."""
+"""A consumer that does what the message says, and notes each run.
+
+KIND says by what: coroutines, batches, or coroutines for batches.
+"""
 
 import asyncio
+import collections
 import ctypes
 import os
 import signal
@@ -58,6 +62,11 @@ class Noting:
     def do_nap(self):
         time.sleep(0.3)
 
+    def runs(self):
+        with open(self.application_config['notes']) as file:
+            lines = [line.split() for line in file]
+        return collections.Counter(f'return {words[1]}' for words in lines if words[0] == 'run')
+
     def is_open(self):
         return os.path.exists(self.application_config['notes'] + '.open')
 
@@ -67,6 +76,25 @@ class Noting:
 
     def do_fail(self):
         raise ValueError('not today')
+
+    def do_reject(self):
+        raise clihelper.Reject('not ours')
+
+    def do_requeue(self):
+        """At its first delivery."""
+        if not self.message.redelivered:
+            raise clihelper.Requeue
+
+    def do_return(self):
+        """As often as it takes to be dropped by a quorum queue that was not told."""
+        if self.runs()[self.message.body] < 30:
+            raise clihelper.Requeue
+
+    def do_ack(self):
+        self.message.ack()
+
+    def do_discard(self):
+        self.message.reject()
 
     def do_vary(self):
         if self.message.attempts == 2:
@@ -107,5 +135,42 @@ class GangOfCoroutines(Noting, clihelper.AsyncConsumerController):
         return asyncio.sleep(2)
 
 
+class GangForBatches(Noting, clihelper.ConsumerController):
+    def on_messages(self, messages):
+        self.note('batch', len(messages))
+        for self.message in messages:
+            what, _, name = self.message.body.partition(' ')
+            self.note('run', name or what)
+            getattr(self, f'do_{what}', lambda: None)()
+        for message in messages:
+            self.note('done', message.body.split()[-1])
+        return self.application_config.get('answer')
+
+
+class GangOfCoroutinesForBatches(Noting, clihelper.AsyncConsumerController):
+    do_hang = GangOfCoroutines.do_hang
+    do_gate = GangOfCoroutines.do_gate
+    do_nap = GangOfCoroutines.do_nap
+
+    async def on_messages(self, messages):
+        self.note('batch', len(messages))
+        for message in messages:
+            self.message = message
+            what, _, name = message.body.partition(' ')
+            self.note('run', name or what)
+            answer = getattr(self, f'do_{what}', lambda: None)()
+            if answer is not None:
+                await answer
+        for message in messages:
+            self.note('done', message.body.split()[-1])
+        return self.application_config.get('answer')
+
+
+KINDS = {
+    'coroutines': GangOfCoroutines,
+    'batches': GangForBatches,
+    'coroutines for batches': GangOfCoroutinesForBatches,
+}
+
 clihelper.setup('gang')
-clihelper.run(GangOfCoroutines if os.environ.get('KIND') == 'coroutines' else Gang)
+clihelper.run(KINDS.get(os.environ.get('KIND'), Gang))
