@@ -37,6 +37,7 @@ LIBRABBITMQ := /usr/include/amqp.h
 GCC := /usr/bin/gcc
 WRK := /usr/bin/wrk
 OPENSSL := /usr/bin/openssl
+CURL := /usr/bin/curl
 SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
 LOGROTATE := /usr/sbin/logrotate
 DEBOOTSTRAP := /usr/sbin/debootstrap
@@ -55,7 +56,7 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime \
+test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(CURL) $(VENV)/libfaketime \
       $(SYSTEMD_ANALYZE) $(LOGROTATE)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
@@ -131,6 +132,9 @@ $(WRK):
 
 $(OPENSSL):
 	@$(call apt_install,openssl)
+
+$(CURL):
+	@$(call apt_install,curl)
 
 $(SYSTEMD_ANALYZE):
 	@$(call apt_install,systemd)

@@ -26,8 +26,8 @@ FOLDER = '/srv/clihelper'
 
 #: What a machine has before ``make test``, and what that would install there.
 PREREQUISITES = (
-    'ca-certificates', 'libfaketime', 'logrotate', 'make', 'openssl', 'python3', 'python3-venv',
-    'rabbitmq-server', 'systemd')
+    'ca-certificates', 'curl', 'libfaketime', 'logrotate', 'make', 'openssl', 'python3',
+    'python3-venv', 'rabbitmq-server', 'systemd')
 
 #: What clihelper and its tests need, as the release has it.
 LIBRARIES = (
