@@ -10,7 +10,6 @@ from tornado import httpserver, web
 
 import clihelper
 
-PATIENCE = 10  # seconds that a client waits for the broker
 MOST = 1000  # items of a batch
 
 
@@ -18,7 +17,8 @@ MOST = 1000  # items of a batch
 class Settings:
     token: str
     queues: list[str]
-    max_body: int = 1024 * 1024
+    max_body: int = 1024 * 1024  # bytes
+    patience: float = 10  # seconds that a client waits for the broker
 
     def __post_init__(self):
         if not self.token:
@@ -37,7 +37,7 @@ class Publish(web.RequestHandler):
     def prepare(self):
         given = self.request.headers.get('Authorization', '').removeprefix('Bearer ')
         # The time that this takes does not depend on how much of the token is right.
-        if not hmac.compare_digest(given.encode(), self.settings_now.token.encode()):
+        if not hmac.compare_digest(given.encode('latin-1'), self.settings_now.token.encode()):
             self.set_header('WWW-Authenticate', 'Bearer')
             raise web.HTTPError(401)
         length = self.request.headers.get('Content-Length', '')
@@ -54,7 +54,7 @@ class Publish(web.RequestHandler):
         if len(name) > 200:
             raise web.HTTPError(400, reason='Idempotency-Key is too long')
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self.settings_now.patience):
                 await self.publish(queue, name, content)
         except (clihelper.PublishError, TimeoutError) as error:
             self.gateway.logger.warning('%s: %s', name, error or 'no answer from the broker')

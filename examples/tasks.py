@@ -12,6 +12,7 @@ from tornado.iostream import StreamClosedError
 import clihelper
 
 MOST = 10_000  # tasks that are remembered; the oldest are forgotten
+MAX_BODY = 1024 * 1024  # bytes
 FINAL = ('done', 'failed')
 
 
@@ -125,7 +126,7 @@ class Server(clihelper.AsyncConsumerController):
             ('/tasks', Submit, known),
             (r'/tasks/([\w-]+)/events', Events, known),
         ])
-        httpserver.HTTPServer(application).add_sockets(self.sockets)
+        httpserver.HTTPServer(application, max_body_size=MAX_BODY).add_sockets(self.sockets)
 
     async def tell(self, event):
         """Note an event, and tell the other processes that serve."""

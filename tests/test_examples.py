@@ -66,8 +66,8 @@ def run(tmp_path: Path, url: str, port: int) -> Callable[..., Any]:
 def starter(folder: Path, url: str, port: int) -> Callable[..., Any]:
     """Copy the programs, and return what starts one of them with its configuration.
 
-    That takes the program's name and changes: pairs of what is in its configuration, and what is
-    there instead.
+    That takes the program's name, and changes: pairs of what is in its configuration, and what is
+    there instead. It stops the program in the end, and looks at its exit status.
     """
     for path in EXAMPLES.iterdir():
         if path.is_file():
@@ -77,7 +77,7 @@ def starter(folder: Path, url: str, port: int) -> Callable[..., Any]:
         path.write_text(text.replace(DOCUMENTED_PORT, str(port)))
 
     @contextlib.contextmanager
-    def start(name: str, *changes: tuple[str, str]) -> Iterator[Program]:
+    def start(name: str, *changes: tuple[str, str], status: int = 0) -> Iterator[Program]:
         path = folder / f'{name}.yml'
         for old, new in changes:
             text = path.read_text()
@@ -89,7 +89,7 @@ def starter(folder: Path, url: str, port: int) -> Callable[..., Any]:
         ) as program:
             program.wait_ready(30)
             yield program
-            assert program.stop() == 0, str(program)
+            assert program.stop() == status, str(program)
 
     return start
 
@@ -288,6 +288,24 @@ def test_the_gateway_answers_503_while_there_is_no_broker_or_no_queue(
         assert bodies(again, 'orders') == [1, [2]]
 
 
+def test_the_gateway_waits_no_longer_than_its_patience_for_a_silent_broker(
+    run: Any, broker: Broker, channel: Any, port: int
+) -> None:
+    declare(channel, 'orders')
+    with run('gateway', ('Application:\n', 'Application:\n  patience: 0.5\n')):
+        assert post(port, '/orders', 1).status == 202
+        broker.pause()
+        try:
+            begun = time.monotonic()
+            assert post(port, '/orders', 2).status == 503
+            assert post(port, '/orders/batch', [3, 4]).status == 503
+            assert time.monotonic() - begun < 15  # by itself it would wait for 30 s and more
+        finally:
+            broker.resume()
+        wait_until(lambda: post(port, '/orders', 5).status == 202)
+    assert bodies(channel, 'orders')[0] == 1
+
+
 def test_a_hup_rotates_the_token_of_the_gateway(
     run: Any, channel: Any, port: int, tmp_path: Path
 ) -> None:
@@ -422,6 +440,7 @@ def test_many_follow_a_task_and_one_that_leaves_disturbs_nobody(
         with ThreadPoolExecutor(50) as pool:
             streams = list(pool.map(follow, [path] * 50))
             streams[0].close()
+            server.wait_line('200 GET .*/events')  # at once, and not with the next comment
             with run('tasks_worker'):
                 found = list(pool.map(states, streams[1:]))
         assert found == [['queued', 'started', *['working'] * 5, 'done']] * 49
@@ -490,6 +509,20 @@ def test_streams_outlive_the_broker(
         server.wait_line('consuming progress')
         found = [event['state'] for event in events]
         assert found[-1] == 'done'
+
+
+def test_a_stream_goes_on_with_the_next_run_of_a_task(
+    run: Any, channel: Any, port: int, follow: Any
+) -> None:
+    with run('tasks'):
+        with run('tasks_worker', status=-signal.SIGKILL) as worker:
+            events = follow(submit(port, 2, 1)).events()
+            assert [next(events)['state'] for _ in range(3)] == ['queued', 'started', 'working']
+            worker.signal('KILL')
+            worker.wait()
+        with run('tasks_worker'):
+            assert [event['state'] for event in events][-4:] == [
+                'started', 'working', 'working', 'done']
 
 
 STREAM = (" {name: '', exchange: progress, routing_keys: '#'}\n",
