@@ -56,8 +56,8 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(CURL) $(VENV)/libfaketime \
-      $(SYSTEMD_ANALYZE) $(LOGROTATE)
+test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
+      $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
@@ -144,6 +144,10 @@ $(DEBOOTSTRAP) $(LOGROTATE) $(PIUPARTS):
 
 $(VENV)/libfaketime: | $(VENV)/created
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { $(call apt_install,libfaketime); }
+	@touch $@
+
+$(VENV)/postgresql: | $(VENV)/created
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { $(call apt_install,postgresql); }
 	@touch $@
 
 # $(call apt_install,PACKAGES): while it lasts, policy-rc.d keeps services from being started.

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import kombu
+import psycopg
 import pytest
 
 from clihelper.testing import Program
 from tests.broker import Broker
+from tests.database import Database
 from tests.test_docs import DOCS, DOCUMENTED_PORT, DOCUMENTED_URL, ROOT, files_of, free_port
 
 EXAMPLES = ROOT / 'examples'
@@ -31,7 +33,8 @@ TOKEN = (EXAMPLES / 'gateway.token').read_text().strip()
 
 VHOST = 'examples'
 
-QUEUES = ('orders', 'bills', 'tasks', 'tasks.dead', 'tasks.progress', 'urls', 'urls.dead')
+QUEUES = ('orders', 'bills', 'tasks', 'tasks.dead', 'tasks.progress', 'urls', 'urls.dead',
+          'readings', 'readings.dead')
 """What the programs, and the tests of them, declare"""
 
 
@@ -109,6 +112,12 @@ def count(channel: Any, queue: str) -> int:
     return int(channel.queue_declare(queue, passive=True).message_count)
 
 
+def held(broker: Broker, queue: str) -> int:
+    """How many messages a queue has, those among them that a consumer has."""
+    rows = broker.ctl('list_queues', '-p', VHOST, '--no-table-headers', 'name', 'messages')
+    return next(int(number) for name, number in map(str.split, rows.splitlines()) if name == queue)
+
+
 def taken(channel: Any, queue: str) -> list[Any]:
     """All messages of a queue."""
     found = []
@@ -164,6 +173,21 @@ def test_the_script_for_tasks(script: Any) -> None:
 def test_the_script_for_the_crawler(script: Any) -> None:
     with script('crawler.sh') as running:
         running.wait_line('/crawler.py: .* bytes, 0 links')
+        os.killpg(running.pid, signal.SIGINT)
+        running.wait()
+
+
+def test_the_script_for_the_bulk_writer(
+    script: Any, server: Database, channel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_readings(channel, reading(1))
+    monkeypatch.setenv('PGHOST', str(server.folder))
+    monkeypatch.setenv('PGUSER', 'test')
+    with script('bulk.sh') as running:
+        running.wait_line('supervisor: .*ready', 30)
+        conninfo = f'{server.conninfo} dbname=readings'
+        with psycopg.connect(conninfo) as connection:
+            wait_until(lambda: bool(connection.execute('TABLE readings').fetchall()))
         os.killpg(running.pid, signal.SIGINT)
         running.wait()
 
@@ -682,3 +706,134 @@ def test_a_broker_that_comes_back_finds_the_crawler_where_it_was(
         crawler.wait_line('consuming urls')
         site.held.set()
         wait_until(lambda: {*site.asked} == {'/', *pages})
+
+
+# The bulk writer.
+
+@pytest.fixture(scope='module')
+def server() -> Iterator[Database]:
+    with Database() as database:
+        yield database
+
+
+@pytest.fixture
+def database(server: Database) -> Iterator[Database]:
+    """A server whose database has the table, and nothing in it."""
+    with psycopg.connect(server.conninfo) as connection:
+        connection.execute('DROP TABLE IF EXISTS readings')
+        connection.execute((EXAMPLES / 'bulk.sql').read_text())
+    return server
+
+
+@pytest.fixture
+def write(run: Any, database: Database, tmp_path: Path) -> Callable[[], Any]:
+    """Starts the writer."""
+    path = tmp_path / 'bulk.yml'
+    text = path.read_text().replace('dbname=readings connect_timeout=5', database.conninfo)
+    path.write_text(text.replace('pause: 1 ', 'pause: 0.1 '))
+    return lambda: run('bulk')
+
+
+def select(database: Database, query: str = 'SELECT id FROM readings') -> list[Any]:
+    with psycopg.connect(database.conninfo) as connection:
+        return [row[0] for row in connection.execute(query).fetchall()]
+
+
+def reading(number: int, **other: Any) -> dict[str, Any]:
+    return {'id': f'r{number}', 'sensor': 's', 'taken': '2026-05-01 09:00Z', 'value': 1.5, **other}
+
+
+def send_readings(channel: Any, *readings: Any) -> None:
+    declare(channel, 'readings', **{'x-queue-type': 'quorum'})
+    producer = kombu.Producer(channel)
+    for each in readings:
+        producer.publish(each, routing_key='readings')
+
+
+def test_readings_are_written_many_in_a_transaction(
+    write: Any, database: Database, broker: Broker, channel: Any
+) -> None:
+    send_readings(channel, *(reading(number) for number in range(3000)), reading(7, value=2))
+    with write():
+        wait_until(lambda: len(select(database)) == 3000)
+        wait_until(lambda: held(broker, 'readings') == 0)
+    assert select(database, "SELECT value FROM readings WHERE id = 'r7'") in ([1.5], [2])
+    assert select(database, 'SELECT count(DISTINCT xmin::text) FROM readings')[0] <= 60
+    assert count(channel, 'readings') == count(channel, 'readings.dead') == 0
+
+
+BAD = [
+    reading(0, sensor=''), reading(0, taken='soon'), reading(0, value='much'),
+    reading(0, sensor='\0'), {'id': 'r0'}, 'r0', reading(0, taken=None),
+]
+
+
+def test_a_bad_row_is_dead_lettered_alone(write: Any, database: Database, channel: Any) -> None:
+    good = [reading(number) for number in range(1, 200)]
+    mixed = [*good]
+    for place, bad in enumerate(BAD):
+        mixed.insert(place * 20, bad)
+    send_readings(channel, *mixed)
+    with write():
+        wait_until(lambda: len(select(database)) == len(good))
+        wait_until(lambda: count(channel, 'readings.dead') == len(BAD))
+    letters = taken(channel, 'readings.dead')
+    assert sorted(str(each.decode()) for each in letters) == sorted(map(str, BAD))
+    assert {each.headers['x-clihelper-reason'] for each in letters} == {'rejected'}
+    assert any('timestamp' in each.headers['x-clihelper-message'] for each in letters)
+
+
+def test_while_the_database_is_away_its_batch_waits(
+    write: Any, database: Database, channel: Any
+) -> None:
+    with write() as program:
+        send_readings(channel, *(reading(number) for number in range(100)))
+        wait_until(lambda: len(select(database)) == 100)
+        database.stop()
+        try:
+            send_readings(channel, *(reading(number) for number in range(100, 300)))
+            for _ in range(7):  # more often than AMQP.retry.attempts
+                program.wait_line('rows wait for the database')
+        finally:
+            database.start()
+        wait_until(lambda: len(select(database)) == 300)
+    assert count(channel, 'readings') == count(channel, 'readings.dead') == 0
+
+
+@pytest.mark.parametrize('signum', ['TERM', 'HUP'])
+def test_a_stop_while_the_database_is_away_loses_nothing(
+    write: Any, database: Database, channel: Any, signum: str
+) -> None:
+    send_readings(channel, *(reading(number) for number in range(100)))
+    database.stop()
+    try:
+        with write() as program:
+            program.wait_line('rows wait for the database')
+            if signum == 'HUP':
+                program.signal('HUP')
+                program.wait_notified('RELOADING')
+                program.wait_notified('READY', 30)
+            assert program.stop() == 0
+    finally:
+        database.start()
+    assert count(channel, 'readings') == 100
+    with write():
+        wait_until(lambda: len(select(database)) == 100)
+
+
+def test_readings_outlive_the_broker_and_a_worker(
+    write: Any, database: Database, broker: Broker, channel: Any
+) -> None:
+    send_readings(channel, *(reading(number) for number in range(2000)))
+    with write() as program:
+        wait_until(lambda: bool(select(database)))
+        worker = Path(f'/proc/{program.pid}/task/{program.pid}/children').read_text().split()[0]
+        os.kill(int(worker), signal.SIGKILL)
+        broker.stop()
+        broker.start()
+        wait_until(lambda: len(select(database)) == 2000)
+        with kombu.Connection(broker.url(VHOST)) as connection:
+            again = connection.channel()
+            send_readings(again, reading(2000))
+            wait_until(lambda: len(select(database)) == 2001)
+            assert count(again, 'readings.dead') == 0
