@@ -37,6 +37,7 @@ LIBRABBITMQ := /usr/include/amqp.h
 GCC := /usr/bin/gcc
 WRK := /usr/bin/wrk
 OPENSSL := /usr/bin/openssl
+CURL := /usr/bin/curl
 SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
 LOGROTATE := /usr/sbin/logrotate
 DEBOOTSTRAP := /usr/sbin/debootstrap
@@ -55,8 +56,8 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime \
-      $(SYSTEMD_ANALYZE) $(LOGROTATE)
+test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
+      $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
@@ -132,6 +133,9 @@ $(WRK):
 $(OPENSSL):
 	@$(call apt_install,openssl)
 
+$(CURL):
+	@$(call apt_install,curl)
+
 $(SYSTEMD_ANALYZE):
 	@$(call apt_install,systemd)
 
@@ -140,6 +144,10 @@ $(DEBOOTSTRAP) $(LOGROTATE) $(PIUPARTS):
 
 $(VENV)/libfaketime: | $(VENV)/created
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { $(call apt_install,libfaketime); }
+	@touch $@
+
+$(VENV)/postgresql: | $(VENV)/created
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { $(call apt_install,postgresql); }
 	@touch $@
 
 # $(call apt_install,PACKAGES): while it lasts, policy-rc.d keeps services from being started.

@@ -448,6 +448,8 @@ async def coroutine(self, messages):
 @pytest.mark.parametrize(('base', 'methods', 'line'), [
     (clihelper.ConsumerController, {'on_messages': plain, 'on_message': print},
      'Odd has both on_message and on_messages: only one can be called'),
+    (clihelper.ConsumerController, {'on_messages': plain, 'order_key': print},
+     'Odd has both on_messages and order_key: a batch has messages of any key'),
     (clihelper.ConsumerController, {'on_messages': coroutine},
      'Odd.on_messages is a coroutine function, which would never be run: only that of an'
      ' AsyncConsumerController may be'),

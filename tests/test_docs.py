@@ -70,13 +70,24 @@ BLOCK = re.compile(
     re.MULTILINE,
 )
 
+INCLUDED = re.compile(
+    r'^\.\. literalinclude:: (?P<path>\S+)\n(?P<options>(?:   :.*\n)*)', re.MULTILINE
+)
+
 
 def blocks_of(page: Path) -> list[Block]:
+    """The code blocks of a page; a file that it includes is one, too."""
     text = page.read_text()
-    return [
+    blocks = [
         Block(page, text.count('\n', 0, found.start()) + 1, *found.group(1, 2, 3))
         for found in BLOCK.finditer(text)
     ]
+    for found in INCLUDED.finditer(text):
+        language = re.search(r':language: (\S+)', found['options'])
+        blocks.append(Block(
+            page, text.count('\n', 0, found.start()) + 1, language[1] if language else '',
+            found['options'], (page.parent / found['path']).read_text()))
+    return blocks
 
 
 BLOCKS = {page: blocks_of(page) for page in PAGES}
