@@ -233,7 +233,7 @@ class Command:
         while (left := deadline - time.monotonic()) > 0:
             events = self._poll.poll(min(left, _LONGEST_POLL) * 1000)
             ready = [descriptor for descriptor, _ in events]
-            # Also one that came when poll(2) had looked: what was sent before this is served first.
+            # Also one that came when poll(2) had looked: what was sent before is served first.
             self._pass_on(signals.read())
             if self._reader in ready:
                 data = os.read(self._reader, 65536)
