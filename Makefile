@@ -39,6 +39,7 @@ WRK := /usr/bin/wrk
 OPENSSL := /usr/bin/openssl
 SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
 LOGROTATE := /usr/sbin/logrotate
+PROMTOOL := /usr/bin/promtool
 DEBOOTSTRAP := /usr/sbin/debootstrap
 PIUPARTS := /usr/sbin/piuparts
 
@@ -56,7 +57,7 @@ run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
 test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(OPENSSL) $(VENV)/libfaketime \
-      $(SYSTEMD_ANALYZE) $(LOGROTATE)
+      $(SYSTEMD_ANALYZE) $(LOGROTATE) $(PROMTOOL)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
@@ -131,6 +132,10 @@ $(WRK):
 
 $(OPENSSL):
 	@$(call apt_install,openssl)
+
+# About 20 MB, 96 MB when installed: Debian has promtool in no package of its own.
+$(PROMTOOL):
+	@$(call apt_install,prometheus)
 
 $(SYSTEMD_ANALYZE):
 	@$(call apt_install,systemd)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.message import Message
     from clihelper.config import Config
     from clihelper.loops import Host, Loop
+    from clihelper.process.series import Metrics
 
     class Runner(Host, Protocol):
         """What a controller needs from whatever runs it; see the methods of the life cycle."""
@@ -71,6 +72,7 @@ class Controller:
 
     _life: Runner | None = None
     _config: Config | None = None
+    _metrics: Metrics | None = None
 
     def __init__(self, options: Any, arguments: list[str]) -> None:
         self.options = options
@@ -170,6 +172,17 @@ class Controller:
     def worker(self) -> int:
         """The number of this process among ``Daemon.workers``, from 1; 1 if it is the only one."""
         return self._life.worker if self._life else 1
+
+    @property
+    def metrics(self) -> Metrics:
+        """What the program counts itself: see :doc:`/metrics`."""
+        if self._life is not None:
+            return self._life.statistics.metrics
+        if self._metrics is None:
+            from clihelper.process.series import Metrics
+
+            self._metrics = Metrics.unshared()
+        return self._metrics
 
     @property
     def sockets(self) -> list[socket]:

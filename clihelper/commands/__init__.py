@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'status': ('clihelper.commands.status', 'print whether a daemon is running'),
     'stop': ('clihelper.commands.stop', 'stop a daemon, and wait until it has ended'),
     'reload': ('clihelper.commands.reload', 'make a daemon reload its configuration'),
+    'metrics': ('clihelper.commands.metrics', "print a daemon's metrics for Prometheus"),
     'new': ('clihelper.commands.new', 'generate a starter project'),
     'upgrade-check': (
         'clihelper.commands.upgrade_check', 'list the names of clihelper 1.x that programs use',
