@@ -394,6 +394,7 @@ class Run:
             self.appname, statistics, listening.sockets, (gethostname(), host), facts,
             lambda: self.configure_logging(self.config),
         )
+        logs.reopen()  # appending from now on, as the other process will
         server.start()
         held.callback(server.end)
         listening.leave()

@@ -137,11 +137,12 @@ class MetricsServer:
         Among it are the locks of the pidfile and of the state, the sockets of ``Daemon.listen``,
         and the pipe to the command that waits for the daemon.
         """
-        needed = {0, 1, 2, self._daemon, self._ending, *(each.fileno() for each in self._sockets)}
-        for number in [int(name) for name in os.listdir('/proc/self/fd')]:
-            if number not in needed:
-                with contextlib.suppress(OSError):  # that of the list itself
-                    os.close(number)
+        needed = self._daemon, self._ending, *(each.fileno() for each in self._sockets)
+        first = 3
+        # Without /proc/self/fd, which belongs to root where the user has been changed.
+        for number in (*sorted(needed), os.sysconf('SC_OPEN_MAX')):
+            os.closerange(first, number)
+            first = number + 1
 
     # In the server.
 

@@ -69,7 +69,7 @@ class Metrics:
     """
 
     def __init__(self, memory: mmap, offset: int = 0) -> None:
-        self._lock = _thread.allocate_lock()
+        self._lock = _thread.RLock()  # a hook called by a signal handler may count, too
         self._use(memory, offset)
         _made.add(self)
 
@@ -90,7 +90,7 @@ class Metrics:
 
     def leave(self) -> None:
         """Count from here on what nobody reads: this is a child of the process that counts."""
-        self._lock = _thread.allocate_lock()
+        self._lock = _thread.RLock()
         self._use(mmap(-1, SIZE), 0)
 
     def count(self, name: str, amount: float = 1, /, **labels: object) -> None:
@@ -152,7 +152,9 @@ class Metrics:
 
     def _find(self, kind: int, name: str, labels: dict[str, object]) -> int:
         """Return where the numbers of a series are; it is made if there is none yet."""
-        full = f'{name}_total' if kind == COUNTER and not str(name).endswith('_total') else name
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f'{name!r} is no name for a metric: letters, digits and _ are')
+        full = f'{name}_total' if kind == COUNTER and not name.endswith('_total') else name
         self._check(kind, full, labels)
         ordered = tuple(sorted((label, str(value)) for label, value in labels.items()))
         place = self._place(kind, (full, ordered))
@@ -167,14 +169,12 @@ class Metrics:
         return place
 
     def _check(self, kind: int, name: str, labels: dict[str, object]) -> None:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f'{name!r} is no name for a metric: letters, digits and _ are')
         if name.startswith(RESERVED):
             raise ValueError(f'{name}: such names are those of metrics of clihelper and others')
         if kind != COUNTER and name.endswith(SUFFIXES):
             raise ValueError(f'{name}: _{name.rpartition("_")[2]} is the end of another kind of'
                              ' metric')
-        if self._kinds.setdefault(name, kind) != kind:
+        if self._kinds.get(name, kind) != kind:
             raise ValueError(f'{name} is a metric of another kind already')
         for label in labels:
             if not _NAME.fullmatch(label) or label.startswith('__') or label in RESERVED_LABELS:
@@ -195,12 +195,13 @@ class Metrics:
         if len(data) > LONGEST_KEY or end > SIZE - 8 * _NUMBERS[HISTOGRAM]:
             self._warn(key[0])
             return _NOWHERE
+        self._used = end
         _HEADER.pack_into(self._memory, self._offset + start, kind, len(data))
         first = self._offset + start + _HEADER.size
         self._memory[first : first + len(data)] = data
-        _USED.pack_into(self._memory, self._offset, end)
-        self._used = end
+        _USED.pack_into(self._memory, self._offset, self._used)
         self._known[key] = numbers // 8
+        self._kinds[key[0]] = kind
         return numbers // 8
 
     def _warn(self, name: str) -> None:

@@ -230,7 +230,7 @@ class ProcessStatistics:
     def __init__(self, memory: mmap, offset: int) -> None:
         self._memory = memory
         self._offset = offset
-        self._lock = _thread.allocate_lock()
+        self._lock = _thread.RLock()
         whole = memoryview(memory)
         if whole.readonly:
             return

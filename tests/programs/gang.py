@@ -20,6 +20,9 @@ class Noting:
     def note(self, what, name):
         line = f'{what} {name} {os.getpid()} {self.worker} {time.monotonic()}\n'
         os.write(self.notes, line.encode())
+        self.metrics.count('notes', what=what)
+        self.metrics.gauge('pid', os.getpid())
+        self.metrics.observe('name_characters', len(name))
 
     def do_segfault(self):
         ctypes.string_at(0)
@@ -64,6 +67,12 @@ class Noting:
     def do_gate(self):
         while not self.is_open():
             time.sleep(0.01)
+
+    def do_publish(self):
+        self.publish('told', routing_key=self.message.queue)
+
+    def do_misdirect(self):
+        self.publish('told', routing_key='nowhere')
 
     def do_fail(self):
         raise ValueError('not today')
