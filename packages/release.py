@@ -26,13 +26,14 @@ FOLDER = '/srv/clihelper'
 
 #: What a machine has before ``make test``, and what that would install there.
 PREREQUISITES = (
-    'ca-certificates', 'libfaketime', 'logrotate', 'make', 'openssl', 'python3', 'python3-venv',
-    'rabbitmq-server', 'systemd')
+    'ca-certificates', 'libfaketime', 'logrotate', 'make', 'openssl', 'prometheus', 'python3',
+    'python3-venv', 'rabbitmq-server', 'systemd')
 
 #: What clihelper and its tests need, as the release has it.
 LIBRARIES = (
     'python3-amqp', 'python3-daemon', 'python3-kombu', 'python3-logutils', 'python3-pytest',
-    'python3-pytest-xdist', 'python3-setuptools', 'python3-tornado', 'python3-yaml')
+    'python3-prometheus-client', 'python3-pytest-xdist', 'python3-setuptools', 'python3-tornado',
+    'python3-yaml')
 
 #: What a release has to have besides: setuptools of Debian 12 makes no wheels of its own, and
 #: sid has another Python.

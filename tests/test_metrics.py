@@ -178,9 +178,7 @@ def test_what_became_of_messages_is_counted(work, port, kind, workers):
 
 @pytest.mark.parametrize('kind', ['one', 'coroutines'])
 def test_what_the_program_publishes_is_counted(work, port, kind):
-    if kind == 'coroutines':
-        kind = ''
-    with start(work, port, 'workers: 1', RETRY) as daemon:
+    with start(work, port, 'workers: 1', RETRY, KIND=kind) as daemon:
         work.send('publish it', 'misdirect it')
         work.wait_dead(1)
         work.wait_done(['it', 'told'])
@@ -451,8 +449,8 @@ def test_it_runs_as_the_daemons_user(tmp_path, port):
             path.chmod(path.stat().st_mode | 0o055)
     shutil.copytree(ROOT / 'clihelper', tmp_path / 'clihelper')
     # That user may not be allowed to read this Python.
-    early = 'import asyncio, ctypes, concurrent.futures.thread, encodings.idna, ipaddress, syslog\n' \
-            'import tornado.httpserver, tornado.web\n'
+    early = 'import asyncio, ctypes, concurrent.futures.thread, encodings.idna\n' \
+            'import ipaddress, syslog, tornado.httpserver, tornado.web\n'
     with start_ticker(tmp_path, f'127.0.0.1:{port}', ', user: nobody', '', early) as daemon:
         for pid in server_of(daemon.pid):
             assert Path(f'/proc/{pid}').stat().st_uid in (65534, 0)

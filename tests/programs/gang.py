@@ -69,10 +69,10 @@ class Noting:
             time.sleep(0.01)
 
     def do_publish(self):
-        self.publish('told', routing_key=self.message.queue)
+        return self.publish('told', routing_key=next(iter(self.config.amqp['queues'])))
 
     def do_misdirect(self):
-        self.publish('told', routing_key='nowhere')
+        return self.publish('told', routing_key='nowhere')
 
     def do_fail(self):
         raise ValueError('not today')
