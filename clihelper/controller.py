@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 
 from clihelper.errors import Error, is_misspelt
 from clihelper.program import classes_of_program, code_of, mentioned
@@ -72,7 +73,6 @@ class Controller:
 
     _life: Runner | None = None
     _config: Config | None = None
-    _metrics: Metrics | None = None
 
     def __init__(self, options: Any, arguments: list[str]) -> None:
         self.options = options
@@ -173,16 +173,14 @@ class Controller:
         """The number of this process among ``Daemon.workers``, from 1; 1 if it is the only one."""
         return self._life.worker if self._life else 1
 
-    @property
+    @cached_property
     def metrics(self) -> Metrics:
         """What the program counts itself: see :doc:`/metrics`."""
         if self._life is not None:
             return self._life.statistics.metrics
-        if self._metrics is None:
-            from clihelper.process.series import Metrics
+        from clihelper.process.series import Metrics
 
-            self._metrics = Metrics.unshared()
-        return self._metrics
+        return Metrics.unshared()
 
     @property
     def sockets(self) -> list[socket]:

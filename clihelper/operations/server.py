@@ -22,6 +22,7 @@ import time
 import warnings
 
 from clihelper.backoff import Backoff, when
+from clihelper.errors import UnavailableForNow
 from clihelper.logs.setup import close_handlers
 from clihelper.process import title
 from clihelper.process.signals import HANDLED, wait_readable
@@ -72,12 +73,15 @@ class MetricsServer:
     def start(self) -> None:
         """Fork the keeper. This process must not have threads, but those of log listeners.
 
-        :raises OSError: there is no process or descriptor left.
+        :raises UnavailableForNow: there is no process or descriptor left.
         """
-        self._daemon = os.pidfd_open(self._owner)
-        self._ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        pid = _fork(self._keep)
-        self._keeper, self._pid = os.pidfd_open(pid), pid
+        try:
+            self._daemon = os.pidfd_open(self._owner)
+            self._ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._pid = _fork(self._keep)
+            self._keeper = _pidfd(self._pid)
+        except OSError as error:
+            raise UnavailableForNow(f'Daemon.metrics: {error.strerror}') from error
 
     def end(self) -> None:
         """End both, and wait until they have ended: their address is free then."""
@@ -101,26 +105,31 @@ class MetricsServer:
         backoff = Backoff(cap=LONGEST_DELAY)
         while not wait_readable(endings, 0):
             began = time.monotonic()
-            status = self._run_server(endings)
-            if status is None:
+            try:
+                how = self._run_server(endings)
+            except OSError as error:
+                how = f'could not be started: {error.strerror}'
+            if not how:
                 return
             if time.monotonic() > began + HEALTHY:
                 backoff.reset()
             delay = backoff.next()
-            self._report(f'the process for metrics has ended: {_words(status)}; another is started'
-                         f' {when(delay)}')
+            self._report(f'the process for metrics {how}; another is started {when(delay)}')
             wait_readable(endings, delay)
 
-    def _run_server(self, endings: tuple[int, int]) -> int | None:
-        """Return how a server has ended; None if the daemon has."""
+    def _run_server(self, endings: tuple[int, int]) -> str:
+        """Return in words how a server has ended; empty if the daemon has.
+
+        :raises OSError: there is no process or descriptor left.
+        """
         pid = _fork(self._serve)
-        server = os.pidfd_open(pid)
+        server = _pidfd(pid)
         try:
             ended = wait_readable((*endings, server), None)
             if server not in ended:
                 os.kill(pid, signal.SIGKILL)
-            status = os.waitpid(pid, 0)[1]
-            return os.waitstatus_to_exitcode(status) if server in ended else None
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            return f'has ended: {_words(status)}' if server in ended else ''
         finally:
             os.close(server)
 
@@ -181,6 +190,16 @@ def _work(work: Callable[[], None]) -> None:
         status = 0
     finally:
         os._exit(status)
+
+
+def _pidfd(pid: int) -> int:
+    """Open a child of this process; kill it if that fails."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _words(status: int) -> str:
