@@ -20,7 +20,7 @@ from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.event_loop import EventLoopConnection
 from clihelper.amqp.forwarder import LAST, USUAL, Forwarder
-from clihelper.amqp.message import PERSISTENT, Message, settle_at_once
+from clihelper.amqp.message import Message, settle_at_once
 from clihelper.amqp.publisher import (
     CONFIRM_TIMEOUT,
     UNROUTABLE,
@@ -28,6 +28,7 @@ from clihelper.amqp.publisher import (
     PendingPublish,
     Publisher,
     PublishError,
+    complete,
     encode,
     is_refusal,
 )
@@ -321,7 +322,7 @@ class AsyncClient:
         :raises TypeError, ValueError: the body or a property cannot be encoded.
         """
         payload, kind = encode(body)
-        full = {'content_type': kind, 'delivery_mode': PERSISTENT, **properties}
+        full = complete(properties, kind)
         publisher = self._publisher(exchange)
         if self._link.is_open:
             return publisher.submit(payload, exchange, routing_key, full)
@@ -366,7 +367,7 @@ class AsyncClient:
         with counting_failures(self._connection):
             await self.open()
         name = str(properties.get('correlation_id') or f'call {next(self._numbers)}')
-        full = {'content_type': kind, 'delivery_mode': PERSISTENT, **properties}
+        full = complete(properties, kind)
         self._caller.prepare()
         full.update(reply_to=self._reply_to, correlation_id=name)
         reply = self._replies[name] = self._event_loop.create_future()

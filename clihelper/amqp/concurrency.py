@@ -14,7 +14,7 @@ import time
 from collections import deque
 from math import inf
 
-from clihelper.amqp import exception_text
+from clihelper.amqp import context, exception_text
 from clihelper.amqp.message import decode, settle_at_once
 from clihelper.amqp.poison import ConcurrentPoisonGuard
 from clihelper.amqp.processing import Processor, make_reply
@@ -128,7 +128,6 @@ class ConcurrentProcessor(Processor):
         """Note that the handler of *message* is about to run."""
         self.in_hand[message] = runner
         message.began = time.monotonic()
-        self._note_in_hand()
         record = self._record
         if record is None:
             return
@@ -144,6 +143,7 @@ class ConcurrentProcessor(Processor):
         :returns: what it raised, and its reply.
         """
         began = time.monotonic()
+        context.in_hand.set(message)
         try:
             answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
             return None, None if answer is None else make_reply(message, answer)
@@ -151,6 +151,7 @@ class ConcurrentProcessor(Processor):
             return failure, None
         finally:
             message.seconds = time.monotonic() - began
+            context.in_hand.set(None)
 
     async def run(self, message: Message) -> tuple[BaseException | None, Reply | None]:
         """Run the handler, and await what it returns; see :meth:`execute`.
@@ -158,6 +159,7 @@ class ConcurrentProcessor(Processor):
         :raises StopNow: the program stops at once.
         """
         began = time.monotonic()
+        context.in_hand.set(message)  # in the context of this task
         try:
             answer = self._host.on_message(decode(message, self._accept, self._max_body), message)
             if hasattr(type(answer), '__await__'):
@@ -202,8 +204,11 @@ class ConcurrentProcessor(Processor):
         self._leave_hand(message)
         self._lost.discard(message)
 
-    def _note_in_hand(self) -> None:
-        """Note for whoever asks how many messages are in hand, and since when."""
+    def note_in_hand(self) -> None:
+        """Note for whoever asks how many messages are in hand, and since when.
+
+        Called when some have been started or have ended, before anything waits.
+        """
         self._statistics.set_in_hand(len(self.in_hand))
         oldest = next(iter(self.in_hand), None)
         if oldest is self._oldest:
@@ -217,7 +222,6 @@ class ConcurrentProcessor(Processor):
 
     def _leave_hand(self, message: Message) -> None:
         del self.in_hand[message]
-        self._note_in_hand()
         self.timed_out.discard(message)
         self._alone = False
         if self._record is not None:

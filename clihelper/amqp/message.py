@@ -134,6 +134,16 @@ class Message:
         except InvalidProperties:
             return None
 
+    @property
+    def trace(self) -> dict[str, Any]:
+        """Its headers ``traceparent`` and ``tracestate`` (W3C Trace Context), if it has them."""
+        trace = {}
+        if (parent := self._header('traceparent')) is not None:
+            trace['traceparent'] = parent
+            if (state := self._header('tracestate')) is not None:
+                trace['tracestate'] = state
+        return trace
+
     def has_run(self, runs: int) -> None:
         """Add *runs* to the number of runs that its headers say."""
         self._runs += runs

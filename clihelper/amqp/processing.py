@@ -23,7 +23,7 @@ from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from zlib import crc32
 
-from clihelper.amqp import exception_text, settlement
+from clihelper.amqp import context, exception_text, settlement
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import HeadersTooLarge
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
         config: Config
 
 
+        @property
+        def worker(self) -> int: ...
         @property
         def statistics(self) -> ProcessStatistics: ...
         @property
@@ -139,6 +141,7 @@ class Processor:
         self._settled_by_handler: dict[Message, Outcome] = {}
         self._to_return: set[Message] = set()  # those of them that handle() publishes anew
         self._unconfirmed: set[Message] = set()  # their copies may still be refused
+        context.begin(lambda: self.current, host.worker)
         self._lock = threading.Lock()
         self._forks = _forks
         self._statistics = host.statistics
@@ -807,6 +810,8 @@ def make_reply(message: Message, answer: Any) -> Reply | None:
     properties: dict[str, Any] = {'content_type': content_type, 'delivery_mode': PERSISTENT}
     if message.correlation_id:
         properties['correlation_id'] = message.correlation_id
+    if trace := message.trace:
+        properties['headers'] = trace
     return body, message.reply_to, properties
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from clihelper.amqp import context
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.message import PERSISTENT
 from clihelper.amqp.settlement import StoppableError
@@ -124,8 +125,7 @@ class Publisher:
         :raises PublishError: the connection is lost.
         """
         payload, kind = encode(body)
-        properties = {'content_type': kind, 'delivery_mode': PERSISTENT, **properties}
-        self.forward(payload, exchange, routing_key, properties)
+        self.forward(payload, exchange, routing_key, complete(properties, kind))
 
     def forward(
         self,
@@ -328,6 +328,16 @@ def is_refusal(lost: Lost) -> bool:
     method = getattr(cause, 'method_sig', None)  # None: the broker has not given a reason
     code = getattr(cause, 'reply_code', None)
     return method is not None and (tuple(method) == PUBLISH or code in HARD_ERRORS)
+
+
+def complete(properties: Mapping[str, Any], content_type: str) -> dict[str, Any]:
+    """The properties with their defaults, and the trace of the message that is being handled."""
+    full = {'content_type': content_type, 'delivery_mode': PERSISTENT, **properties}
+    if trace := context.trace():
+        own = properties.get('headers') or {}
+        if not own.keys() & trace.keys():
+            full['headers'] = {**trace, **own}
+    return full
 
 
 def encode(body: Any) -> tuple[bytes, str]:

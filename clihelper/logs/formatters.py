@@ -43,6 +43,11 @@ _STANDARD_ATTRIBUTES = frozenset(
     (*vars(logging.makeLogRecord({})), 'message', 'asctime', 'taskName'))
 
 
+FIELDS = ('queue', 'message_id', 'correlation_id', 'attempt', 'trace_id', 'worker')
+"""The fields of a record about the message that is being handled, each empty unless there is one;
+see :mod:`clihelper.logs.records`."""
+
+
 def priority(level: int) -> int:
     """Return the severity of syslog(3), 0 (emergency) to 7 (debug), for a level of logging."""
     return next((number for least, number in _PRIORITIES if level >= least), 7)
@@ -184,7 +189,7 @@ class JSONFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         members = self._members(record)
         for name, value in vars(record).items():
-            if name not in _STANDARD_ATTRIBUTES:
+            if name not in _STANDARD_ATTRIBUTES and not (value == '' and name in FIELDS):
                 members[name + '_' if name in members else name] = value
         try:
             return self._dumps(members, default=safe_repr, allow_nan=False)

@@ -8,6 +8,7 @@ import os
 from contextlib import suppress
 
 from clihelper.errors import Error
+from clihelper.logs import records
 from clihelper.logs.defaults import install_default
 from clihelper.logs.failures import discard_blocked, watch
 from clihelper.logs.formatters import adapt
@@ -125,6 +126,7 @@ def _replace(install: Callable[[], None], *, loggers: set[str]) -> None:
         _close(handler)
     for handler in created:
         _finish(handler)
+    records.attach(created)
     start_listeners(created)
 
 

@@ -151,6 +151,7 @@ class AsyncConsumerLoop(TornadoLoop):
                 processor.do_next()
             if self.goes_on():
                 self._start_handlers()
+            processor.note_in_hand()
             processor.flush()
         except Lost as lost:
             self._link.lose(lost)

@@ -120,6 +120,7 @@ class ThreadedConsumerLoop(ConsumerLoop):
         self._end_handlers()
         if self.goes_on():
             self._start_handlers()
+            self._processor.note_in_hand()
             super()._do_next()
         elif self._processor.in_hand:
             self._rest()
