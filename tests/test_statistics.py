@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import random
 import subprocess
@@ -27,6 +28,7 @@ from clihelper.states import State
 
 @pytest.fixture
 def statistics():
+    gc.collect()  # or that of another test would be found in this process
     return Statistics.make(3)
 
 
