@@ -569,6 +569,10 @@ DAEMON = Table(
     Key('listen', List(Address(), single=True), [],
         'Where to listen, for the ``sockets`` of the controller: ``host:port``, ``[v6]:port``,'
         ' ``:port`` for every address, or ``unix:/path``.', effect=AT_START),
+    Key('control', Either(BOOLEAN, PidfilePath(), words='true, false or a path'), True,
+        'The socket by which the daemon is asked, see :ref:`control-socket`; false for none.'
+        ' There is none without a pidfile, and with ``-f``.',
+        "the pidfile's path with ``.sock`` in the place of ``.pid``", effect=AT_START),
 )
 
 LOGGING = Table(
