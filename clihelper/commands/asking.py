@@ -87,9 +87,8 @@ def ask(found: Found, words: Mapping[str, Any], timeout: float) -> Iterator[dict
 
     :raises Error: it has not done what was asked; each line begins with the daemon.
     """
-    from clihelper.amqp.escaping import escaped
     from clihelper.errors import UnavailableForNow
-    from clihelper.operations.client import Refused, fault_of
+    from clihelper.operations.client import fault_of
 
     faults: list[str] = []
     with conversation(found) as daemon:
@@ -97,9 +96,16 @@ def ask(found: Found, words: Mapping[str, Any], timeout: float) -> Iterator[dict
             for answer in daemon.ask(words, timeout):
                 faults += fault_of(answer)
                 if answer.get('status'):
-                    raise Refused(
-                        '\n'.join(f'{found.label}: {escaped(line)}'
-                                  for line in faults or ['it was not done']), answer['status'])
+                    raise refusal(found, answer['status'], faults)
                 yield answer
         except UnavailableForNow as error:
             raise UnavailableForNow(f'{found.label}: {error}') from None
+
+
+def refusal(found: Found, status: int, faults: list[str]) -> Error:
+    """Return the error for a request that was not done, with a line for each fault."""
+    from clihelper.amqp.escaping import escaped
+    from clihelper.operations.client import Refused
+
+    lines = [f'{found.label}: {escaped(line)}' for line in faults or ['it was not done']]
+    return Refused('\n'.join(lines), status)

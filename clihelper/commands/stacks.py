@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
 def _answers(found: Found) -> list[dict[str, Any]]:
     """Return what the daemon answers in time."""
     from clihelper.errors import UnavailableForNow
+    from clihelper.operations.client import fault_of
 
     answers = []
     with asking.conversation(found) as daemon:
@@ -79,6 +80,8 @@ def _answers(found: Found) -> list[dict[str, Any]]:
             for answer in daemon.ask({'command': 'stacks'}, PROMPT):
                 if isinstance(answer.get('pid'), int) and isinstance(answer.get('worker'), int):
                     answers.append(answer)
+                elif answer.get('status') not in (0, os.EX_TEMPFAIL):
+                    raise asking.refusal(found, answer.get('status', 1), fault_of(answer))
         except UnavailableForNow:
             pass
     return answers

@@ -6,7 +6,9 @@ import json
 import os
 import select
 import socket
+import struct
 import time
+from contextlib import suppress
 
 from clihelper.errors import Error, NotPermitted, UnavailableForNow
 from clihelper.operations.control import credentials
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHUNK = 65536
+
+_TIMEVAL = struct.pack('ll', 1, 0)  # a second
 
 LONGEST_ANSWER = 8 * 2**20
 """the most bytes of one answer"""
@@ -41,7 +45,8 @@ class Conversation:
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             with addressable(path) as address:
-                self._socket.settimeout(1.0)  # the queue of those who wait may be full
+                # How long to wait where the queue of the others is full.
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
                 self._socket.connect(address)
             self._socket.setblocking(False)
         except OSError as error:
@@ -69,7 +74,8 @@ class Conversation:
         """
         end = time.monotonic() + timeout
         try:
-            self._socket.send(json.dumps(words).encode() + b'\n')
+            with suppress(BrokenPipeError):  # it is refused: why, can be read
+                self._socket.send(json.dumps(words).encode() + b'\n')
             while True:
                 answer = self._read(end)
                 yield answer

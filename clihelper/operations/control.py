@@ -40,6 +40,9 @@ LONGEST = 65536
 MOST_CLIENTS = 32
 """clients that are served at the same time"""
 
+BACKLOG = 128
+"""clients that wait to be accepted"""
+
 MOST_OUTPUT = 4 * 2**20
 """the most bytes that are kept for one client that does not read"""
 
@@ -118,7 +121,7 @@ class ControlServer:
         self._listens_at = 0.0  # when clients are accepted again; 0: they are
         self.is_closed = False
         if listener is not None:
-            listener.listen(MOST_CLIENTS)  # again: a client sees this process as its peer
+            listener.listen(BACKLOG)  # again: a client sees this process as its peer
             self._poll.register(listener, select.EPOLLIN)
         _servers.add(self)
 
