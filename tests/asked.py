@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,13 +37,11 @@ class Asked(Daemon):
                          env={'PYTHONPATH': str(ROOT), 'KIND': kind}, **options)
 
     def __exit__(self, *exception):
-        if self.is_running:
-            # With workers that are stuck, the supervisor kills them.
-            self.signal('QUIT')
-            if not self._ends(1):
-                self.signal('KILL')
-                self.wait()
+        workers = self.workers() if self.is_running else []
         super().__exit__(*exception)
+        for pid in workers:  # one that is stuck does not notice that its supervisor has ended
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def configure(self, daemon='', more='', interval=0.1):
         self.file.write_text(
@@ -84,6 +83,15 @@ class Asked(Daemon):
         while self.log().count(words) < times:
             assert time.monotonic() < end, self.log()
             time.sleep(0.01)
+
+    def wait_worked(self, times=10):
+        """Wait until all workers together have done so many pieces of work."""
+        beat = self.folder / 'beat'
+        end = time.monotonic() + 15
+        wanted = beat.stat().st_size + times
+        while beat.stat().st_size < wanted:
+            assert time.monotonic() < end, self.log()
+            time.sleep(0.02)
 
     def descriptors(self):
         return len(os.listdir(f'/proc/{self.pid}/fd'))

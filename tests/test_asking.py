@@ -309,7 +309,7 @@ def test_a_level_holds_in_every_worker_until_a_reload(tmp_path, kind):
         assert "level of the logger 'asked' is DEBUG, by the control socket" in daemon.log()
         assert daemon.ask('reload').returncode == 0
         before = daemon.log().count('debug of')
-        quiet(daemon)
+        daemon.wait_worked()
         # What was in hand when the workers were replaced may still have been logged.
         assert daemon.log().count('debug of') <= before + KINDS[kind]
         daemon.stop()
@@ -324,7 +324,7 @@ def test_a_level_holds_for_a_time(tmp_path, kind):
             daemon.wait_logged(f'debug of {worker}')
         time.sleep(max(began + 2.5 - time.monotonic(), 0))
         before = daemon.log()
-        quiet(daemon)
+        daemon.wait_worked()
         assert daemon.log() == before
         assert daemon.ask('log-level', 'asked', 'DEBUG', '--for', '1h').returncode == 0
         daemon.wait_logged('debug of 1', before.count('debug of 1') + 1)
@@ -337,19 +337,9 @@ def test_a_level_holds_for_a_time(tmp_path, kind):
                 daemon.wait_logged(f'debug of {worker}', count + 2)
         assert daemon.ask('reload', '--in-place').returncode == 0
         before = daemon.log()
-        quiet(daemon)
+        daemon.wait_worked()
         assert daemon.log() == before
         daemon.stop()
-
-
-def quiet(daemon):
-    """Let the daemon work for a while."""
-    def ticks():
-        return json.loads(daemon.ask('status', '--json').stdout)['counted']['ticks']
-
-    before = ticks()
-    while ticks() < before + 10:
-        time.sleep(0.05)
 
 
 def test_a_logger_that_nothing_has_used_is_noted(tmp_path):

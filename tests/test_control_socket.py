@@ -23,19 +23,6 @@ from tests.asked import PROGRAM, ROOT, Asked, as_user
 WORKERS = pytest.mark.parametrize('workers', [1, 2])
 
 
-def keeps_working(daemon):
-    """Wait until the daemon has done something that it was not asked for."""
-    before = ticks(daemon)
-    end = time.monotonic() + 10
-    while ticks(daemon) == before:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def ticks(daemon):
-    return json.loads(daemon.ask('status', '--json').stdout)['counted']['ticks']
-
-
 # When it is there
 
 
@@ -231,7 +218,7 @@ def test_ten_thousand_connections_keep_nobody_out(tmp_path, workers, many_descri
         assert daemon.descriptors() <= before + control.MOST_CLIENTS
         assert daemon.ask('workers').returncode == 0
         assert daemon.resident() < memory + 8 * 2**20
-        keeps_working(daemon)
+        daemon.wait_worked(2)
         daemon.stop()
 
 
@@ -272,7 +259,7 @@ def test_garbage_is_answered_with_status_2(tmp_path, workers):
             assert answers[-1]['status'] == 2, (data, answers)
             assert answers[-1]['errors']
         assert 'Traceback' not in daemon.log()
-        keeps_working(daemon)
+        daemon.wait_worked(2)
         daemon.stop()
 
 
@@ -291,7 +278,7 @@ def test_a_request_that_is_too_long_is_refused_before_it_is_read(tmp_path, worke
                     sent += connected.send(b'x' * 65536)
             assert sent < 4 * 2**20
         assert daemon.resident() < memory + 8 * 2**20
-        keeps_working(daemon)
+        daemon.wait_worked(2)
         daemon.stop()
 
 
@@ -308,7 +295,7 @@ def test_a_client_that_never_reads_costs_bounded_memory_and_nobody_waits(tmp_pat
         for _ in range(5):
             assert daemon.ask('workers').returncode in (0, 75)
         assert daemon.resident() < memory + control.MOST_OUTPUT_IN_ALL + 16 * 2**20
-        keeps_working(daemon)
+        daemon.wait_worked(2)
         # Those that have not read anything for so long are dropped.
         end = time.monotonic() + control.PATIENCE + 10
         while daemon.ask('workers').returncode:
@@ -349,7 +336,7 @@ def test_without_a_free_descriptor_it_waits_for_one(tmp_path):
             for _ in range(len(range(max(numbers))) - len(numbers) + 5):
                 held.enter_context(daemon.connect())
             spent = cpu(daemon)
-            keeps_working(daemon)
+            daemon.wait_worked(2)
             time.sleep(0.5)
             assert cpu(daemon) - spent < 0.3
             resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from clihelper.commands.daemons import Found
 
-PROMPT = 0.7
-"""Seconds to wait for the daemon; the supervisor waits 0.5 s for its workers."""
+PROMPT = 0.4
+"""Seconds to wait for the daemon; the supervisor waits 0.3 s for its workers."""
 
 DUMP = 1.0
 """Seconds to wait for a process that writes its stacks at a signal."""

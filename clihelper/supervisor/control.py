@@ -39,7 +39,10 @@ LOGGER = logging.getLogger('clihelper.control')
 AT_A_TIME = 64
 """requests that a worker is asked at the same time"""
 
-PROMPT = 0.5
+PROMPT = 0.3
+"""seconds in which a worker shows its stacks: where it does not, that can be done from outside"""
+
+CHANGING = 2.0
 """seconds in which a worker answers what does not wait for its main thread"""
 
 MOST = 1024
@@ -61,9 +64,9 @@ class Control:
         server.add('reload', self._reload)
         server.add('log-level', self._set_level)
         server.add('workers', self._count)
-        self.forward('stacks')
+        self.forward('stacks', PROMPT)
 
-    def forward(self, command: str, timeout: float = PROMPT) -> None:
+    def forward(self, command: str, timeout: float = CHANGING) -> None:
         """Add a command that is for every worker: their answers are relayed with their numbers.
 
         :param timeout: the seconds in which they have to answer.
@@ -144,7 +147,7 @@ class Control:
 
     def _set_level(self, request: Request) -> None:
         level_asked(request)  # what is wrong is said once
-        self.ask(request, time.monotonic() + PROMPT, partial(self._set_own_level, request))
+        self.ask(request, time.monotonic() + CHANGING, partial(self._set_own_level, request))
 
     def _set_own_level(self, request: Request, statuses: list[int]) -> None:
         status = max(statuses, default=0)

@@ -17,6 +17,9 @@ class Doing:
 
     def _process(self):
         self.logger.debug('debug of %d', self.worker)
+        with open(os.path.join(os.path.dirname(self.config['Daemon']['pidfile']), 'beat'),
+                  'a') as beat:
+            beat.write('.')
         what = self.application_config.get('do')
         if what:
             getattr(self, f'do_{what}')()
