@@ -392,8 +392,10 @@ class Run:
         self.configure_logging(self.config)
         if supervisor.is_needed(self.config):
             return self._supervise()
-        return self._control(Notifier.from_environment(), self._make_context(),
-                             server=self._control_server())
+        server = self._control_server()
+        if server is not None:
+            held.callback(server.call, server.close)
+        return self._control(Notifier.from_environment(), self._make_context(), server=server)
 
     def _supervise(self) -> int:
         """Run several workers; each of them calls :meth:`_work_in`."""

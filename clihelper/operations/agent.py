@@ -59,8 +59,8 @@ class Agent:
         self._life = life
         self._worker = worker
         server.add('stacks', self._stacks)
-        level = logging.DEBUG if supervised else logging.INFO
-        server.add('log-level', partial(set_level, server, log_level=level))
+        self._level = logging.DEBUG if supervised else logging.INFO
+        server.add('log-level', partial(set_level, server, log_level=self._level))
         server.add('reload', self._reload)
         server.add('workers', self._workers)
 
@@ -76,7 +76,9 @@ class Agent:
         request.finish()
 
     def _reload(self, request: Request) -> None:
-        signum = signal.SIGUSR1 if request.words.get('in_place') else signal.SIGHUP
+        in_place = bool(request.words.get('in_place'))
+        signum = signal.SIGUSR1 if in_place else signal.SIGHUP
+        LOGGER.log(self._level, 'a reload%s, by the control socket', ' in place' * in_place)
 
         def report(status: int, lines: Sequence[str]) -> None:
             self.server.call(partial(request.finish, status, errors=list(lines)))

@@ -453,7 +453,7 @@ class Client(Connection):
         """Begin the next request, if there is one, and if the last answer was taken."""
         if self.is_closed:
             return
-        if len(self._requests) < self._most and (self._most > 1 or not self._output):
+        if len(self._requests) < self._most and self._may_answer():
             line, newline, rest = self._input.partition(b'\n')
             if newline and len(line) <= LONGEST:
                 self._input = rest
@@ -463,6 +463,10 @@ class Client(Connection):
             elif self._has_ended and not self._requests and not self._output:
                 self.close()
         self._wait()
+
+    def _may_answer(self) -> bool:
+        """Whether so much of the last answer was taken that another may follow."""
+        return not self._output if self._most == 1 else len(self._output) < LONGEST
 
     def _begin(self, line: bytes) -> None:
         try:
