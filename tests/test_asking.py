@@ -214,18 +214,16 @@ def test_stacks_while_a_hook_runs(tmp_path, kind):
 def test_stacks_of_what_is_stuck_in_c_are_there_within_a_second(tmp_path, kind, figure):
     with asked(tmp_path, kind, more='do: seize') as daemon:
         daemon.wait_logged('seizing', KINDS[kind])
-        began = time.monotonic()
-        done = daemon.ask('stacks')
-        took = time.monotonic() - began
-        bare = time.monotonic()
-        subprocess.run([sys.executable, '-c', ''], check=True)
-        bare = time.monotonic() - bare
-        assert done.returncode == 0, done
-        assert done.stdout.count(' in do_seize') == KINDS[kind]
-        assert done.stdout.count('does not answer; from C') == KINDS[kind]
-        figure(f'stacks of what is stuck in C, {kind}, over the bare interpreter',
-               f'{took - bare:.2f} s')
-        assert took - bare < 1
+        took = []
+        for _ in range(3):  # other work on the machine may take its time from one of them
+            began = time.monotonic()
+            done = daemon.ask('stacks')
+            took.append(time.monotonic() - began)
+            assert done.returncode == 0, done
+            assert done.stdout.count(' in do_seize') == KINDS[kind]
+            assert done.stdout.count('does not answer; from C') == KINDS[kind]
+        figure(f'stacks of what is stuck in C, {kind}', f'{min(took):.2f} s')
+        assert min(took) < 1
 
 
 def test_one_that_is_stuck_does_not_hide_the_others(tmp_path):
@@ -319,22 +317,18 @@ def test_a_level_holds_in_every_worker_until_a_reload(tmp_path, kind):
 def test_a_level_holds_for_a_time(tmp_path, kind):
     with asked(tmp_path, kind) as daemon:
         began = time.monotonic()
-        assert daemon.ask('log-level', 'root', 'DEBUG', '--for', '1s').returncode == 0
+        assert daemon.ask('log-level', 'root', 'DEBUG', '--for', '2s').returncode == 0
+        if KINDS[kind] == 2:  # one that takes another's place has it, and ends it
+            os.kill(daemon.workers()[0], signal.SIGKILL)
+            daemon.wait_logged('setup', 3)
         for worker in range(1, KINDS[kind] + 1):
             daemon.wait_logged(f'debug of {worker}')
-        time.sleep(max(began + 2.5 - time.monotonic(), 0))
+        time.sleep(max(began + 3.5 - time.monotonic(), 0))
         before = daemon.log()
         daemon.wait_worked()
         assert daemon.log() == before
         assert daemon.ask('log-level', 'asked', 'DEBUG', '--for', '1h').returncode == 0
         daemon.wait_logged('debug of 1', before.count('debug of 1') + 1)
-        # A worker that takes another's place has it, too, and a reload in place ends it.
-        if KINDS[kind] == 2:
-            os.kill(daemon.workers()[0], signal.SIGKILL)
-            daemon.wait_logged('setup', 3)
-            for worker in (1, 2):
-                count = daemon.log().count(f'debug of {worker}')
-                daemon.wait_logged(f'debug of {worker}', count + 2)
         assert daemon.ask('reload', '--in-place').returncode == 0
         before = daemon.log()
         daemon.wait_worked()

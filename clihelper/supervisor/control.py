@@ -9,7 +9,7 @@ import time
 from functools import partial
 
 from clihelper.errors import UsageError, counted
-from clihelper.operations.agent import level_asked, restore_levels, set_level
+from clihelper.operations.agent import level_asked, set_level
 from clihelper.operations.control import NEVER, gather, unanswered
 
 TYPE_CHECKING = False
@@ -166,7 +166,3 @@ class Control:
         ready = {worker.number for worker in self._supervisor.workers
                  if worker.is_ready and worker.is_staying}
         request.finish(workers=self._supervisor.wanted, ready=len(ready))
-
-    def begin(self) -> None:
-        """Begin to serve."""
-        restore_levels(self.server)
