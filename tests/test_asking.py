@@ -117,30 +117,32 @@ def test_reload_waits_for_the_work_in_hand_and_gives_up_in_time(tmp_path, option
 @pytest.mark.parametrize('kind', ['interval', '2 workers'])
 def test_a_stop_ends_the_wait_for_a_reload(tmp_path, kind):
     gate = tmp_path / 'gate'
-    hang = f'do: gate, gate: {gate}' if KINDS[kind] == 1 else ''
-    with asked(tmp_path, kind, more=hang, daemon='stop_timeout: 20') as daemon:
-        if KINDS[kind] == 1:
-            daemon.wait_logged('at the gate')
-        else:
-            stop(daemon.workers()[0])  # its successor starts, and waits for nothing
-            os.kill(daemon.pid, signal.SIGSTOP)
+    with asked(tmp_path, kind) as daemon:
+        configure(daemon, kind, f'slow: {gate}', 'stop_timeout: 20')
         waiting = subprocess.Popen(
             [sys.executable, ROOT / 'bin/clihelper', 'reload', '--pidfile', daemon.pidfile],
             env={**os.environ, 'PYTHONPATH': str(ROOT)}, stderr=subprocess.PIPE, text=True)
-        if KINDS[kind] == 1:
-            with pytest.raises(subprocess.TimeoutExpired):
-                waiting.wait(0.5)
+        daemon.wait_logged('in _setup')
         daemon.signal('TERM')
+        if KINDS[kind] == 2:  # before the workers have stopped
+            assert waiting.communicate(timeout=20)[1].endswith(': it is being stopped\n')
         gate.touch()
-        if KINDS[kind] == 2:
-            time.sleep(0.3)
-            os.kill(daemon.pid, signal.SIGCONT)
-            for pid in daemon.workers():
-                os.kill(pid, signal.SIGCONT)
         _, text = waiting.communicate(timeout=20)
         assert waiting.returncode == 75, text
-        assert text.count('\n') == 1
         daemon.wait()
+
+
+def test_a_reload_in_place_does_not_wait_for_a_worker_that_is_being_stopped(tmp_path):
+    gate = tmp_path / 'gate'
+    more = f'do: gate, only: 2, gate: {gate}'
+    with Asked(tmp_path, daemon='workers: 2', more=more) as daemon:
+        daemon.wait_logged('at the gate')
+        assert daemon.ask('workers', '1').returncode == 0
+        assert len(daemon.workers()) == 2
+        daemon.configure('workers: 1', more)
+        assert daemon.ask('reload', '--in-place').returncode == 0
+        gate.touch()
+        daemon.stop()
 
 
 def test_a_program_that_handles_hup_itself_is_said_to(tmp_path):

@@ -13,6 +13,9 @@ class Doing:
     def _setup(self):
         if self.application_config.get('fail') in ('all', self.worker):
             raise ValueError('no hands')
+        if self.application_config.get('slow'):
+            self.note('in _setup')
+            self.wait_for(self.application_config['slow'])
         self.logger.info('setup %d %s', self.worker, self.application_config.get('word'))
 
     def _process(self):
@@ -21,7 +24,7 @@ class Doing:
                   'a') as beat:
             beat.write('.')
         what = self.application_config.get('do')
-        if what:
+        if what and self.application_config.get('only') in (None, self.worker):
             getattr(self, f'do_{what}')()
 
     def on_configuration_reloaded(self):
@@ -38,14 +41,17 @@ class Doing:
 
     def do_gate(self):
         self.note('at the gate')
-        while not os.path.exists(self.application_config['gate']):
-            time.sleep(0.01)
+        self.wait_for(self.application_config['gate'])
 
     def do_fork(self):
         """Leave a child behind that does not know of the daemon."""
         if not os.fork():
             time.sleep(60)
             os._exit(0)
+
+    def wait_for(self, path):
+        while not os.path.exists(path):
+            time.sleep(0.01)
 
     def note(self, words):
         self.logger.info('%s: %d', words, self.worker)
