@@ -224,7 +224,8 @@ def test_ten_thousand_connections_keep_nobody_out(tmp_path, workers, many_descri
             if number % 2500 == 0:
                 assert daemon.ask('workers').returncode == 0
         figure(f'10,000 connections to {workers} worker(s)', f'{time.monotonic() - began:.1f} s')
-        assert daemon.descriptors() <= before + control.MOST_CLIENTS
+        # One more while another client is accepted, and one that the daemon opens for a moment.
+        assert daemon.descriptors() <= before + control.MOST_CLIENTS + 2
         assert daemon.ask('workers').returncode == 0
         assert daemon.resident() < memory + 8 * 2**20
         daemon.wait_worked(2)
