@@ -31,7 +31,7 @@ from clihelper.errors import (
     encodable,
     in_one_line,
 )
-from clihelper.lifecycle import LifeCycle, WorkerContext
+from clihelper.lifecycle import CALL, LifeCycle, WorkerContext
 from clihelper.process import daemonize
 from clihelper.process.signals import Signals
 from clihelper.process.systemd import Notifier, listen_fds
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from clihelper.config import Config
     from clihelper.controller import Controller
+    from clihelper.operations.control import ControlServer
     from clihelper.options import Options
     from clihelper.process.pidfile import Pidfile
     from clihelper.process.privileges import Identity
@@ -185,6 +186,7 @@ class Run:
         self.pidfile: Pidfile | None = None
         self.listening: Listening | None = None
         self.metrics_listening: Listening | None = None
+        self.control: Listening | None = None
         # The path stays valid after the directory has changed; messages show it as it was typed.
         self._shown: str = options.configuration
         self._path = os.path.abspath(options.configuration)
@@ -280,6 +282,32 @@ class Run:
             self.pidfile = Pidfile(daemon['pidfile'])
             self.pidfile.acquire()
             held.callback(self.pidfile.release_last)
+            if daemon['control'] is not None:
+                self._bind_control(daemon['control'], held)
+
+    def _bind_control(self, path: str, held: ExitStack) -> None:
+        """Bind the control socket. Without one in the default place, the daemon does its work."""
+        from clihelper.process.sockets import PRIVATE, Listening
+
+        control = Listening('Daemon.control', PRIVATE)
+        try:
+            control.bind([f'unix:{path}'], self.identity.uid, self.identity.gid)
+        except Error as error:
+            default = configuration.default_control(self.config.daemon['pidfile'])
+            if path != default:
+                raise
+            self._say(f'{error}: it cannot be asked')
+            return
+        held.callback(control.close)
+        self.control = control
+
+    def _control_server(self) -> ControlServer | None:
+        """Return what serves the control socket, in the process that does."""
+        if self.control is None:
+            return None
+        from clihelper.operations.control import ControlServer
+
+        return ControlServer(self.control.sockets[0], {0, os.geteuid()})
 
     def _warn_of_logs(self) -> None:
         """Tell which handlers lose what they are given, because nobody is there to take it."""
@@ -304,9 +332,9 @@ class Run:
             self.listening.inherit(passed)
             self.listening.bind(self.config.daemon['listen'], *ids)
         if metrics is not None:
-            self.metrics_listening = Listening()
+            self.metrics_listening = Listening('Daemon.metrics')
             held.callback(self.metrics_listening.close)
-            self.metrics_listening.bind([metrics], *ids, key='Daemon.metrics')
+            self.metrics_listening.bind([metrics], *ids)
 
     def _go_on_in_child(self) -> None:
         """Fork; the parent only waits for the child, and ends here."""
@@ -317,9 +345,8 @@ class Run:
 
             init.fork(self.signals)
         self.is_child = True
-        for listening in (self.listening, self.metrics_listening):
-            if listening is not None:
-                listening.take_over()
+        for listening in filter(None, (self.listening, self.metrics_listening, self.control)):
+            listening.take_over()
 
     def _detach(self) -> None:
         """Become the daemon; the command that was typed waits for it and ends here."""
@@ -376,7 +403,11 @@ class Run:
         self._serve_metrics(held, statistics)
         if is_supervised:
             return self._supervise(statistics)
-        return self._control(Notifier.from_environment(), self._make_context(statistics))
+        server = self._control_server()
+        if server is not None:
+            held.callback(server.call, server.close)
+        context = self._make_context(statistics)
+        return self._control(Notifier.from_environment(), context, server=server)
 
     def _serve_metrics(self, held: ExitStack, statistics: Statistics) -> None:
         """Start the process for ``Daemon.metrics``, before there are threads."""
@@ -426,6 +457,7 @@ class Run:
             report_ready=self.readiness.ready,
             ending=ForcedEnd(self),
             stop_listening=self._stop_listening,
+            control=self._control_server(),
             work=self._work_in,
         ).run()
 
@@ -446,7 +478,7 @@ class Run:
                 channel.number, channel.slot, self._sockets(), self._names(),
                 channel.statistics, supervised=True,
             )
-            return self._control(channel, context, life)
+            return self._control(channel, context, life, self._server_for(channel))
 
         status, lines = self._work_and_judge(work)
         if status:
@@ -454,6 +486,17 @@ class Run:
         elif life and not life[0].was_told:
             channel.left()
         return status
+
+    def _server_for(self, channel: WorkerChannel) -> ControlServer | None:
+        """Return what serves the supervisor's requests in a worker."""
+        if channel.control is None:
+            return None
+        from clihelper.operations.control import ControlServer
+        from clihelper.supervisor.control import AT_A_TIME
+
+        server = ControlServer()
+        server.adopt(channel.control, AT_A_TIME)
+        return server
 
     def _begin_process(self) -> None:
         """Set up the signals of a process that was just forked; a pending one may end it."""
@@ -488,6 +531,7 @@ class Run:
             started=time.time(),
             config=self._path,
             config_read=time.time(),
+            control=self.config.daemon['control'] if self.control is not None else None,
             workers=self.config.daemon['workers'],
         )
         return statistics
@@ -517,10 +561,12 @@ class Run:
         notifier: Notifier,
         context: WorkerContext,
         made: list[LifeCycle] | None = None,
+        server: ControlServer | None = None,
     ) -> int:
         """Run the controller in this process.
 
         :param made: a list to which the life cycle is appended.
+        :param server: serves requests to this process; None: there are none.
         """
         life = LifeCycle(
             appname=self.appname,
@@ -536,6 +582,11 @@ class Run:
         )
         if made is not None:
             made.append(life)
+        if server is not None:
+            from clihelper.operations.agent import Agent
+
+            self.signals.take_over((CALL,))
+            Agent(server, life, context.worker, supervised=context.supervised).start()
         return life.run(make_controller(self.controller, life, self.options, self.arguments))
 
     def _become_daemon_user(self) -> None:
@@ -613,7 +664,9 @@ class ForcedEnd:
         self._run.readiness.failed(stop.status, [str(stop)])
 
     def end(self, signum: int) -> None:
-        """Release the pidfile, and end the process."""
+        """Release the control socket and the pidfile, and end the process."""
+        if self._run.control is not None:
+            self._run.control.close()
         if self._run.pidfile is not None:
             self._run.pidfile.release()
         os._exit(128 + signum)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import weakref
@@ -32,7 +31,8 @@ from clihelper import logs
 from clihelper.config.reloading import Reloader
 from clihelper.errors import Error, StopNow, StoppedEarly, in_one_line
 from clihelper.loops import wait_until
-from clihelper.process.deadline import Deadline, signal_later, start_thread
+from clihelper.operations import stacks
+from clihelper.process.deadline import Deadline, kill_main_thread, signal_later, start_thread
 from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
 from clihelper.process.statistics import Statistics
 from clihelper.states import RUNNING, State
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from clihelper.process.statistics import ProcessStatistics
     from clihelper.process.systemd import Notifier
 
+    Report = Callable[[int, Sequence[str]], object]
+
 LOGGER = logging.getLogger('clihelper')
 
 STOPPED = frozenset({State.STOP_REQUESTED, State.STOPPING, State.STOPPED})
@@ -70,6 +72,10 @@ they double each time"""
 
 RETRY = signal.SIGUSR2
 """the signal that makes the handler retry what it could not do; it has no other effect"""
+
+CALL = signal.SIGURG
+"""the signal by which another thread has something called in the main thread; its default is to
+be ignored"""
 
 
 class WorkerContext:
@@ -144,7 +150,7 @@ class LifeCycle:
         self._context = context or WorkerContext()
         self.sockets: list[socket] = []
         self.signum = 0
-        self._reloader = Reloader(reread, configure_logging)
+        self._reloader, self._reload = Reloader(reread, configure_logging), Reloading()
         self.configure_logging = configure_logging
         self._before_loop: Callable[[], None] | None = before_loop
         self._report_ready = report_ready
@@ -153,12 +159,12 @@ class LifeCycle:
         self._next_config: Config | None = None
         self._proven: Config | None = None  # the last one that a round was ready with
         self._undone_by: BaseException | None = None
-        self._status = RUNNING_STATUS
-        self._ready_unsent = 0.0
+        self._status, self._ready_unsent = RUNNING_STATUS, 0.0
         self._announced = self._looping = self._stop_noted = False
         self._retrying: object | None = None
         self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()
+        self._calls: deque[Callable[[], object]] = deque()
         # Threads may wait on it, so it lives as long as this object.
         self._interrupt = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         weakref.finalize(self, os.close, self._interrupt).atexit = False
@@ -194,6 +200,7 @@ class LifeCycle:
         finally:
             self._become(State.STOPPING)
             self._become(State.STOPPED)
+            self._reload.ends(os.EX_TEMPFAIL, ['it has stopped meanwhile'])
             os.eventfd_write(self._interrupt, 1)
             self._deadline.outlive()
 
@@ -268,6 +275,7 @@ class LifeCycle:
             return False
         self._undone_by = error
         why = in_one_line(error)
+        self._reload.ends(1, [f'undone, the old configuration is set up again: {why}'])
         self._status = f'{RUNNING_STATUS} with the old configuration; the reload failed: {why}'
         trace = None if isinstance(error, Error) else error
         LOGGER.error('the reload failed, the old configuration is set up again: %s', why,
@@ -328,6 +336,7 @@ class LifeCycle:
         self._announced = True
         self._proven = self.config
         self._undone_by = None
+        self._reload.ends(0)
         self._tell_ready()
         if not self.was_ready:
             self.was_ready = True
@@ -506,8 +515,12 @@ class LifeCycle:
     def restart(self) -> None:
         """Read the configuration; if it is valid, stop the loop and start over with it."""
         config = self._reloader.read(self.config)
-        if config is None or self._controller.state in STOPPED:
+        if config is None:
+            self._reload.refused(self._reloader.faults)
             return
+        if self._controller.state in STOPPED:
+            return
+        self._reload.begins()
         self._next_config = config
         self._status = RUNNING_STATUS
         self._announced = False
@@ -520,6 +533,7 @@ class LifeCycle:
         """Read the configuration; if it is valid, put it in place and reopen the log files."""
         config = self._reloader.read(self.config)
         if config is None:
+            self._reload.refused(self._reloader.faults)
             return
         if self._announced:
             self.notifier.reloading('reloading the configuration')
@@ -533,6 +547,7 @@ class LifeCycle:
         finally:
             if self._announced:
                 self._tell_ready()
+        self._reload.done()
 
     def log_stacks(self) -> None:
         """Log the state and the stack of every thread, at WARNING so that it is seen.
@@ -540,8 +555,32 @@ class LifeCycle:
         Any thread may call this.
         """
         description = self.loop.description() if hasattr(self, 'loop') else ''
-        parts = (f'state {self._controller.state.name}', description, _stacks())
+        parts = (f'state {self._controller.state.name}', description, stacks.threads())
         LOGGER.warning('%s', '\n'.join(filter(None, parts)))
+
+    # What other threads call.
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have *function* called in the main thread, between two pieces of work.
+
+        Any thread may call this, once :data:`CALL` is taken over. What is still waiting when the
+        process ends is not called.
+        """
+        self._calls.append(function)
+        kill_main_thread(CALL)
+
+    def report_reload(self, signum: int, report: Report) -> None:
+        """Serve HUP or USR1 now, and report later what has become of it; in the main thread.
+
+        :param report: called in the main thread with an exit status and lines: 0 when the new
+            configuration is in force, 78 with its faults, 1 if the reload was undone or not begun,
+            75 if the program stops first.
+        """
+        if self._controller.state in STOPPED:
+            report(os.EX_TEMPFAIL, ['it is being stopped'])
+            return
+        with self._reload.reporting(report):
+            self._dispatch(signum)
 
     # Signals.
 
@@ -605,6 +644,9 @@ class LifeCycle:
             self._serving = False
 
     def _dispatch(self, signum: int) -> None:
+        if signum == CALL:
+            self._serve_calls()
+            return
         name = self.signals.describe(signum)
         if signum == RETRY and self._retrying:
             self._retry()
@@ -620,14 +662,22 @@ class LifeCycle:
         self.signum = signum
         try:
             self._hook(signum)()
-        except Exception:
+        except Exception as error:
             LOGGER.exception('the hook of %s failed', name)
+            self._reload.failed(error)
             if signum in (signal.SIGTERM, signal.SIGINT):
                 self.stop()
         if signum in (signal.SIGTERM, signal.SIGINT) and self._controller.state in RUNNING:
             # The subclass has overridden the effect of the signal.
             self._stop_noted = False
             self._deadline.disarm()
+
+    def _serve_calls(self) -> None:
+        while self._calls:
+            try:
+                self._calls.popleft()()
+            except Exception:
+                LOGGER.exception('what another thread has asked for failed')
 
     def _hook(self, signum: int) -> Callable[[], object]:
         controller = self._controller
@@ -681,24 +731,52 @@ class LifeCycle:
                 self.config, old, begins_anew=begins_anew, supervised=False)
 
 
+class Reloading:
+    """Who waits for the end of a reload, and is told what has become of it."""
+
+    def __init__(self) -> None:
+        self._asking: Report | None = None  # of the reload whose hook is being called
+        self._waiting: list[Report] = []
+
+    @contextmanager
+    def reporting(self, report: Report) -> Iterator[None]:
+        """A context in which the hook is called: if it does not begin a reload, that is all."""
+        self._asking = report
+        yield
+        self._answer(1, ['the program handles that signal itself, and has begun no reload'])
+
+    def begins(self) -> None:
+        """Note that a new round is on its way; :meth:`ends` has the outcome."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            self._waiting.append(asking)
+
+    def refused(self, faults: list[str]) -> None:
+        """Note that the configuration is faulty."""
+        self._answer(os.EX_CONFIG, faults)
+
+    def failed(self, error: BaseException) -> None:
+        """Note that the hook has failed."""
+        self._answer(1, [in_one_line(error)])
+
+    def done(self) -> None:
+        """Note that it was done in place."""
+        self._answer(0, [])
+
+    def ends(self, status: int, lines: Sequence[str] = ()) -> None:
+        """Tell everybody who waits for the next round what has become of it."""
+        waiting, self._waiting = self._waiting, []
+        for report in waiting:
+            report(status, lines)
+
+    def _answer(self, status: int, lines: Sequence[str]) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking(status, lines)
+
+
 def _ends_program(error: BaseException) -> bool:
     """Return whether an exception ends the program as somebody wants it, rather than fails."""
     if isinstance(error, SystemExit) and not isinstance(error, (StopNow, StoppedEarly)):
         return not error.code
     return isinstance(error, (StopNow, StoppedEarly, KeyboardInterrupt, GeneratorExit))
-
-
-def _stacks() -> str:
-    """Return the stack of every thread except, unless it is the main one, the calling thread."""
-    import traceback
-
-    is_main = threading.current_thread() is threading.main_thread()
-    asking = None if is_main else threading.get_ident()
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    parts = []
-    for ident, frame in sys._current_frames().items():
-        if ident == asking:
-            continue
-        parts.append(f'thread {names.get(ident, ident)}:\n')
-        parts.extend(traceback.format_stack(frame))
-    return ''.join(parts).rstrip()

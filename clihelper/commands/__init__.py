@@ -18,7 +18,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     'status': ('clihelper.commands.status', 'print whether a daemon is running'),
     'stop': ('clihelper.commands.stop', 'stop a daemon, and wait until it has ended'),
-    'reload': ('clihelper.commands.reload', 'make a daemon reload its configuration'),
+    'reload': (
+        'clihelper.commands.reload', 'make a daemon reload its configuration, and wait for that',
+    ),
+    'log-level': (
+        'clihelper.commands.log_level', 'change the level of a logger of a daemon for a while',
+    ),
+    'stacks': ('clihelper.commands.stacks', 'print where every thread and task of a daemon is'),
+    'workers': ('clihelper.commands.workers', 'print or change how many workers a daemon has'),
     'doctor': (
         'clihelper.commands.doctor',
         'check what would keep a daemon from running, or lose messages',

@@ -12,7 +12,7 @@ from clihelper.program import pidfile_directories
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
     from clihelper.commands.arguments import Arguments
@@ -64,16 +64,19 @@ class Found:
 
 
 def parse(argv: Sequence[str], *, command: str, values: Collection[str] = (),
-          flags: Collection[str] = (), pidfile_and_config: bool = False) -> Arguments:
+          flags: Collection[str] = (), pidfile_and_config: bool = False,
+          own: Callable[[list[str]], int] | None = None) -> Arguments:
     """Parse the words after a subcommand that is about one daemon.
 
     :param pidfile_and_config: whether both may be given; then the pidfile identifies the daemon.
+    :param own: returns how many of the first words are the subcommand's own, which the result has
+        in ``own``, rather than the name of the daemon.
     :raises UsageError: they are wrong, or do not identify a daemon.
     """
     from clihelper.commands import arguments
 
     options = {**OPTIONS, **{name: name for name in values}}
-    found = arguments.parse(argv, command=command, values=options, flags=flags, max_names=1)
+    found = arguments.parse(argv, command=command, values=options, flags=flags, own=own)
     name = found.names[0] if found.names else ''
     if '/' in name:
         raise UsageError(f'{command}: not a name: {name!r} (--pidfile and -c take a path)')

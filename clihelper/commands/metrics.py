@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from clihelper.commands import daemons
-from clihelper.commands.reload import NOT_RUNNING
+from clihelper.commands.asking import NOT_RUNNING
 from clihelper.errors import Error
 
 TYPE_CHECKING = False

@@ -201,6 +201,11 @@ def load_daemon(path: str, *, shown: str) -> dict[str, Any]:
     return daemon
 
 
+def default_control(pidfile: str) -> str:
+    """Return the default of ``Daemon.control``: it is beside the pidfile."""
+    return pidfile.removesuffix('.pid') + '.sock'
+
+
 def expand_pidfile(path: str, appname: str) -> str:
     """Return a ``Daemon.pidfile`` with the program's name filled in."""
     parts = path.split('%%')
@@ -249,7 +254,13 @@ def _complete(daemon: dict[str, Any], appname: str, as_root: bool) -> None:
     if daemon['logs_directory'] is None:
         default = program.current.default_logs_directory
         daemon['logs_directory'] = default or daemon['working_directory']
-    for key in ('pidfile', 'state_directory', 'logs_directory'):
+    if isinstance(daemon['control'], str):
+        daemon['control'] = expand_pidfile(daemon['control'], appname)
+    else:
+        daemon['control'] = default_control(daemon['pidfile'] or '') if daemon['control'] else None
+    if daemon['pidfile'] is None:
+        daemon['control'] = None
+    for key in ('pidfile', 'state_directory', 'logs_directory', 'control'):
         if daemon[key] is not None:
             daemon[key] = os.path.join(daemon['working_directory'], daemon[key])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from clihelper.config import schema
-from clihelper.errors import Error
+from clihelper.errors import Error, in_one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Reloader:
 
     :param read: reads and validates the configuration; raises :class:`~clihelper.errors.Error`.
     :param configure_logging: sets up logging from it; raises the same.
+    :ivar faults: why the last reading has failed, a line for each fault.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Reloader:
     ) -> None:
         self._read = read
         self._configure_logging = configure_logging
+        self.faults: list[str] = []
 
     def read(self, current: Config) -> Config | None:
         """Return the new configuration; None if it is faulty, after logging each fault.
@@ -37,9 +39,11 @@ class Reloader:
         try:
             return self._read()
         except Error as error:
-            for line in str(error).splitlines():
+            self.faults = str(error).splitlines()
+            for line in self.faults:
                 LOGGER.error('%s', line)
-        except Exception:  # no descriptor is free, say
+        except Exception as error:  # no descriptor is free, say
+            self.faults = [in_one_line(error)]
             LOGGER.exception('reading the configuration failed')
         LOGGER.error('the configuration was not read; going on with the old one')
         self.configure_logging(current)

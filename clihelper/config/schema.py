@@ -578,6 +578,10 @@ DAEMON = Table(
     Key('metrics', Either(Nothing(), Address(), words='an address such as localhost:9090 or null'),
         None, 'Where to serve metrics and probes by HTTP: see :doc:`metrics`; an address as for'
         ' ``listen``.', 'none', effect=AT_START),
+    Key('control', Either(BOOLEAN, PidfilePath(), words='true, false or a path'), True,
+        'The socket by which the daemon is asked, see :ref:`control-socket`; false for none.'
+        ' There is none without a pidfile, and with ``-f``.',
+        "the pidfile's path with ``.sock`` in the place of ``.pid``", effect=AT_START),
 )
 
 LOGGING = Table(

@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 
 from clihelper.errors import Error
-from clihelper.logs import records
+from clihelper.logs import levels, records
 from clihelper.logs.defaults import install_default
 from clihelper.logs.failures import discard_blocked, watch
 from clihelper.logs.formatters import adapt
@@ -47,7 +47,7 @@ def configure(section: Mapping[str, Any] | None, *, foreground: bool, detached: 
 
     A further call with the same arguments only reopens the log files. A further call with other
     arguments closes the former handlers once the new ones are there. If it raises, logging goes
-    on as it was.
+    on as it was. Each call restores the levels that were changed for a while.
 
     :param section: the section, which is not changed; None if absent.
     :param foreground: whether the program was started with ``-f``.
@@ -60,6 +60,7 @@ def configure(section: Mapping[str, Any] | None, *, foreground: bool, detached: 
     :raises NotPermitted: a log file may not be opened.
     :raises UnavailableForNow: a handler cannot be made now, as its server is away.
     """
+    levels.restore()
     request = (copied(section), foreground, detached, appname, working_directory)
     if request == _applied.request:
         reopen()

@@ -1,4 +1,4 @@
-"""Listening sockets, shared by all workers: passed by a service manager, or of ``Daemon.listen``.
+"""Listening sockets: passed by a service manager, of ``Daemon.listen``, and ``Daemon.control``.
 
 They are there before privileges are dropped. What a service manager has passed
 (systemd.socket(5)) stays open there when this program ends, so that a restart refuses nobody.
@@ -10,13 +10,14 @@ import errno
 import os
 import socket
 import stat
+from contextlib import contextmanager
 
 from clihelper.errors import CannotListen, NotPermitted
 from clihelper.process import systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 BACKLOG = 1024
@@ -25,16 +26,26 @@ BACKLOG = 1024
 MODE = 0o660
 """the mode of a socket in the file system, which belongs to the daemon's user and group"""
 
+PRIVATE = 0o600
+"""the mode of one that only the daemon's user may connect to"""
+
+LONGEST_PATH = 107
+"""the most bytes of a path in an address: unix(7)"""
+
 
 class Listening:
     """Listening sockets, closed at the end by the process that made them.
 
+    :param key: the key of the configuration that names them, for errors.
+    :param mode: the mode of those in the file system.
     :ivar list sockets: the sockets; they are non-blocking, and programs that this one starts do
         not inherit them. Those that were passed come first.
     :ivar list names: the names of those that were passed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: str = 'Daemon.listen', mode: int = MODE) -> None:
+        self._key = key
+        self._mode = mode
         self.sockets: list[socket.socket] = []
         self.names: list[str] = []
         self._paths: list[tuple[str, os.stat_result]] = []
@@ -59,16 +70,13 @@ class Listening:
                     f'LISTEN_FDS: descriptor {descriptor}: {error.strerror}'
                 ) from error
 
-    def bind(
-        self, addresses: Iterable[str], uid: int = -1, gid: int = -1, key: str = 'Daemon.listen'
-    ) -> None:
+    def bind(self, addresses: Iterable[str], uid: int = -1, gid: int = -1) -> None:
         """Listen on all *addresses*, except where a socket that was passed does already.
 
         :param addresses: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``; if a
             name has several addresses, all of them are bound.
         :param uid: the owner of sockets in the file system; -1: the current user.
         :param gid: the group of sockets in the file system; -1: the current group.
-        :param key: where the addresses are configured, for errors.
         :raises CannotListen: an address is in use, or does not belong to this machine.
         :raises NotPermitted: this user may not use a port or a folder.
         """
@@ -81,7 +89,7 @@ class Listening:
             except OSError as error:
                 self.close()
                 kind = NotPermitted if isinstance(error, PermissionError) else CannotListen
-                raise kind(f'{key}: {address}: {error.strerror or error}') from error
+                raise kind(f'{self._key}: {address}: {error.strerror or error}') from error
 
     def take_over(self) -> None:
         """After a fork, make this process the one that removes the files of the sockets."""
@@ -137,9 +145,10 @@ class Listening:
         _remove_stale(path)
         each = socket.socket(socket.AF_UNIX)
         self.sockets.append(each)
-        umask = os.umask(0o777 & ~MODE)
+        umask = os.umask(0o777 & ~self._mode)
         try:
-            self._listen(each, path)
+            with addressable(path) as address:
+                self._listen(each, address)
         finally:
             os.umask(umask)
         self._paths.append((path, os.lstat(path)))
@@ -153,6 +162,23 @@ class Listening:
         each.bind(place)
         each.listen(BACKLOG)
         each.setblocking(False)
+
+
+@contextmanager
+def addressable(path: str) -> Iterator[str]:
+    """A context with an address of a socket in the file system, however long its path is.
+
+    :raises OSError: there is no such folder, or the name alone is too long.
+    """
+    if len(os.fsencode(path)) <= LONGEST_PATH:
+        yield path
+        return
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f'/proc/self/fd/{descriptor}/{name}'
+    finally:
+        os.close(descriptor)
 
 
 def _adopted(descriptor: int) -> socket.socket:
@@ -179,9 +205,9 @@ def _remove_stale(path: str) -> None:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
-        with socket.socket(socket.AF_UNIX) as probe:
+        with socket.socket(socket.AF_UNIX) as probe, addressable(path) as address:
             probe.setblocking(False)
-            probe.connect(path)
+            probe.connect(address)
     except ConnectionRefusedError:
         os.unlink(path)
     except OSError:  # there is no socket, or somebody listens on it

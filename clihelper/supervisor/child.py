@@ -18,6 +18,7 @@ from clihelper.process.systemd import Notifier
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from socket import socket
     from typing import NoReturn
 
     from clihelper.process.scoreboard import Slot
@@ -37,17 +38,19 @@ class WorkerChannel(Notifier):
     :param statistics: where it records what it does.
     :param writer: the pipe to the supervisor.
     :param lifeline: a pipe that only the supervisor can write to: it closes when that ends.
+    :param control: the connection by which the supervisor asks; None: it does not.
     :param watchdog: seconds within which the loop must show progress; None: there is no watchdog.
     """
 
-    __slots__ = ('_lifeline', '_watchdog', '_writer', 'slot', 'statistics', 'number')
+    __slots__ = ('_lifeline', '_watchdog', '_writer', 'control', 'slot', 'statistics', 'number')
 
     def __init__(
         self, number: int, slot: Slot, statistics: ProcessStatistics, writer: int, lifeline: int,
-        watchdog: float | None,
+        watchdog: float | None, control: socket | None = None,
     ) -> None:
         super().__init__()
         self.number = number
+        self.control = control
         self.slot = slot
         self.statistics = statistics
         self._writer = writer

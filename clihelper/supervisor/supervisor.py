@@ -18,6 +18,7 @@ from clihelper.process.init import reap
 from clihelper.process.scoreboard import SLOTS, Scoreboard
 from clihelper.process.signals import HANDLED, wait_readable
 from clihelper.supervisor import child
+from clihelper.supervisor.control import MOST, Control
 from clihelper.supervisor.leftovers import Leftovers, has_terminal
 from clihelper.supervisor.monitor import LAST_WORDS, NEVER, STATUS_POLL, Monitor
 from clihelper.supervisor.policy import (
@@ -30,10 +31,12 @@ from clihelper.supervisor.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from socket import socket
     from types import FrameType
 
     from clihelper.config import Config
+    from clihelper.operations.control import ControlServer
     from clihelper.process.deadline import Ending
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
@@ -46,9 +49,6 @@ OWN_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 """the signals that a supervisor handles in addition to those of a controller"""
 
 BLOCKED = (*HANDLED, *OWN_SIGNALS, signal.SIGCHLD)
-
-MOST = 1024
-"""the largest number of workers that TTIN can request"""
 
 GRACE = 0.5
 """seconds after ``Daemon.stop_timeout``, when a worker should end itself, until it is killed"""
@@ -86,6 +86,7 @@ class Supervisor:
     :param ending: ends the process if its main thread does not: see
         :class:`~clihelper.process.deadline.Deadline`.
     :param stop_listening: closes this process's copies of the sockets of ``Daemon.listen``.
+    :param control: the control socket; None: there is none.
     :param work: called in a new process, with its channel and configuration; returns its exit
         status. It takes over the signals and unblocks them.
     """
@@ -104,17 +105,16 @@ class Supervisor:
         report_ready: Callable[[], None],
         ending: Ending,
         stop_listening: Callable[[], None],
+        control: ControlServer | None = None,
         work: Callable[[child.WorkerChannel, Config], int],
     ) -> None:
-        self._appname = appname
-        self._config = config
+        self._appname, self._config = appname, config
         self._signals = signals
         self._ledger, self._statistics = scoreboard, statistics
         self._reloader = Reloader(reread, configure_logging)
         self._report_ready, self._stop_listening = report_ready, stop_listening
         self._notifier, self._ending = notifier, ending
-        self._deadline = Deadline(ending, interrupts=False)
-        self._work = work
+        self._deadline, self._work = Deadline(ending, interrupts=False), work
         self._wanted: int = config.daemon['workers']
         self._workers: list[Worker] = []
         self._slots = list(range(SLOTS - 1, -1, -1))
@@ -130,6 +130,7 @@ class Supervisor:
         self._announced = self._was_ready = self._is_watched = False
         self._stopping: int | None = None
         self._failure: WorkersFailed | None = None
+        self._control = Control(control, self) if control is not None else None
 
     # The main loop.
 
@@ -166,6 +167,8 @@ class Supervisor:
         self._wait()
         for signum in self._signals.read():
             self._serve(signum)
+        if self._control is not None:
+            self._control.server.serve()
         for worker in list(self._workers):
             self._hear(worker)
         self._reap()
@@ -183,12 +186,15 @@ class Supervisor:
         for worker in self._workers:
             poll.register(worker.pidfd, select.POLLIN)
             poll.register(worker.reader, select.POLLIN)
+        if self._control is not None:
+            poll.register(self._control.server.fileno(), select.POLLIN)
         dues = [self._monitor.due, self._status_due, self._leftovers.due]
         dues += [worker.deadline for worker in self._workers if worker.deadline is not None]
         if self._stopping is None:
             # For times in the past, the worker was started or is already there.
             dues += [due for due in self._due.values() if due > self._now]
             dues += [self._patience(worker) for worker in self._workers]
+        dues += [] if self._control is None else [self._control.server.due]
         left = min(max(min(dues) - time.monotonic(), 0.0), LONGEST_POLL)
         # Rounded up, so that it does not return slightly too early and loop for nothing.
         poll.poll(int(left * 1000) + (left > 0))
@@ -258,11 +264,14 @@ class Supervisor:
     def _fork(self, worker: Worker) -> None:
         """Fork a worker. This returns in the supervisor only."""
         writer, lifeline = worker.open()
+        control: socket | None = None
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
+            if self._control is not None:
+                control = self._control.open(worker)
             pid = _fork_process()
             if not pid:
-                self._become(worker, writer, lifeline)
+                self._become(worker, writer, lifeline, control)
             try:
                 worker.meet(pid)
             except OSError:
@@ -273,8 +282,12 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(writer)
             os.close(lifeline)
+            if control is not None:
+                control.close()
 
-    def _become(self, worker: Worker, writer: int, lifeline: int) -> None:
+    def _become(
+        self, worker: Worker, writer: int, lifeline: int, control: socket | None
+    ) -> None:
         """Run the new process. This does not return, and never gets back into the supervisor."""
         status = 1
         try:
@@ -285,7 +298,7 @@ class Supervisor:
                 other.close()
             place = child.WorkerChannel(
                 worker.number, worker.slot, self._statistics.slot(worker.slot.index), writer,
-                lifeline, self._notifier.watchdog_interval,
+                lifeline, self._notifier.watchdog_interval, control,
             )
             title.set_title(f'{self._appname}: worker {worker.number}')
             status = self._work(place, worker.config)
@@ -344,6 +357,7 @@ class Supervisor:
             here.update(self._missing)
         if not here.issuperset(range(1, self._wanted + 1)):
             return
+        self._conclude(0)
         self._announced = self._notifier.ready() or not self._notifier.enabled
         if not self._was_ready:
             self._was_ready = True
@@ -464,6 +478,8 @@ class Supervisor:
 
     def _forget(self, worker: Worker) -> None:
         self._workers.remove(worker)
+        if self._control is not None:
+            self._control.forget(worker)
         worker.close()
         self._slots.append(worker.slot.index)
         for other in self._workers:
@@ -548,6 +564,7 @@ class Supervisor:
             self._wanted = self._old_config.daemon['workers']
         self._config, self._old_config = self._old_config, None
         self._given_up = why
+        self._conclude(1, [f'given up, the old workers go on: {why}'])
         self._note_outdated()
         self._reloader.configure_logging(self._config)
 
@@ -568,6 +585,7 @@ class Supervisor:
             self._notifier.stopping('stopping')
             self._notifier.extend_timeout(timeout + GRACE)
             self._stop_listening()
+            self._conclude(os.EX_TEMPFAIL, ['it is being stopped'])
         self._stopping = signum
         for worker in self._workers:
             if signum == signal.SIGTERM:
@@ -619,17 +637,22 @@ class Supervisor:
                 self._stop(signal.SIGTERM)
         elif self._stopping is None:
             {
-                signal.SIGHUP: self._reload,
-                signal.SIGUSR1: self._reload_in_place,
+                signal.SIGHUP: self.reload,
+                signal.SIGUSR1: self._reload_all_in_place,
                 signal.SIGUSR2: self._log_state,
                 signal.SIGTTIN: self._add,
                 signal.SIGTTOU: self._remove,
             }[signal.Signals(signum)]()
 
-    def _reload(self) -> None:
-        """Handle HUP: replace the workers by ones with the new configuration, if it is valid."""
+    # What is asked of it, by signals or by the control socket.
+
+    def reload(self) -> list[str] | None:
+        """Replace the workers by ones with the new configuration, if it is valid.
+
+        :returns: what is wrong with it; None: they are being replaced.
+        """
         if not self._read_configuration(begins_anew=True):
-            return
+            return self._reloader.faults
         self._notifier.reloading('replacing the workers')
         self._announced = False
         self._given_up = ''
@@ -637,15 +660,50 @@ class Supervisor:
         for number in self._missing:  # the new configuration may be what they need
             self._due.pop(number, None)
         self._failures = StartFailures()
+        return None
 
-    def _reload_in_place(self) -> None:
+    def reload_in_place(self) -> list[str] | None:
+        """Adopt the new configuration, which each worker has to do then.
+
+        :returns: what is wrong with it; the workers have reopened their log files all the same.
+        """
+        if not self._read_configuration(begins_anew=False):
+            self._signal_all(signal.SIGUSR1)
+            return self._reloader.faults
+        self._old_config = None
+        for worker in self._workers:
+            worker.config = self._config
+        self._note_outdated()
+        return None
+
+    def _reload_all_in_place(self) -> None:
         """Handle USR1: each worker adopts the new configuration and reopens the log files."""
-        if self._read_configuration(begins_anew=False):
-            self._old_config = None
-            for worker in self._workers:
-                worker.config = self._config
-            self._note_outdated()
-        self._signal_all(signal.SIGUSR1)
+        if self.reload_in_place() is None:
+            self._signal_all(signal.SIGUSR1)
+
+    def _conclude(self, status: int, lines: Sequence[str] = ()) -> None:
+        """Tell whoever has asked for a reload what has become of it."""
+        if self._control is not None:
+            self._control.reloaded(status, lines)
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The processes, those that are being stopped included."""
+        return self._workers
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there should be."""
+        return self._wanted
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._stopping is not None
+
+    def want(self, number: int) -> None:
+        """Have another number of workers, until a reload changes it."""
+        self._wanted = number
 
     def _read_configuration(self, *, begins_anew: bool) -> bool:
         config = self._reloader.read(self._config)
