@@ -270,10 +270,10 @@ def test_a_daemon_that_is_stopped_is_not_live(tmp_path, port):
         assert get(port, '/live')[0] == 200
         os.kill(daemon.pid, signal.SIGSTOP)
         try:
-            assert get(port, '/live')[:2] == (503, 'not live: it hangs\n')
+            wait(lambda: get(port, '/live')[:2] == (503, 'not live: it hangs\n'))
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
-        assert get(port, '/live')[0] == 200
+        wait(lambda: get(port, '/live')[0] == 200)
         daemon.stop()
 
 
@@ -436,6 +436,7 @@ def test_it_survives_a_reload_and_the_signals_of_a_stop(work, port, workers):
 
 def test_it_holds_nothing_of_the_daemons(tmp_path, port):
     with start_ticker(tmp_path, f'127.0.0.1:{port}', ", listen: '127.0.0.1:0'") as daemon:
+        assert get(port, '/live')[0] == 200  # it has imported what it needs
         for pid in server_of(daemon.pid):
             files = {path.name: os.readlink(path) for path in Path(f'/proc/{pid}/fd').iterdir()}
             assert not [name for name in files.values() if str(tmp_path) in name]

@@ -7,13 +7,14 @@ are at most :data:`MOST` of them: then the oldest one is closed in favour of a n
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import socket
 import time
 
 from tornado.httpserver import HTTPServer
-from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.ioloop import PeriodicCallback
 from tornado.web import Application, HTTPError, RequestHandler
 
 from clihelper.operations import exposition, report
@@ -68,7 +69,6 @@ def run(
     :param names: the names under which ``/status`` and ``/`` may be asked for.
     :param facts: what the status says besides the report.
     """
-    loop = IOLoop()
     known = {'names': {'localhost', *map(str.lower, names)}}
     application = Application([
         (r'/', _Page, known),
@@ -77,15 +77,22 @@ def run(
         (r'/ready', _Probe, {'check': lambda: _is_ready(statistics), 'no': 'not ready'}),
         (r'/live', _Probe, {'check': lambda: _is_live(statistics), 'no': 'not live: it hangs'}),
     ], default_handler_class=_Nothing)
+    asyncio.run(_serve(application, sockets, endings))
+
+
+async def _serve(
+    application: Application, sockets: Sequence[socket.socket], endings: Sequence[int]
+) -> None:
     server = _Server(
         application, no_keep_alive=True, idle_connection_timeout=LIFETIME,
         body_timeout=LIFETIME, max_header_size=LONGEST_HEADER, max_body_size=LONGEST_BODY,
     )
     server.add_sockets(sockets)
     PeriodicCallback(server.sweep, SWEEP).start()
+    ended = asyncio.Event()
     for descriptor in endings:
-        loop.add_handler(descriptor, lambda *_: loop.stop(), IOLoop.READ)
-    loop.start()
+        asyncio.get_running_loop().add_reader(descriptor, ended.set)
+    await ended.wait()
 
 
 def _is_ready(statistics: Statistics) -> bool:
