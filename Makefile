@@ -36,12 +36,19 @@ RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
 LIBRABBITMQ := /usr/include/amqp.h
 GCC := /usr/bin/gcc
 WRK := /usr/bin/wrk
+CHROMIUM := /usr/bin/chromium
 OPENSSL := /usr/bin/openssl
 CURL := /usr/bin/curl
 SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
 LOGROTATE := /usr/sbin/logrotate
 DEBOOTSTRAP := /usr/sbin/debootstrap
 PIUPARTS := /usr/sbin/piuparts
+
+# What tests/test_pages.py examines the documentation with: the package of npm's registry, and the
+# SHA-256 of its archive.
+AXE_VERSION := 4.14.1
+AXE_SHA256 := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
+AXE := build/axe-core-$(AXE_VERSION).js
 
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -56,12 +63,12 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
-      $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE)
+test: $(VENV)/installed-test $(VENV)/installed-docs $(RABBITMQ_SERVER) $(VENV)/postgresql \
+      $(OPENSSL) $(CURL) $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(CHROMIUM) $(AXE)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
-test-on: $(DEBOOTSTRAP)
+test-on: $(DEBOOTSTRAP) $(AXE)
 	@test -n '$(RELEASE)' || { echo 'which release? RELEASE=trixie, or sid' >&2; exit 2; }
 	python3 -m packages.release $(RELEASE) $(TARGET) --packages $(PACKAGES)
 
@@ -87,7 +94,7 @@ soak: $(VENV)/installed-bench $(RABBITMQ_SERVER)
 deb: $(VENV)/installed $(DEBOOTSTRAP)
 	python -m packages.build
 
-deb-check: $(VENV)/installed-test $(RABBITMQ_SERVER) $(DEBOOTSTRAP) $(PIUPARTS) deb
+deb-check: $(VENV)/installed-test $(RABBITMQ_SERVER) $(DEBOOTSTRAP) $(PIUPARTS) $(AXE) deb
 	python -m packages.check $(ARGS)
 
 clean:
@@ -130,6 +137,9 @@ $(GCC):
 $(WRK):
 	@$(call apt_install,wrk)
 
+$(CHROMIUM):
+	@$(call apt_install,chromium)
+
 $(OPENSSL):
 	@$(call apt_install,openssl)
 
@@ -149,6 +159,16 @@ $(VENV)/libfaketime: | $(VENV)/created
 $(VENV)/postgresql: | $(VENV)/created
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { $(call apt_install,postgresql); }
 	@touch $@
+
+# What is fetched: never committed.
+
+$(AXE):
+	@command -v npm >/dev/null || { $(call apt_install,npm); }
+	@mkdir -p build && rm -f build/axe-core-*
+	cd build && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null
+	@echo '$(AXE_SHA256)  build/axe-core-$(AXE_VERSION).tgz' | sha256sum --check --quiet
+	@tar -xzOf build/axe-core-$(AXE_VERSION).tgz package/axe.min.js >$@
+
 
 # $(call apt_install,PACKAGES): while it lasts, policy-rc.d keeps services from being started.
 define apt_install

@@ -114,7 +114,7 @@ class Browser:
         :raises BrowserError: it raises.
         """
         result = self.call('Runtime.evaluate', expression=expression, awaitPromise=True,
-                           returnByValue=True)
+                           returnByValue=True, userGesture=True)
         if 'exceptionDetails' in result:
             raise BrowserError(result['exceptionDetails'])
         return result['result'].get('value')
