@@ -120,11 +120,16 @@ class Browser:
         return result['result'].get('value')
 
     def look(self, width: int, scheme: str) -> None:
-        """Have the window be so many pixels wide, and the user prefer ``light`` or ``dark``."""
+        """Have the window be so many pixels wide, and the user prefer ``light`` or ``dark``.
+
+        When it returns, the page has been drawn so.
+        """
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=800,
                   deviceScaleFactor=1, mobile=False)
         self.call('Emulation.setEmulatedMedia',
                   features=[{'name': 'prefers-color-scheme', 'value': scheme}])
+        self.evaluate('new Promise(resolve => requestAnimationFrame('
+                      '() => requestAnimationFrame(() => resolve())))')
 
     def _note(self, message: dict[str, Any]) -> None:
         if 'method' in message:
