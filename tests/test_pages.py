@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import os
 import re
 import subprocess
@@ -41,6 +42,11 @@ AXE_OPTIONS = {
 COMPLAINTS = {'Runtime.exceptionThrown', 'Runtime.consoleAPICalled', 'Log.entryAdded'}
 
 
+#: Debian's Furo is not bundled: its script is a module that is loaded as none, its style sheet
+#: names another that is not there, and that of Debian 12 knows no dark. It has no switch then.
+OF_DEBIANS_FURO = ('/scripts/furo.js', 'normalize.css')
+
+
 class Files(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         pass
@@ -52,17 +58,26 @@ class Reader:
     :param url: of the folder of the pages.
     """
 
-    def __init__(self, browser: Browser, url: str, axe: str) -> None:
+    def __init__(self, browser: Browser, url: str, axe: str, site: Path) -> None:
         self.browser = browser
         self.url = url
+        self.furo_is_bundled = 'import ' not in (site / '_static/scripts/furo.js').read_text()[:9]
+        self.has_dark = 'prefers-color-scheme' in (site / '_static/styles/furo.css').read_text()
         self._axe = axe
         self._visits: dict[str, Visit] = {}
 
     def visit(self, page: str) -> Visit:
         if page not in self._visits:
             self.open(f'{page}.html')
-            self._visits[page] = Visit(self.browser, self._axe)
+            complaints = self.complaints()
+            self._visits[page] = Visit(self.browser, self._axe, complaints)
         return self._visits[page]
+
+    def complaints(self) -> list[str]:
+        """What the browser has complained of, since the page was opened."""
+        found = [json.dumps(event) for event in self.browser.events if event[0] in COMPLAINTS]
+        return [each for each in found
+                if self.furo_is_bundled or not any(name in each for name in OF_DEBIANS_FURO)]
 
     def open(self, path: str, width: int = WIDE, scheme: str = 'light') -> None:
         self.browser.look(width, scheme)
@@ -80,8 +95,8 @@ class Visit:
     :ivar barriers: what axe-core finds.
     """
 
-    def __init__(self, browser: Browser, axe: str) -> None:
-        self.complaints = [event for event in browser.events if event[0] in COMPLAINTS]
+    def __init__(self, browser: Browser, axe: str, complaints: list[str]) -> None:
+        self.complaints = complaints
         self.requested = [parameters['request']['url'] for method, parameters in browser.events
                           if method == 'Network.requestWillBeSent']
         self.anchors = set(browser.evaluate('[...document.querySelectorAll("[id]")]'
@@ -142,10 +157,12 @@ def url(site: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope='module')
-def reader(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(
+    url: str, site: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Reader]:
     (axe,) = (ROOT / 'build').glob('axe-core-*.js')  # make test fetches it
     with Browser(tmp_path_factory.mktemp('browser')) as browser:
-        yield Reader(browser, url, axe.read_text())
+        yield Reader(browser, url, axe.read_text(), site)
 
 
 every_page = pytest.mark.parametrize('page', PAGES)
@@ -196,6 +213,8 @@ def test_a_page_can_be_read_by_everybody(page: str, reader: Reader) -> None:
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_a_page_is_as_light_or_dark_as_its_reader_has_chosen(scheme: str, reader: Reader) -> None:
+    if scheme == 'dark' and not reader.has_dark:
+        pytest.xfail('the Furo of Debian 12 is always light')
     reader.open('index.html', scheme=scheme)
     colour = reader.browser.evaluate('getComputedStyle(document.body).backgroundColor')
     assert (colour == 'rgb(255, 255, 255)') == (scheme == 'light')
