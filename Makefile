@@ -41,6 +41,7 @@ OPENSSL := /usr/bin/openssl
 CURL := /usr/bin/curl
 SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
 LOGROTATE := /usr/sbin/logrotate
+PROMTOOL := /usr/bin/promtool
 DEBOOTSTRAP := /usr/sbin/debootstrap
 PIUPARTS := /usr/sbin/piuparts
 
@@ -64,7 +65,8 @@ run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
 test: $(VENV)/installed-test $(VENV)/installed-docs $(RABBITMQ_SERVER) $(VENV)/postgresql \
-      $(OPENSSL) $(CURL) $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(CHROMIUM) $(AXE)
+      $(OPENSSL) $(CURL) $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(PROMTOOL) \
+      $(CHROMIUM) $(AXE)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
@@ -145,6 +147,10 @@ $(OPENSSL):
 
 $(CURL):
 	@$(call apt_install,curl)
+
+# About 20 MB, 96 MB when installed: Debian has promtool in no package of its own.
+$(PROMTOOL):
+	@$(call apt_install,prometheus)
 
 $(SYSTEMD_ANALYZE):
 	@$(call apt_install,systemd)

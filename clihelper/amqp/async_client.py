@@ -15,7 +15,7 @@ import time
 from collections import deque
 from functools import partial
 
-from clihelper.amqp.client import NoReply
+from clihelper.amqp.client import NoReply, counting_failures
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.event_loop import EventLoopConnection
@@ -127,12 +127,14 @@ class AsyncPublisher(Publisher):
             future.set_result(None)
 
     def _lost(self, lost: Lost, *letters: PendingPublish, unknown: bool) -> PublishError:
+        self._tally('publish_failures', len(letters))
         self.lose(lost)
         return PublishError(str(lost), unknown=unknown, failed=[(0, str(lost))])
 
     def _fail(self, pending: list[PendingPublish], why: str, **how: bool) -> None:
         if how.get('unknown'):
             why += '; it is unknown whether it arrives'
+        self._tally('publish_failures', len(pending))
         for each in pending:
             future = self._futures.pop(each)
             if not future.done():
@@ -340,7 +342,8 @@ class AsyncClient:
         routing_key: str,
         properties: dict[str, Any],
     ) -> None:
-        await self.open()
+        with counting_failures(self._connection):
+            await self.open()
         await publisher.submit(payload, exchange, routing_key, properties)
 
     def _publisher(self, exchange: str) -> AsyncPublisher:
@@ -367,7 +370,8 @@ class AsyncClient:
         """Publish a request and await its reply; see ``IOLoopController.call``."""
         routing_key, properties = self.partitions.route(exchange, routing_key, properties)
         payload, kind = encode(body)
-        await self.open()
+        with counting_failures(self._connection):
+            await self.open()
         name = str(properties.get('correlation_id') or f'call {next(self._numbers)}')
         full = complete(properties, kind)
         self._caller.prepare()
