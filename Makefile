@@ -3,6 +3,7 @@
 #   make run     start the example in this terminal; Ctrl-C ends it
 #   make test    run the tests, installing what they need (ARGS='-k pidfile' goes to pytest),
 #                in three processes, or in PROCESSES=0, one after the other
+#   make test-pages   open each page of the documentation in a browser; installs Chromium
 #   make lint    check style and types
 #   make docs    build the documentation: build/docs/index.html
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
@@ -36,6 +37,7 @@ RABBITMQ_SERVER := /usr/lib/rabbitmq/bin/rabbitmq-server
 LIBRABBITMQ := /usr/include/amqp.h
 GCC := /usr/bin/gcc
 WRK := /usr/bin/wrk
+CHROMIUM := /usr/bin/chromium
 OPENSSL := /usr/bin/openssl
 CURL := /usr/bin/curl
 SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
@@ -44,10 +46,17 @@ PROMTOOL := /usr/bin/promtool
 DEBOOTSTRAP := /usr/sbin/debootstrap
 PIUPARTS := /usr/sbin/piuparts
 
+# The documentation in a browser: what it is examined with is the package of npm's registry, and
+# the SHA-256 of its archive.
+PAGES := tests/test_pages.py
+AXE_VERSION := 4.14.1
+AXE_SHA256 := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
+AXE := build/axe-core-$(AXE_VERSION).js
+
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test test-on lint docs bench faults soak deb deb-check clean
+.PHONY: help run test test-pages test-on lint docs bench faults soak deb deb-check clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -59,7 +68,10 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
       $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(PROMTOOL)
-	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
+	python -m pytest -n $(PROCESSES) --dist loadfile --ignore=$(PAGES) $(ARGS)
+
+test-pages: $(VENV)/installed-test $(VENV)/installed-docs $(CHROMIUM) $(AXE)
+	python -m pytest $(PAGES) $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
 test-on: $(DEBOOTSTRAP)
@@ -88,7 +100,7 @@ soak: $(VENV)/installed-bench $(RABBITMQ_SERVER)
 deb: $(VENV)/installed $(DEBOOTSTRAP)
 	python -m packages.build
 
-deb-check: $(VENV)/installed-test $(RABBITMQ_SERVER) $(DEBOOTSTRAP) $(PIUPARTS) deb
+deb-check: $(VENV)/installed-test $(RABBITMQ_SERVER) $(DEBOOTSTRAP) $(PIUPARTS) $(AXE) deb
 	python -m packages.check $(ARGS)
 
 clean:
@@ -131,6 +143,9 @@ $(GCC):
 $(WRK):
 	@$(call apt_install,wrk)
 
+$(CHROMIUM):
+	@$(call apt_install,chromium)
+
 $(OPENSSL):
 	@$(call apt_install,openssl)
 
@@ -154,6 +169,16 @@ $(VENV)/libfaketime: | $(VENV)/created
 $(VENV)/postgresql: | $(VENV)/created
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { $(call apt_install,postgresql); }
 	@touch $@
+
+# What is fetched: never committed.
+
+$(AXE):
+	@command -v npm >/dev/null || { $(call apt_install,npm); }
+	@mkdir -p build && rm -f build/axe-core-*
+	cd build && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null
+	@echo '$(AXE_SHA256)  build/axe-core-$(AXE_VERSION).tgz' | sha256sum --check --quiet
+	@tar -xzOf build/axe-core-$(AXE_VERSION).tgz package/axe.min.js >$@
+
 
 # $(call apt_install,PACKAGES): while it lasts, policy-rc.d keeps services from being started.
 define apt_install

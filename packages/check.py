@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packages import build, container
 from packages.booted import Booted
-from packages.chroot import CHROOTS, ENVIRONMENT, MIRROR, ROOT, SUITE, Chroot
+from packages.chroot import CHROOTS, ENVIRONMENT, MIRROR, ROOT, SUITE, Chroot, fetched
 
 LOOPS = ('interval', 'ioloop', 'consumer')
 
@@ -166,11 +166,13 @@ def check_suite() -> None:
     with Chroot('suite') as chroot:
         chroot.apt('update')
         chroot.copy_tree(ROOT, '/srv/clihelper')
+        chroot.copy_in([ROOT / name for name in fetched(ROOT)], '/srv/clihelper/build')
         chroot.install(
-            'acl', 'faketime', 'gcc', 'git', 'libc6-dev', 'libfaketime', 'make', 'procps',
-            'logrotate', 'python3-amqp', 'python3-daemon', 'python3-dev', 'python3-kombu',
-            'python3-logutils', 'python3-pytest', 'python3-tornado', 'python3-uvloop',
-            'python3-yaml', 'rabbitmq-server', 'systemd',
+            'acl', 'chromium', 'faketime', 'furo', 'gcc', 'git', 'libc6-dev', 'libfaketime',
+            'make', 'procps', 'logrotate', 'python3-amqp', 'python3-daemon', 'python3-dev',
+            'python3-kombu', 'python3-logutils', 'python3-pytest', 'python3-sphinx',
+            'python3-sphinx-copybutton', 'python3-tornado', 'python3-uvloop', 'python3-yaml',
+            'rabbitmq-server', 'systemd',
             *chroot.copy_in(debs('python3-clihelper'), '/debs'))
         # Not in a process namespace, so that what detaches is somebody's to reap.
         subprocess.run(['unshare', '--mount', 'sh', ROOT / 'packages/boot.sh', chroot.path,

@@ -131,6 +131,11 @@ def tracked(source: Path) -> list[str]:
         if path.is_file() and left_out.isdisjoint(path.relative_to(source).parts))
 
 
+def fetched(source: Path) -> list[str]:
+    """The files that make has fetched for the tests, so that another system need not."""
+    return [str(path.relative_to(source)) for path in (source / 'build').glob('axe-core-*.js')]
+
+
 def make_base(suite: str) -> Path:
     """The chroot that all others of a release are copies of; made where it is not there yet."""
     base = CHROOTS / f'base-{suite}'

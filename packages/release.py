@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from packages.chroot import ENVIRONMENT, ROOT, System, tracked
+from packages.chroot import ENVIRONMENT, ROOT, System, fetched, tracked
 
 ROOTS = Path(os.environ.get('ROOTS') or ROOT / 'build/roots')
 CHECKOUTS = ROOT / 'build/checkouts'
@@ -26,14 +26,15 @@ FOLDER = '/srv/clihelper'
 
 #: What a machine has before ``make test``, and what that would install there.
 PREREQUISITES = (
-    'ca-certificates', 'curl', 'libfaketime', 'logrotate', 'make', 'openssl', 'postgresql',
-    'prometheus', 'python3', 'python3-venv', 'rabbitmq-server', 'systemd')
+    'ca-certificates', 'curl', 'libfaketime', 'logrotate', 'make', 'openssl',
+    'postgresql', 'prometheus', 'python3', 'python3-venv', 'rabbitmq-server', 'systemd')
 
 #: What clihelper and its tests need, as the release has it.
 LIBRARIES = (
-    'python3-amqp', 'python3-daemon', 'python3-kombu', 'python3-logutils',
+    'furo', 'python3-amqp', 'python3-daemon', 'python3-kombu', 'python3-logutils',
     'python3-prometheus-client', 'python3-psycopg', 'python3-pytest', 'python3-pytest-xdist',
-    'python3-setuptools', 'python3-tornado', 'python3-uvloop',
+    'python3-setuptools', 'python3-sphinx', 'python3-sphinx-copybutton', 'python3-tornado',
+    'python3-uvloop',
     'python3-yaml')
 
 #: What a release has to have besides: setuptools of Debian 12 makes no wheels of its own, and
@@ -96,7 +97,7 @@ def copy_checkout(name: str) -> Path:
         if entry.name in {'.venv', 'build'}:
             continue
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for name in tracked(ROOT):
+    for name in [*tracked(ROOT), *fetched(ROOT)]:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target / name)
     return target
