@@ -77,7 +77,7 @@ class Desk:
             self.command(*words), capture_output=True, text=text, timeout=60,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        assert done.returncode == status, done
+        assert done.returncode == status, (done.stdout, done.stderr)
         self.stderr = done.stderr
         for stream in (done.stdout, done.stderr):
             assert ('Traceback' if text else b'Traceback') not in stream

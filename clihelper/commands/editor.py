@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from clihelper.errors import UnavailableError
 
@@ -37,7 +37,8 @@ class Draft:
 
     def __exit__(self, *_: object) -> None:
         if not self.is_kept:
-            os.unlink(self.path)
+            with suppress(FileNotFoundError):  # its editor may have removed it
+                os.unlink(self.path)
 
     def edit(self) -> bytes:
         """Have the user edit it with ``$VISUAL``, ``$EDITOR`` or vi(1), and return the text.
