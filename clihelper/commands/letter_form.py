@@ -33,6 +33,8 @@ INTRODUCTION = """\
 
 SEPARATOR = re.compile(rb'^---[ \t]*\r?\n', re.MULTILINE)
 
+PARTS = ('properties', 'headers', 'body')
+
 TEXT, BASE64 = 'text', 'base64'
 
 
@@ -149,7 +151,7 @@ def _parsed(text: bytes) -> _Form:
         raise InvalidForm(f'not YAML: {one_line(str(error))}') from error
     front = _table(front, 'the part above the line "---"')
     for name in front:
-        if name not in _Form._fields:
+        if name not in PARTS:
             raise InvalidForm(f'expected properties, headers and body, got {name!r:.40}')
     return _Form(
         _table(front.get('properties'), 'properties'),
