@@ -82,9 +82,9 @@ class Actions:
 
     def _read(self, letters: DeadLetterReader) -> Iterator[DeadLetter]:
         """Yield all letters, with their positions among those of all queues."""
-        position = 0
+        position, only_looks = 0, self._options.action in ('list', 'show')
         for queue, source in self._queues.items():
-            for letter in letters.read(queue, source):
+            for letter in letters.read(queue, source, ahead=only_looks):
                 position += 1
                 letter.position = position
                 yield letter
