@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
@@ -375,12 +376,14 @@ class _Reader:
 
         It puts them back all at once. On basic.recover it would put back one after the other, and
         search the queue for the place of each, so that 20,000 letters would take a minute.
+        A queue that puts back a million may not answer in time; they are safe nevertheless.
         """
         there = self.ready + self._held
-        with self._connection.guard():
-            self._channel.close()
-        self._channel, self._held = self._connection.channel(), 0
-        self._wait(there)
+        with suppress(Lost):
+            with self._connection.guard():
+                self._channel.close()
+            self._channel, self._held = self._connection.channel(), 0
+            self._wait(there)
 
     def _return_held(self) -> None:
         """Return the held letters, and wait until they are ready in the queue again."""
