@@ -77,14 +77,14 @@ class Desk:
             self.command(*words), capture_output=True, text=text, timeout=60,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        assert done.returncode == status, done
+        assert done.returncode == status, (done.stdout, done.stderr)
         self.stderr = done.stderr
         for stream in (done.stdout, done.stderr):
             assert ('Traceback' if text else b'Traceback') not in stream
         return done.stdout
 
     def rows(self, *words):
-        return json.loads(self.run('list', '--json', *words))
+        return json.loads(self.run('list', '--each', '--json', *words))
 
     def ids(self):
         return [row['id'] for row in self.rows()]
@@ -163,9 +163,9 @@ def each_desk(tmp_path, broker, channel, queue_name, kind):
 def test_the_letters_are_listed_with_why_and_stay(each_desk):
     desk = each_desk
     desk.die('one')
-    assert desk.run('list').endswith(f'\n1 of 1 dead letter in {desk.dead}\n')
+    assert desk.run('list', '--each').endswith(f'\n1 of 1 dead letter in {desk.dead}\n')
     desk.die('two', 'rejected', 'Reject')
-    first, second = desk.run('list'), desk.run('list')
+    first, second = desk.run('list', '--each'), desk.run('list', '--each')
     assert first == second
     head, one, two, last = first.splitlines()
     assert head.split() == [
@@ -203,7 +203,7 @@ def test_a_list_as_json_has_it_all_but_the_bodies(desk):
 def test_many_are_summed_up_and_limited(desk):
     for number in range(25):
         desk.die(f'{number}', *(('rejected', 'Reject') if number % 5 else ()))
-    text = desk.run('list', '--limit', '22')
+    text = desk.run('list', '--each', '--limit', '22')
     assert f'\n17     {desk.queue}  rejected   Reject\n' in text
     assert f'\n5      {desk.queue}  exception  ValueError\n' in text
     assert text.endswith(f'22 of 25 dead letters in {desk.dead}\n')

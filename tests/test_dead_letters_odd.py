@@ -122,7 +122,7 @@ def taken(desk, queue):
 
 
 def test_odd_letters_are_listed_with_the_others(odd_desk):
-    lines = odd_desk.run('list').splitlines()
+    lines = odd_desk.run('list', '--each').splitlines()
     total = 2 * len(ODD) + 1
     assert lines[-1] == f'{total} of {total} dead letters in {odd_desk.dead}'
     assert all(line.isprintable() and len(line) < 2000 for line in lines)
@@ -220,3 +220,4 @@ def test_letters_in_any_script_are_listed_on_any_terminal(desk, monkeypatch):
     desk.die('одно', exception='Ошибка')
     monkeypatch.setenv('PYTHONIOENCODING', 'latin-1')
     assert '\\u041e' in desk.run('list')
+    assert '\\u041e' in desk.run('list', '--each')

@@ -17,15 +17,26 @@ does not:
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import suppress
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
-from clihelper.amqp.message import CARBON_COPIES, NOT_RENEWED, OWN
+from clihelper.amqp.frames import Delivery
+from clihelper.amqp.message import (
+    ALL,
+    CARBON_COPIES,
+    NOT_RENEWED,
+    OWN,
+    Message,
+    decode,
+)
 from clihelper.amqp.properties import (
     HEADERS,
     InvalidProperties,
     copied,
+    encode,
     header,
     is_broker_header,
     readable,
@@ -40,6 +51,8 @@ from clihelper.amqp.settlement import (
     QUEUE,
     REASON,
     TIME,
+    Unaccepted,
+    Undecodable,
 )
 from clihelper.amqp.topology import Topology
 from clihelper.errors import UnavailableError, counted
@@ -58,6 +71,9 @@ RENEWED_AT = 3
 The limit may come from a policy, and then it cannot be read; some policies set it to 3.
 """
 
+AHEAD, AHEAD_BYTES = 100, 1024 * 1024
+"""how many letters are requested at a time, and about how many bytes their bodies have"""
+
 LONGEST_REST = 10_000
 """the most letters that are read only to preserve the order"""
 
@@ -70,10 +86,13 @@ UNKNOWN_AFTER = 0.2
 RabbitMQ reports 0 messages and 0 consumers if a quorum queue has not answered within 0.25 s.
 """
 
+NO_ORIGIN = b'\x00'
+"""the origin of a delivery that no broker has delivered"""
+
 MOST_BODY = 2**31
 """bytes; RabbitMQ accepts up to 512 MiB if configured so"""
 
-ID_DIGITS = 12
+ID_DIGITS, GROUP_DIGITS = 12, 6
 
 NOT_IMPLEMENTED = 540
 
@@ -98,6 +117,7 @@ class DeadLetter:
     def __init__(self, delivery: Any, held_in: str, position: int, source: str) -> None:
         self.held_in = held_in
         self.position = position
+        self._source = source
         self.body: bytes = delivery.body
         self.packed: bytes = delivery.packed
         self.delivery_tag: int = delivery.delivery_tag
@@ -129,7 +149,7 @@ class DeadLetter:
             headers = {
                 name: value
                 for name, value in self.headers.items()
-                if not _is_left_out(name.encode())
+                if not is_left_out(name.encode())
             }
             properties = {
                 name: value
@@ -141,6 +161,39 @@ class DeadLetter:
         digest = hashlib.sha256(repr(parts).encode())
         digest.update(self.body)
         return digest.hexdigest()[:ID_DIGITS]
+
+    def edited(self, body: bytes, packed: bytes) -> DeadLetter:
+        """The letter with another body and other packed properties, in the same place."""
+        delivery = Delivery(None, self.delivery_tag, NO_ORIGIN, packed, body)
+        return DeadLetter(delivery, self.held_in, self.position, self._source)
+
+    def body_fault(self) -> str:
+        """Why the body is not what its content type says.
+
+        Empty if it is, or if the type is none that is decoded.
+        """
+        named = {name: self.properties.get(name) for name in ('content_type', 'content_encoding')}
+        try:
+            delivery = Delivery(None, 0, NO_ORIGIN, encode(named), self.body)
+            decode(Message(delivery, '', lambda *_: None), ALL, sys.maxsize)
+        except (Undecodable, ValueError) as error:
+            return str(error)
+        except Unaccepted:
+            pass
+        return ''
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What letters are grouped by: queue, reason and exception."""
+        return self.queue, self.reason, self.exception
+
+    @property
+    def group(self) -> str:
+        """The name of its group: ``g`` and six hexadecimal digits, derived from :attr:`kind`."""
+        import hashlib
+
+        digest = hashlib.sha256(repr(self.kind).encode('utf-8', 'backslashreplace'))
+        return f'g{digest.hexdigest()[:GROUP_DIGITS]}'
 
     @property
     def queue(self) -> str:
@@ -168,6 +221,12 @@ class DeadLetter:
         """The class name of the exception that its handler raised, or an empty string."""
         return self.header(EXCEPTION)
 
+    @property
+    def time(self) -> str:
+        """When it was dead-lettered, in ISO 8601; empty if that is not known."""
+        value = self.headers.get(TIME) or self._last_death().get('time', '')
+        return f'{value.isoformat()}Z' if hasattr(value, 'isoformat') else as_text(value)
+
     def header(self, name: str) -> str:
         """The value of a header as text; empty if the header is absent."""
         return as_text(self.headers.get(name, ''))
@@ -183,18 +242,21 @@ class DeadLetter:
             'exception': self.exception,
             'message': self.header(MESSAGE),
             'attempts': self.attempts,
-            'time': self.header(TIME),
+            'time': self.time,
             'host': self.header(HOST),
             'application': self.header(APPLICATION),
             'size': len(self.body),
         }
 
     def _death(self, name: str) -> str:
-        """A value from ``x-death``, which the broker writes if it dead-letters itself."""
-        deaths = self.headers.get('x-death')
-        first = deaths[-1] if isinstance(deaths, list) and deaths else {}
-        value = first.get(name) if isinstance(first, dict) else None
+        """A text from ``x-death``, which the broker writes if it dead-letters itself."""
+        value = self._last_death().get(name)
         return value if isinstance(value, str) else ''
+
+    def _last_death(self) -> dict[str, Any]:
+        deaths = self.headers.get('x-death')
+        last = deaths[-1] if isinstance(deaths, list) and deaths else None
+        return last if isinstance(last, dict) else {}
 
 
 def as_text(value: object) -> str:
@@ -202,19 +264,19 @@ def as_text(value: object) -> str:
     return value.decode(errors='backslashreplace') if isinstance(value, bytes) else str(value)
 
 
-def _is_left_out(name: bytes) -> bool:
+def is_left_out(name: bytes) -> bool:
     """Whether a header may change or disappear between one read and the next."""
     return name in CARBON_COPIES or is_broker_header(name)
 
 
 def _is_history(name: bytes) -> bool:
     """Whether a header describes the letter's history, which ends with its replay."""
-    return name.startswith(OWN) or _is_left_out(name)
+    return name.startswith(OWN) or is_left_out(name)
 
 
 def _is_counted_anew(name: bytes) -> bool:
     """Whether a renewal leaves out a header; it keeps those that say how the letter came here."""
-    return _is_left_out(name) and not name.startswith((b'x-death', b'x-first-', b'x-last-'))
+    return is_left_out(name) and not name.startswith((b'x-death', b'x-first-', b'x-last-'))
 
 
 def _deliveries(delivery: Any) -> int:
@@ -246,7 +308,7 @@ class _Reader:
         self._queue = queue
         self._warn = warn
         self._channel = connection.channel()
-        self._held: dict[int, None] = {}
+        self._held = 0
         self._consumers = self._depth()[1] or 0
         self._is_near_limit = False
         self._is_renewed = False
@@ -266,9 +328,20 @@ class _Reader:
         with self._connection.guard():
             delivery = self._connection.transport.get(self._channel, self._queue)
         if delivery is not None:
-            self._held[delivery.delivery_tag] = None
-            self._is_near_limit = self._is_near_limit or _deliveries(delivery) >= RENEWED_AT
+            self._note(delivery)
         return delivery
+
+    def get_several(self, number: int) -> list[Any]:
+        """The next letters, at most *number*."""
+        with self._connection.guard():
+            got = self._connection.transport.get_several(self._channel, self._queue, number)
+        for delivery in got:
+            self._note(delivery)
+        return got
+
+    def _note(self, delivery: Any) -> None:
+        self._held += 1
+        self._is_near_limit = self._is_near_limit or _deliveries(delivery) >= RENEWED_AT
 
     @property
     def ready(self) -> int:
@@ -279,7 +352,7 @@ class _Reader:
         """Acknowledge a letter: it leaves the queue."""
         with self._connection.guard():
             self._channel.basic_ack(delivery_tag)
-        self._held.pop(delivery_tag)
+        self._held -= 1
 
     def flush(self) -> None:
         """Wait until the queue has processed the acknowledgements."""
@@ -288,22 +361,38 @@ class _Reader:
 
     def give_back(self) -> None:
         """Return the held letters in the order of the queue; renew all if near the limit."""
-        if self._held and self._loses_places():
-            while len(self._held) < LONGEST_REST and self.get() is not None:
-                pass
+        if self._held and not self._loses_places():
+            self._let_go()
+            return
+        while self._held and self._held < LONGEST_REST and self.get() is not None:
+            pass
         self._return_held()
         if self._is_near_limit and not self._is_renewed:
             self._renew(self.get())
             self._return_held()
 
+    def _let_go(self) -> None:
+        """Return the held letters to a classic queue by closing their channel.
+
+        It puts them back all at once. On basic.recover it would put back one after the other, and
+        search the queue for the place of each, so that 20,000 letters would take a minute.
+        A queue that puts back a million may not answer in time; they are safe nevertheless.
+        """
+        there = self.ready + self._held
+        with suppress(Lost):
+            with self._connection.guard():
+                self._channel.close()
+            self._channel, self._held = self._connection.channel(), 0
+            self._wait(there)
+
     def _return_held(self) -> None:
         """Return the held letters, and wait until they are ready in the queue again."""
         if not self._held:
             return
-        there = self.ready + len(self._held)
+        there = self.ready + self._held
         with self._connection.guard():
             self._connection.transport.recover(self._channel)
-        self._held.clear()
+        self._held = 0
         self._wait(there)
 
     def _wait(self, number: int) -> bool:
@@ -319,7 +408,7 @@ class _Reader:
         while time.monotonic() - progress < QUEUE_TIMEOUT:
             ready, consumers = depth = self._depth()
             if consumers is not None:
-                if ready >= number and consumers <= self._consumers + len(self._held):
+                if ready >= number and consumers <= self._consumers + self._held:
                     return True
                 if depth != last:
                     progress, last = time.monotonic(), depth
@@ -454,10 +543,11 @@ class DeadLetterReader:
                 return None
             raise self._lost(lost) from lost
 
-    def read(self, queue: str, source: str) -> Iterator[DeadLetter]:
+    def read(self, queue: str, source: str, *, ahead: bool = False) -> Iterator[DeadLetter]:
         """Yield the letters that are in a queue now, first to last, but none that come later.
 
         :param source: the queue that dead-letters into it, if it is the only one.
+        :param ahead: whether letters are requested before they are needed, which is faster.
         """
         if self.count(queue) is None:
             return
@@ -465,13 +555,8 @@ class DeadLetterReader:
             reader = self._readers[queue] = _Reader(
                 self._connection, self._publisher, queue, self._warn
             )
-            delivery = reader.first()
-            count = reader.ready + 1
-            for position in range(1, count + 1):
-                if delivery is None:
-                    return
+            for position, delivery in enumerate(_deliveries_of(reader, ahead), 1):
                 yield DeadLetter(delivery, queue, position, source)
-                delivery = reader.get() if position < count else None
         except Lost as lost:
             if _reply_code(lost) == NOT_IMPLEMENTED:
                 raise UnavailableError(
@@ -489,6 +574,15 @@ class DeadLetterReader:
         """
         target = self._streams.get(letter.target, letter.target)
         _publish(self._publisher, letter, target, NOT_REPLAYED, _is_history)
+        self.drop(letter.held_in, letter.delivery_tag)
+
+    def replace(self, letter: DeadLetter) -> None:
+        """Publish an edited letter behind the others of its queue, then remove the old one.
+
+        :param letter: from :meth:`DeadLetter.edited`.
+        :raises PublishError: the broker has not confirmed it; the old letter stays.
+        """
+        _publish(self._publisher, letter, letter.held_in, NOT_RENEWED, _is_counted_anew)
         self.drop(letter.held_in, letter.delivery_tag)
 
     def drop(self, held_in: str, delivery_tag: int) -> None:
@@ -511,6 +605,21 @@ class DeadLetterReader:
 
     def _lost(self, lost: Lost) -> UnavailableError:
         return UnavailableError(f'AMQP.url: {self._connection.shown()}: {lost}')
+
+
+def _deliveries_of(reader: _Reader, ahead: bool) -> Iterator[Any]:
+    """Yield what is in a queue now.
+
+    :param ahead: see :meth:`DeadLetterReader.read`.
+    """
+    delivery = reader.first()
+    left = reader.ready
+    got = [] if delivery is None else [delivery]
+    while got:
+        yield from got
+        number = max(1, min(AHEAD, AHEAD_BYTES // (max(len(each.body) for each in got) + 1)))
+        got = reader.get_several(min(number if ahead else 1, left)) if left > 0 else []
+        left -= len(got)
 
 
 def _reply_code(lost: Lost) -> int | None:

@@ -34,7 +34,7 @@ METHOD, HEADER, BODY, HEARTBEAT, FRAME_END = 1, 2, 3, 8, 0xCE
 OVERHEAD = 8  # bytes of a frame besides its payload
 HEARTBEAT_FRAME = b'\x08\x00\x00\x00\x00\x00\x00\xce'
 
-BASIC, ACK, REJECT = 60, 80, 90
+BASIC, GET, ACK, REJECT = 60, 70, 80, 90
 RETURN, DELIVER, GET_OK = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c', b'\x00\x3c\x00\x47'
 """Class and method of the methods that carry a message."""
 
@@ -79,6 +79,14 @@ def settlement(channel: int, method: int, delivery_tag: int, flag: bool) -> byte
         whether to requeue it.
     """
     return _settle(METHOD, channel, 13, BASIC, method, delivery_tag, flag, FRAME_END)
+
+
+def get_request(channel: int, queue: str) -> bytes:
+    """The frame that requests one message of a queue, which is to be acknowledged: basic.get."""
+    name = queue.encode()
+    payload = Struct('>HHHB').pack(BASIC, GET, 0, len(name)) + name + b'\x00'
+    head = Struct('>BHI').pack(METHOD, channel, len(payload))
+    return b''.join((head, payload, bytes((FRAME_END,))))
 
 
 def confirmation(payload: bytes) -> tuple[int, bool]:

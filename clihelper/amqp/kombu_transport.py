@@ -123,6 +123,13 @@ class KombuTransport:
         """One message from *queue*, or None if it is empty."""
         return channel.basic_get(queue)
 
+    def get_several(self, channel: Any, queue: str, number: int) -> list[Any]:
+        """Up to *number* messages from *queue*, fewer if there are no more."""
+        found: list[Any] = []
+        while len(found) < number and (got := self.get(channel, queue)) is not None:
+            found.append(got)
+        return found
+
     def acknowledger(self, channel: Any, prefetch: int, *, concurrent: bool = False) -> None:
         """Return None: each message is acknowledged individually."""
 

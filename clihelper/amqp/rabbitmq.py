@@ -54,6 +54,7 @@ from clihelper.amqp.frames import (
     close_reason,
     confirmation,
     frame_at,
+    get_request,
     settlement,
 )
 from clihelper.amqp.heartbeat import HeartbeatThread
@@ -326,6 +327,32 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         channel.send_method(spec.Basic.Get, 'Bsb', (0, queue, False))
         (got,) = channel.wait([spec.Basic.GetOk, spec.Basic.GetEmpty], returns_tuple=True)
         return got if isinstance(got, Delivery) else None
+
+    def get_several(self, channel: Any, queue: str, number: int) -> list[Delivery]:
+        """Up to *number* messages from *queue*, fewer if there are no more.
+
+        They are requested at once, which saves the time between an answer and the next request.
+        """
+        found: list[Delivery | None] = []
+        methods = (spec.Basic.GetOk, spec.Basic.GetEmpty)
+
+        def answer(method: tuple[int, int], got: Any = None) -> None:
+            found.append(got if isinstance(got, Delivery) else None)
+            await_next()
+
+        def await_next() -> None:
+            channel._pending.update(dict.fromkeys(methods, answer))
+
+        await_next()
+        try:
+            self.write(get_request(channel.channel_id, queue) * number)
+            while len(found) < number:
+                self.begin_wait(None)
+                self.drain_events()
+        finally:
+            for method in methods:
+                channel._pending.pop(method, None)
+        return [each for each in found if each is not None]
 
     def ask_depth(self, channel: Any, queue: str, on_answer: Callable[[int], None]) -> None:
         """Have *on_answer* called with the number of messages that are ready in *queue*."""

@@ -14,7 +14,7 @@ from clihelper.errors import Error
 COMMANDS: dict[str, tuple[str, str]] = {
     'dead-letters': (
         'clihelper.commands.dead_letters',
-        'list, show, replay or drop messages that could not be handled',
+        'list, show, replay, edit or drop messages that could not be handled',
     ),
     'status': ('clihelper.commands.status', 'print whether a daemon is running'),
     'stop': ('clihelper.commands.stop', 'stop a daemon, and wait until it has ended'),

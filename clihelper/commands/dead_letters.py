@@ -1,63 +1,49 @@
-"""``clihelper dead-letters``: list, show, replay or drop messages that could not be handled."""
+"""``clihelper dead-letters``: messages that could not be handled, by group or one by one."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from io import TextIOWrapper
-from math import isfinite
 
-from clihelper.errors import ConfigurationError, UnavailableError, UsageError, counted
+from clihelper.commands.selection import is_group, is_id, is_position
+from clihelper.errors import ConfigurationError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
-    from clihelper.amqp.dead_letters import DeadLetter, DeadLetterReader
     from clihelper.config import Config
 
 COMMAND = 'clihelper dead-letters'
 
 DESCRIPTION = """\
-List, show, replay or drop the dead letters of a program's AMQP queues.
+List, show, replay, edit or drop the dead letters of a program's AMQP queues.
 
-list      list the letters and their reasons, one per line, and a summary
-show      show one letter with its properties, headers and body
+list      list the letters by group: same queue, reason and exception; with --each
+          one per line, and a summary
+show      show one letter with its properties, headers and body, or one group
 replay    publish letters to the queues that they came from; each is removed from the
           dead letters once the broker has confirmed it, so that none is lost
+edit      edit one letter with $VISUAL or $EDITOR; the old one is removed once the
+          broker has confirmed the new one
 drop      delete letters for good
 """
 
 EPILOG = """\
-A LETTER is an ID as shown by "list", or at least its first seven digits; for "show" it
-can also be a position. While this command reads letters, nobody else sees them.
+A LETTER is an ID as shown by "list --each", or at least its first seven digits, or for all
+letters of a group its name as shown by "list"; for "show" it can also be a position. While
+this command reads letters, nobody else sees them.
 
-exit status: 0; 2: wrong usage, or no such letter; 69: the broker cannot be used, or
-letters could not be replayed (they are kept); 77, 78: the configuration
+exit status: 0; 2: wrong usage, no such letter, or an edited text that is wrong; 69: the
+broker cannot be used, letters could not be replayed (they are kept), or the editor failed;
+77, 78: the configuration; 128 + N: ended by signal N
 """
 
-ACTIONS = ('list', 'show', 'replay', 'drop')
-FEWEST_DIGITS = 7
-MANY = 20
-"""The number of letters from which a summary is printed."""
+ACTIONS = ('list', 'show', 'replay', 'edit', 'drop')
 
-LONGEST_CELL = 255
-"""The most characters of a cell of a table."""
-
-HEADINGS = {
-    'position': '#',
-    'id': 'ID',
-    'queue': 'QUEUE',
-    'reason': 'REASON',
-    'attempts': 'RUNS',
-    'time': 'TIME',
-    'host': 'HOST',
-    'exception': 'EXCEPTION',
-    'message': 'MESSAGE',
-}
+SECONDS = {'s': 1, 'm': 60, 'h': 3600}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,11 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     path = options.configuration
     loaded = config.load(os.path.abspath(path), appname='clihelper', shown=path)
     queues = _queues(loaded, options)
-    from clihelper.amqp.dead_letters import DeadLetterReader
+    from clihelper.commands.letter_actions import Actions
 
-    actions = {'list': _list, 'show': _show, 'replay': _replay, 'drop': _drop}
-    with DeadLetterReader(loaded.amqp, _warn) as letters:
-        return actions[options.action](letters, queues, options)
+    return Actions(loaded.amqp, queues, options).run()
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:
@@ -91,20 +75,27 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     add = parser.add_argument
     add('-c', '--config', dest='configuration', metavar='FILE', required=True,
         help="the program's configuration; its section AMQP names the broker")  # fmt: skip
-    add('action', choices=ACTIONS, metavar='list|show|replay|drop')
+    add('action', choices=ACTIONS, metavar='|'.join(ACTIONS))
     add('letters', nargs='*', metavar='LETTER')
     add('--all', action='store_true', help='replay, drop: all letters')
+    add('--each', action='store_true', help='list: one letter per line')
     add('--queue', metavar='NAME', help='letters that came from this queue')
     add('--reason', metavar='WORD', help='letters with this reason, such as "exception"')
     add('--exception', metavar='NAME', help='letters with this exception')
     add('--from', dest='held_in', metavar='NAME',
         help='the dead-letter queue to read; default: those of AMQP.queues')  # fmt: skip
-    add('--limit', type=int, metavar='N', help='at most N letters; default for "list": 1000')
+    add('--limit', type=int, metavar='N',
+        help='at most N letters; default for "list --each": 1000')  # fmt: skip
+    add('--rate', metavar='N/s', help='replay: at most N letters per second (N/m: per minute)')
+    add('--replay', action='store_true',
+        help='edit: publish the letter to the queue that it came from')  # fmt: skip
     add('--json', action='store_true', help='list, show: as JSON')
     add('--raw', action='store_true', help='show: only the body, unchanged')
-    add('--yes', action='store_true', help='drop: do not ask')
+    add('--yes', action='store_true', help='drop, edit: do not ask')
     options = parser.parse_intermixed_args(arguments)
     _check(options)
+    _check_letters(options.action, options.letters)
+    options.rate = _rate(options.rate)
     return options
 
 
@@ -113,34 +104,52 @@ def _check(options: Namespace) -> None:
 
     :raises UsageError: says which.
     """
-    action, given = options.action, options.letters
-    chosen = bool(given or options.queue or options.reason or options.exception)
+    action = options.action
+    chosen = bool(options.letters or options.queue or options.reason or options.exception)
     if options.limit is not None and options.limit < 1:
-        raise _misused('--limit: expected a number of at least 1')
-    if action == 'show' and len(given) != 1:
-        raise _misused('show: expected one LETTER')
-    if action == 'list' and given:
-        raise _misused('list: takes no LETTER')
+        raise misused('--limit: expected a number of at least 1')
+    for option, its_action in (('each', 'list'), ('rate', 'replay'), ('replay', 'edit')):
+        if getattr(options, option) and action != its_action:
+            raise misused(f'{action}: --{option} is for {its_action}')
     if action in ('replay', 'drop') and chosen == options.all:
-        raise _misused(f'{action}: expected LETTERs, --queue, --reason or --exception, or --all')
-    for word in given:
-        is_position = word.isdecimal() and len(word) < FEWEST_DIGITS
-        if is_position and action != 'show':
-            raise _misused(f'{action}: positions change, an ID is needed instead of {word}')
-        if not is_position and not _is_id(word):
-            raise _misused(f'not a LETTER: {word!r}')
+        raise misused(f'{action}: expected LETTERs, --queue, --reason or --exception, or --all')
+    if action in ('drop', 'edit') and not options.yes and not sys.stdin.isatty():
+        raise misused(f'{action}: there is no terminal to ask on; --yes does it without asking')
 
 
-def _is_id(word: str) -> bool:
-    return len(word) >= FEWEST_DIGITS and not set(word) - set('0123456789abcdef')
+def _check_letters(action: str, words: Sequence[str]) -> None:
+    """Refuse words that are not what the action takes.
+
+    :raises UsageError: says which.
+    """
+    if action in ('show', 'edit') and len(words) != 1:
+        raise misused(f'{action}: expected one LETTER')
+    for word in words:
+        if is_position(word) and action != 'show':
+            raise misused(f'{action}: positions change, an ID is needed instead of {word}')
+        if not is_position(word) and not is_id(word) and not is_group(word):
+            raise misused(f'not a LETTER: {word!r}')
+        if is_group(word) and action == 'edit':
+            raise misused(f'edit: {word} is a group; expected the ID of one letter')
+        if is_id(word) and action == 'list':
+            raise misused('list: takes groups, but no other LETTER')
 
 
-def _warn(text: str) -> None:
-    sys.stdout.flush()
-    print(f'{COMMAND}: {_line(text)}', file=sys.stderr)
+def _rate(text: str | None) -> float | None:
+    """Letters per second.
+
+    :raises UsageError: *text* is not a rate.
+    """
+    if text is None:
+        return None
+    number, _, unit = text.partition('/')
+    if number.isascii() and number.isdecimal() and unit in SECONDS and 0 < int(number) <= 10**6:
+        return int(number) / SECONDS[unit]
+    raise misused(f'--rate: expected a rate such as 10/s or 100/m, got {text!r}')
 
 
-def _misused(text: str) -> UsageError:
+def misused(text: str) -> UsageError:
+    """The error for a wrong command line."""
     return UsageError(f'{text} (see {COMMAND} --help)')
 
 
@@ -166,241 +175,3 @@ def _queues(config: Config, options: Namespace) -> dict[str, str]:
         if dead is not None:
             found[dead] = '' if dead in found else topology.lasting_name(queue)
     return found
-
-
-def _chosen(
-    letters: DeadLetterReader, queues: dict[str, str], options: Namespace
-) -> Iterator[DeadLetter]:
-    """Yield the letters that the options select, up to the limit."""
-    left = options.limit or sys.maxsize
-    position = 0
-    for queue, source in queues.items():
-        for letter in letters.read(queue, source):
-            position += 1
-            letter.position = position
-            if _is_selected(letter, options):
-                yield letter
-                left -= 1
-                if not left:
-                    return
-
-
-def _is_selected(letter: DeadLetter, options: Namespace) -> bool:
-    return (
-        options.queue in (None, letter.queue)
-        and options.reason in (None, letter.reason)
-        and options.exception in (None, letter.exception)
-        and (not options.letters or any(_names(word, letter) for word in options.letters))
-    )
-
-
-def _names(word: str, letter: DeadLetter) -> bool:
-    if len(word) < FEWEST_DIGITS:
-        return letter.position == int(word)
-    return letter.id.startswith(word)
-
-
-# The actions
-
-def _list(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
-    options.limit = options.limit or 1000
-    total = sum(letters.count(queue) or 0 for queue in queues)
-    rows = [letter.row() for letter in _chosen(letters, queues, options)]
-    if options.json:
-        _print_json(rows)
-    else:
-        _print_table(rows)
-        if len(rows) >= MANY:
-            _print_summary(Counter(map(_kind, rows)))
-        found = f'{len(rows)} of {counted(total, "dead letter")}'
-        print(f'{found} in {", ".join(queues) or "no queue"}')
-    return 0
-
-
-def _show(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
-    for letter in _chosen(letters, queues, options):
-        if options.raw:
-            sys.stdout.buffer.write(letter.body)
-        elif options.json:
-            _print_json(_whole(letter))
-        else:
-            _print_whole(letter)
-        return 0
-    raise _missing(options.letters)
-
-
-def _replay(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
-    from clihelper.amqp.publisher import PublishError
-
-    replayed: dict[str, int] = {}
-    kept, words = 0, set(options.letters)
-    try:
-        for letter in _chosen(letters, queues, options):
-            words -= {word for word in words if _names(word, letter)}
-            fault = '' if letter.target else 'the queue that it came from is unknown'
-            try:
-                if not fault:
-                    letters.replay(letter)
-                    replayed[letter.target] = replayed.get(letter.target, 0) + 1
-            except PublishError as error:
-                if error.unknown:
-                    raise UnavailableError(f'{letter.id} is kept: {error}') from error
-                fault = str(error)
-            if fault:
-                kept += 1
-                _warn(f'{letter.id} is kept: {fault}')
-        letters.flush()
-    finally:
-        for queue, number in replayed.items():
-            print(f'replayed to {_line(queue)}: {number}')
-        if not replayed:
-            print('replayed: 0')
-    if words:
-        raise _missing(words)
-    return os.EX_UNAVAILABLE if kept else 0
-
-
-def _drop(letters: DeadLetterReader, queues: dict[str, str], options: Namespace) -> int:
-    if not options.yes and not sys.stdin.isatty():
-        raise _misused('drop: there is no terminal to ask on; --yes drops without asking')
-    # There may be many large letters: their contents are not kept.
-    chosen: list[tuple[str, int]] = []
-    counts: Counter[tuple[str, ...]] = Counter()
-    words = set(options.letters)
-    for letter in _chosen(letters, queues, options):
-        words -= {word for word in words if _names(word, letter)}
-        counts[_kind(letter.row())] += 1
-        chosen.append((letter.held_in, letter.delivery_tag))
-    if words:
-        raise _missing(words)
-    if chosen and not options.yes:
-        _print_summary(counts)
-        if not _confirmed(f'Drop {counted(len(chosen), "dead letter")} for good? [y/N] '):
-            chosen = []
-    for held_in, delivery_tag in chosen:
-        letters.drop(held_in, delivery_tag)
-    letters.flush()
-    print(f'dropped: {len(chosen)}')
-    return 0
-
-
-def _confirmed(question: str) -> bool:
-    try:
-        return input(question).strip().lower() in ('y', 'yes')
-    except EOFError:
-        print()
-        return False
-
-
-def _missing(words: Any) -> UsageError:
-    return UsageError(f'no dead letter {", ".join(sorted(words))}; it is gone, or somebody else'
-                      ' is reading it')  # fmt: skip
-
-
-# Printing
-
-def _print_json(what: Any) -> None:
-    import json
-
-    print(json.dumps(what, indent=2))
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    """Print one line per row; on a terminal, cut to its width."""
-    if not rows:
-        return
-    cells = [[*HEADINGS.values()]]
-    cells += [['' if row[name] is None else _line(row[name]) for name in HEADINGS] for row in rows]
-    _print_columns(cells)
-
-
-def _kind(row: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a letter is counted by in a summary."""
-    return row['queue'], row['reason'], row['exception']
-
-
-def _print_summary(counts: Counter[tuple[str, ...]]) -> None:
-    cells = [['COUNT', 'QUEUE', 'REASON', 'EXCEPTION']]
-    for kind, count in counts.most_common():
-        cells.append([str(count), *map(_line, kind)])
-    print()
-    _print_columns(cells)
-    print()
-
-
-def _print_columns(cells: list[list[str]]) -> None:
-    cells = [[_cut(cell) for cell in row] for row in cells]
-    width = os.get_terminal_size().columns if sys.stdout.isatty() else 0
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        text = '  '.join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))
-        print((text[:width] if width else text).rstrip())
-
-
-def _cut(cell: str) -> str:
-    return cell if len(cell) <= LONGEST_CELL else f'{cell[: LONGEST_CELL - 3]}...'
-
-
-def _whole(letter: DeadLetter) -> dict[str, Any]:
-    """Return the whole letter for JSON; the body as text, or in Base64."""
-    whole = {
-        **letter.row(),
-        'properties': letter.properties,
-        'headers': _for_json(letter.headers),
-    }
-    if letter.fault:
-        whole['packed_base64'] = _base64(letter.packed)
-    try:
-        whole['body'] = letter.body.decode()
-    except UnicodeDecodeError:
-        whole['body_base64'] = _base64(letter.body)
-    return whole
-
-
-def _base64(data: bytes) -> str:
-    import base64
-
-    return base64.b64encode(data).decode()
-
-
-def _for_json(value: Any) -> Any:
-    """Return a value of a header for JSON; values that JSON cannot express become text."""
-    from clihelper.amqp.dead_letters import as_text
-
-    if isinstance(value, dict):
-        return {name: _for_json(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_for_json(each) for each in value]
-    if isinstance(value, float):
-        return value if isfinite(value) else str(value)
-    return value if value is None or isinstance(value, int) else as_text(value)
-
-
-def _print_whole(letter: DeadLetter) -> None:
-    for name, value in letter.row().items():
-        if value not in ('', None):
-            print(f'{name.replace("_", " ")}: {_line(value)}')
-    for title, values in (('properties', letter.properties), ('headers', letter.headers)):
-        print(f'{title}:')
-        for name, value in sorted(values.items()):
-            print(f'    {_line(name)}: {_line(value)}')
-    if letter.fault:
-        print(f'unreadable: {_line(letter.fault)}')
-        print(f'packed, in Base64: {_base64(letter.packed)}')
-    try:
-        text = letter.body.decode()
-    except UnicodeDecodeError:
-        print('body: binary (--raw writes it)')
-        return
-    print('body:')
-    print('\n'.join(_line(line) for line in text.split('\n')))
-
-
-def _line(value: object) -> str:
-    """Return a value as text on one line, without control characters."""
-    from clihelper.amqp.dead_letters import as_text
-
-    text = as_text(value)
-    if text.isprintable():
-        return text
-    return ''.join(each if each.isprintable() else repr(each)[1:-1] for each in text)
