@@ -117,9 +117,10 @@ def test_the_same_body_is_compressed_to_the_same_bytes() -> None:
 
 
 def test_a_message_that_is_got_is_bounded_too(broker: Any, queue_name: str) -> None:
+    from contextlib import nullcontext
+
     from clihelper.amqp.client import Client
     from clihelper.amqp.connection import Connection
-    from contextlib import nullcontext
 
     def connect() -> Connection:
         return Connection([broker.url()], 0, 'test', max_body=MIB)

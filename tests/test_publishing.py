@@ -141,8 +141,23 @@ def test_bodies_of_any_size_arrive_whole(client, queue, size):
 def test_what_no_queue_gets_is_an_error(client, queue):
     with pytest.raises(clihelper.PublishError, match='no queue gets it') as caught:
         client.publish('x', '', 'nobody-there', {})
+    assert caught.value.unroutable
     assert not caught.value.unknown
     client.publish('next', '', queue, {})
+
+
+def test_what_need_not_have_a_queue_is_no_error(client, queue):
+    client.publish('same', '', 'nobody-there', {}, mandatory=False)
+    pipeline = client.pipeline()
+    pipeline.publish('same', routing_key='nobody-there', mandatory=False)
+    pipeline.publish('same', routing_key='nobody-there')
+    pipeline.publish('same', routing_key='nobody-there', mandatory=False)
+    with pytest.raises(clihelper.PublishError) as caught:
+        pipeline.flush()
+    assert caught.value.failed == [(1, 'no queue gets it')]  # and not its neighbours
+    assert caught.value.unroutable
+    with pytest.raises(clihelper.PublishError, match='no exchange'):
+        client.publish('x', 'none', 'x', {}, mandatory=False)
 
 
 def test_an_exchange_that_is_missing_is_an_error(client, queue):

@@ -26,7 +26,7 @@ class AsyncDelayQueues:
     def __init__(self, declares: bool, connect: Callable[[], Connection]) -> None:
         self._queues = DelayQueues(declares)
         self._connect = connect
-        self._declaring: dict[str, asyncio.Task[None]] = {}
+        self._making: dict[tuple[str, bool], asyncio.Task[None]] = {}
 
     def reset(self) -> None:
         """Forget which queues are declared: the connection is lost."""
@@ -35,20 +35,27 @@ class AsyncDelayQueues:
     async def prepare(self, queue: str, milliseconds: int, mandatory: bool) -> str:
         """As :meth:`DelayQueues.prepare`."""
         name = name_of(queue, milliseconds)
-        if not self._queues.is_declared(name):
-            await self._declare(name, queue, milliseconds, mandatory)
-        if pause := self._queues.pause(name):
-            await asyncio.sleep(pause)
+        making = self._making.get((name, mandatory))
+        if making is None and not self._queues.is_declared(name):
+            making = self._make(name, queue, milliseconds, mandatory)
+        if making is not None:
+            await asyncio.shield(making)  # all that wait go on in the order in which they came
         return name
 
+    def _make(
+        self, name: str, queue: str, milliseconds: int, mandatory: bool
+    ) -> asyncio.Task[None]:
+        key = name, mandatory
+        work = self._declare(name, queue, milliseconds, mandatory)
+        task = self._making[key] = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda _: self._making.pop(key, None))
+        return task
+
     async def _declare(self, name: str, queue: str, milliseconds: int, mandatory: bool) -> None:
-        task = self._declaring.get(name)
-        if task is None:
-            loop = asyncio.get_running_loop()
-            alone = partial(self._declare_alone, queue, milliseconds, mandatory)
-            task = self._declaring[name] = loop.create_task(in_thread(loop, alone))
-            task.add_done_callback(lambda _: self._declaring.pop(name, None))
-        await asyncio.shield(task)
+        alone = partial(self._declare_alone, queue, milliseconds, mandatory)
+        await in_thread(asyncio.get_running_loop(), alone)
+        if pause := self._queues.pause(name):
+            await asyncio.sleep(pause)
 
     def _declare_alone(self, queue: str, milliseconds: int, mandatory: bool) -> None:
         connection = self._connect()

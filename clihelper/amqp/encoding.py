@@ -75,7 +75,8 @@ def plain(value: Any) -> Any:
         found = convert(value, kind)
         if found is not value:
             return found
-    raise TypeError(f'the body cannot be encoded as JSON: type {kind.__name__} is not JSON serializable')
+    raise TypeError('the body cannot be encoded as JSON: an object of the type'
+                    f' {kind.__name__} is not JSON serializable')  # fmt: skip
 
 
 def _plain_model(value: Any, kind: type) -> Any:
