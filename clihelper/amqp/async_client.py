@@ -351,7 +351,7 @@ class AsyncClient:
         :raises TypeError, ValueError: the body or a property cannot be encoded.
         """
         routing_key, properties = self.partitions.route(exchange, routing_key, properties)
-        payload, full = compose(body, properties, compressed=compress)
+        payload, full = compose(body, properties, compress)
         publisher = self._publisher(exchange)
         if delay:
             from clihelper.amqp.delays import check

@@ -29,7 +29,7 @@ OPTIONS = ('mandatory', 'delay', 'compress', 'partition_key', 'timeout')
 
 
 def compose(
-    body: Any, properties: Mapping[str, Any], *, compressed: bool = False
+    body: Any, properties: Mapping[str, Any], compressed: bool = False
 ) -> tuple[bytes, dict[str, Any]]:
     """The body as bytes, and the properties with their defaults.
 

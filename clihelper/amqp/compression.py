@@ -65,6 +65,8 @@ def decompress(data: bytes, encoding: str, most: int) -> bytes:
             # Files of gzip's may be one behind the other (RFC 1952, section 2.2).
     except zlib.error:
         raise ValueError(f'invalid {encoding} data') from None
+    finally:
+        parts.clear()  # the traceback of an error would keep them
 
 
 def _format(data: bytes, encoding: str) -> int:

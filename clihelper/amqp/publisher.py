@@ -135,7 +135,7 @@ class Publisher:
         :raises TypeError, ValueError: the body, or a property, cannot be encoded.
         :raises PublishError: the connection is lost.
         """
-        payload, full = compose(body, properties, compressed=compress)
+        payload, full = compose(body, properties, compress)
         self.forward(payload, exchange, routing_key, full, mandatory)
 
     def forward(
