@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from clihelper.amqp.connection import Connection
 from clihelper.amqp.partitions import Partitions
 from clihelper.amqp.waiting import BrokerWait
 from clihelper.testing.harness import _Signals
+from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,6 +139,26 @@ def test_a_queue_that_is_missing_is_an_error_unless_that_is_wanted(
     client.publish('y', '', queue_name, {}, delay=DELAY, mandatory=False)
     with pytest.raises(clihelper.PublishError):  # it is looked for again
         client.publish('x', '', queue_name, {}, delay=DELAY)
+
+
+def test_a_queue_that_somebody_has_deleted_is_made_again(
+    client: Client, channel: Any, queue: str
+) -> None:
+    client.publish('a', '', queue, {}, delay=60)
+    channel.queue_delete(f'{queue}.delay.60s')
+    with pytest.raises(clihelper.PublishError, match='delay.60s.*no queue gets it'):
+        client.publish('b', '', queue, {}, delay=60)
+    client.publish('c', '', queue, {}, delay=60)
+    assert channel.queue_declare(f'{queue}.delay.60s', passive=True).message_count == 1
+
+
+def test_a_lost_connection_is_made_again(broker: Any, channel: Any, queue: str) -> None:
+    with Proxy(broker.port) as proxy, client_of(proxy.url) as client:
+        client.publish('a', '', queue, {}, delay=60)
+        proxy.reset()
+        select.select([client.fileno()], [], [], 10)  # until it has arrived
+        client.publish('b', '', queue, {}, delay=60)
+    assert channel.queue_declare(f'{queue}.delay.60s', passive=True).message_count == 2
 
 
 def test_a_pipeline_delays_some(client: Client, channel: Any, queue: str) -> None:

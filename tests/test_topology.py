@@ -17,6 +17,7 @@ from clihelper.amqp.connection import Connection, Lost
 from clihelper.amqp.declare_errors import DeclarationRefused, explain
 from clihelper.amqp.declarer import Declarer
 from clihelper.amqp.entities import Entities
+from clihelper.amqp.iteration import section_for
 from clihelper.amqp.rabbitmq import RabbitMQTransport
 from clihelper.amqp.topology import Topology
 from clihelper.errors import ConfigurationError
@@ -618,3 +619,18 @@ def test_the_check_looks_only_at_what_such_a_queue_has(configure, channel, queue
     assert done.returncode == 0
     assert 'does not exist yet' in done.stdout + done.stderr
     assert 'what cannot be handled is dropped' not in done.stdout + done.stderr
+
+
+def test_a_loop_of_the_programs_own_consumes_such_a_queue():
+    section = config.parse('AMQP: {queues: {jobs: {consume: false}, more: {}}}').amqp
+    assert Topology(section).queues == ['more']
+    assert Topology(section_for('jobs', section, ((), (), ''))).queues == ['jobs']
+
+
+def test_dead_letters_may_be_in_such_a_queue():
+    section = config.parse(
+        'AMQP: {dead_letter: failed, queues: {jobs: {}, failed: {consume: false}}}').amqp
+    topology = Topology(section)
+    assert topology.dead_letters_of('jobs') == 'failed'
+    assert topology.dead_letters_of('failed') is None
+    assert list(topology.further_queues()) == []

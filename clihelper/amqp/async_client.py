@@ -391,7 +391,12 @@ class AsyncClient:
             self._delays = AsyncDelayQueues(self.declares, self._connect)
         await self.open()
         waiting = await self._delays.prepare(queue, milliseconds, mandatory)
-        await self._publish_later(publisher, payload, '', waiting, properties, True)
+        try:
+            await self._publish_later(publisher, payload, '', waiting, properties, True)
+        except PublishError as error:
+            if error.unroutable:
+                self._delays.reset()  # somebody has deleted the queue in which messages wait
+            raise
 
     def _publisher(self, exchange: str) -> AsyncPublisher:
         name = exchange if exchange in self._publishers or len(self._publishers) < CHANNELS else ''

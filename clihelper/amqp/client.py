@@ -129,7 +129,12 @@ class Client:
             publisher = self.lend()
             publisher.send(body, exchange, routing_key, properties,
                            mandatory=mandatory, compress=compress)  # fmt: skip
-            publisher.wait_for_confirms()
+            try:
+                publisher.wait_for_confirms()
+            except PublishError as error:
+                if error.unroutable and self._delays is not None:
+                    self._delays.reset()  # somebody has deleted a queue in which messages wait
+                raise
             self.give_back(publisher)
 
     def delay_queue(
