@@ -622,14 +622,14 @@ def test_the_check_looks_only_at_what_such_a_queue_has(configure, channel, queue
 
 
 def test_a_loop_of_the_programs_own_consumes_such_a_queue():
-    section = config.parse('AMQP: {queues: {jobs: {consume: false}, more: {}}}').amqp
+    section = config.parse('AMQP: {queues: {jobs: {consume: false}, more: {}}}', 'app.yml').amqp
     assert Topology(section).queues == ['more']
     assert Topology(section_for('jobs', section, ((), (), ''))).queues == ['jobs']
 
 
 def test_dead_letters_may_be_in_such_a_queue():
     section = config.parse(
-        'AMQP: {dead_letter: failed, queues: {jobs: {}, failed: {consume: false}}}').amqp
+        'AMQP: {dead_letter: failed, queues: {jobs: {}, failed: {consume: false}}}', 'app.yml').amqp
     topology = Topology(section)
     assert topology.dead_letters_of('jobs') == 'failed'
     assert topology.dead_letters_of('failed') is None
