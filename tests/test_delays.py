@@ -17,6 +17,7 @@ from clihelper.amqp.async_client import AsyncClient
 from clihelper.amqp.client import Client
 from clihelper.amqp.connection import Connection
 from clihelper.amqp.partitions import Partitions
+from clihelper.amqp.retries import YOUNG
 from clihelper.amqp.waiting import BrokerWait
 from clihelper.testing.harness import _Signals
 from tests.proxy import Proxy
@@ -74,7 +75,9 @@ def wait_for(channel: Any, queue: str, count: int = 1) -> list[Any]:
 def test_a_message_arrives_after_its_delay_and_not_before(
     client: Client, channel: Any, queue: str
 ) -> None:
+    begun = time.monotonic()
     client.publish('to make the queue', '', queue, {}, delay=DELAY)
+    assert time.monotonic() - begun >= YOUNG  # until the new queue is safe
     wait_for(channel, queue)
     begun = time.monotonic()
     client.publish({'n': 1}, '', queue, {'headers': {'a': 1}, 'priority': 3}, delay=DELAY)

@@ -621,15 +621,18 @@ def test_the_check_looks_only_at_what_such_a_queue_has(configure, channel, queue
     assert 'what cannot be handled is dropped' not in done.stdout + done.stderr
 
 
+def parsed(text):
+    return config.parse(text, 'app.yml', appname='test', shown='app.yml').amqp
+
+
 def test_a_loop_of_the_programs_own_consumes_such_a_queue():
-    section = config.parse('AMQP: {queues: {jobs: {consume: false}, more: {}}}', 'app.yml').amqp
+    section = parsed(b'AMQP: {queues: {jobs: {consume: false}, more: {}}}')
     assert Topology(section).queues == ['more']
     assert Topology(section_for('jobs', section, ((), (), ''))).queues == ['jobs']
 
 
 def test_dead_letters_may_be_in_such_a_queue():
-    section = config.parse(
-        'AMQP: {dead_letter: failed, queues: {jobs: {}, failed: {consume: false}}}', 'app.yml').amqp
+    section = parsed(b'AMQP: {dead_letter: failed, queues: {jobs: {}, failed: {consume: false}}}')
     topology = Topology(section)
     assert topology.dead_letters_of('jobs') == 'failed'
     assert topology.dead_letters_of('failed') is None
