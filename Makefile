@@ -40,6 +40,7 @@ OPENSSL := /usr/bin/openssl
 CURL := /usr/bin/curl
 SYSTEMD_ANALYZE := /usr/bin/systemd-analyze
 LOGROTATE := /usr/sbin/logrotate
+PROMTOOL := /usr/bin/promtool
 DEBOOTSTRAP := /usr/sbin/debootstrap
 PIUPARTS := /usr/sbin/piuparts
 
@@ -57,7 +58,7 @@ run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
 test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
-      $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE)
+      $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(PROMTOOL)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
@@ -135,6 +136,10 @@ $(OPENSSL):
 
 $(CURL):
 	@$(call apt_install,curl)
+
+# About 20 MB, 96 MB when installed: Debian has promtool in no package of its own.
+$(PROMTOOL):
+	@$(call apt_install,prometheus)
 
 $(SYSTEMD_ANALYZE):
 	@$(call apt_install,systemd)

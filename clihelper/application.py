@@ -184,6 +184,7 @@ class Run:
         self._redirect: bool | dict[str, Any] = False
         self.pidfile: Pidfile | None = None
         self.listening: Listening | None = None
+        self.metrics_listening: Listening | None = None
         # The path stays valid after the directory has changed; messages show it as it was typed.
         self._shown: str = options.configuration
         self._path = os.path.abspath(options.configuration)
@@ -291,16 +292,21 @@ class Run:
             self._say(line)
 
     def _listen(self, held: ExitStack) -> None:
-        passed = listen_fds()
-        if not passed and not self.config.daemon['listen']:
+        passed, metrics = listen_fds(), self.config.daemon['metrics']
+        if not passed and not self.config.daemon['listen'] and metrics is None:
             return
         from clihelper.process.sockets import Listening
 
-        self.listening = Listening()
-        held.callback(self.listening.close)
-        self.listening.inherit(passed)
         ids = (-1, -1) if self.foreground else (self.identity.uid, self.identity.gid)
-        self.listening.bind(self.config.daemon['listen'], *ids)
+        if passed or self.config.daemon['listen']:
+            self.listening = Listening()
+            held.callback(self.listening.close)
+            self.listening.inherit(passed)
+            self.listening.bind(self.config.daemon['listen'], *ids)
+        if metrics is not None:
+            self.metrics_listening = Listening()
+            held.callback(self.metrics_listening.close)
+            self.metrics_listening.bind([metrics], *ids, key='Daemon.metrics')
 
     def _go_on_in_child(self) -> None:
         """Fork; the parent only waits for the child, and ends here."""
@@ -311,8 +317,9 @@ class Run:
 
             init.fork(self.signals)
         self.is_child = True
-        if self.listening is not None:
-            self.listening.take_over()
+        for listening in (self.listening, self.metrics_listening):
+            if listening is not None:
+                listening.take_over()
 
     def _detach(self) -> None:
         """Become the daemon; the command that was typed waits for it and ends here."""
@@ -362,11 +369,37 @@ class Run:
             daemonize.prevent_core()
         held.callback(logs.restore_output)
         self.configure_logging(self.config)
-        if supervisor.is_needed(self.config):
-            return self._supervise()
-        return self._control(Notifier.from_environment(), self._make_context())
+        is_supervised = supervisor.is_needed(self.config)
+        # The workers, and as many that are being replaced.
+        slots = 2 * self.config.daemon['workers'] + 2 if is_supervised else 1
+        statistics = self._make_statistics(slots)
+        self._serve_metrics(held, statistics)
+        if is_supervised:
+            return self._supervise(statistics)
+        return self._control(Notifier.from_environment(), self._make_context(statistics))
 
-    def _supervise(self) -> int:
+    def _serve_metrics(self, held: ExitStack, statistics: Statistics) -> None:
+        """Start the process for ``Daemon.metrics``, before there are threads."""
+        listening = self.metrics_listening
+        if listening is None:
+            return
+        from socket import gethostname
+
+        from clihelper.operations.server import MetricsServer
+
+        pidfile = self.pidfile.path if self.pidfile is not None else None
+        facts = {'name': self.appname, 'pidfile': pidfile, 'state': 'running', 'status': 0}
+        host = self.config.daemon['metrics'].rpartition(':')[0]
+        server = MetricsServer(
+            self.appname, statistics, listening.sockets, (gethostname(), host), facts,
+            lambda: self.configure_logging(self.config),
+        )
+        logs.reopen()  # appending from now on, as the other process will
+        server.start()
+        held.callback(server.end)
+        listening.leave()
+
+    def _supervise(self, statistics: Statistics) -> int:
         """Run several workers; each of them calls :meth:`_work_in`."""
         from clihelper.process import scoreboard
         from clihelper.process.in_hand import InHand
@@ -380,16 +413,14 @@ class Run:
         if self.collects:
             gc.enable()
         board = self._find_scoreboard(mapped=False) or scoreboard.Scoreboard.anonymous()
-        # The workers, and as many that are being replaced.
-        slots = 2 * self.config.daemon['workers'] + 2
-        board.in_hand = InHand.anonymous(slots)
+        board.in_hand = InHand.anonymous(statistics.slots)
         return Supervisor(
             appname=self.appname,
             config=self.config,
             signals=self.signals,
             notifier=Notifier.from_environment(),
             scoreboard=board,
-            statistics=self._make_statistics(slots),
+            statistics=statistics,
             reread=self.read_configuration,
             configure_logging=self.configure_logging,
             report_ready=self.readiness.ready,
@@ -445,7 +476,7 @@ class Run:
         directory = self.config.daemon['state_directory']
         return scoreboard.find(directory, self.appname, mapped=mapped)
 
-    def _make_statistics(self, slots: int = 1) -> Statistics:
+    def _make_statistics(self, slots: int) -> Statistics:
         """Make what this process and its workers write what they do into."""
         from clihelper.process.statistics import Statistics
 
@@ -461,9 +492,8 @@ class Run:
         )
         return statistics
 
-    def _make_context(self) -> WorkerContext:
+    def _make_context(self, statistics: Statistics) -> WorkerContext:
         """Return the context of a single process, without a supervisor."""
-        statistics = self._make_statistics()
         context = WorkerContext(
             listening=self._sockets(), names=self._names(), statistics=statistics.slot(0))
         has_state = self.config.daemon['state_directory'] is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 
 from clihelper.errors import ConfigurationError, Error, is_misspelt
 from clihelper.program import classes_of_program, code_of, mentioned
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.property_types import CallProperties, Properties
     from clihelper.config import Config
     from clihelper.loops import Host, Loop
+    from clihelper.process.series import Metrics
 
     class Runner(Host, Protocol):
         """What a controller needs from whatever runs it; see the methods of the life cycle."""
@@ -179,6 +181,15 @@ class Controller:
     def worker(self) -> int:
         """The number of this process among ``Daemon.workers``, from 1; 1 if it is the only one."""
         return self._life.worker if self._life else 1
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What the program counts itself: see :doc:`/metrics`."""
+        if self._life is not None:
+            return self._life.statistics.metrics
+        from clihelper.process.series import Metrics
+
+        return Metrics.unshared()
 
     @property
     def sockets(self) -> list[socket]:

@@ -27,13 +27,13 @@ FOLDER = '/srv/clihelper'
 #: What a machine has before ``make test``, and what that would install there.
 PREREQUISITES = (
     'ca-certificates', 'curl', 'libfaketime', 'logrotate', 'make', 'openssl', 'postgresql',
-    'python3', 'python3-venv', 'rabbitmq-server', 'systemd')
+    'prometheus', 'python3', 'python3-venv', 'rabbitmq-server', 'systemd')
 
 #: What clihelper and its tests need, as the release has it.
 LIBRARIES = (
-    'python3-amqp', 'python3-daemon', 'python3-kombu', 'python3-logutils', 'python3-psycopg',
-    'python3-pytest', 'python3-pytest-xdist', 'python3-setuptools', 'python3-tornado',
-    'python3-uvloop',
+    'python3-amqp', 'python3-daemon', 'python3-kombu', 'python3-logutils',
+    'python3-prometheus-client', 'python3-psycopg', 'python3-pytest', 'python3-pytest-xdist',
+    'python3-setuptools', 'python3-tornado', 'python3-uvloop',
     'python3-yaml')
 
 #: What a release has to have besides: setuptools of Debian 12 makes no wheels of its own, and

@@ -70,6 +70,7 @@ def test_absent_sections_have_their_defaults(load):
             'stop_timeout': 60, 'redirect_output': True, 'state_directory': None, 'workers': 1,
             'logs_directory': '/',
             'max_messages': None, 'max_memory': None, 'max_age': None, 'listen': [],
+            'metrics': None,
         },
         'Logging': {'version': 1},
         'AMQP': {

@@ -68,15 +68,18 @@ def test_the_manifest_is_of_the_image(
     assert (security['runAsUser'], security['runAsGroup']) == (int(uid), int(gid))
     assert security['runAsNonRoot']
     assert container['securityContext']['readOnlyRootFilesystem']
-    assert container['livenessProbe']['exec']['command'] == image.healthcheck
     plain = [word for word in image.healthcheck if not word.startswith('--')]
-    ready = [*plain[:-1], '--ready', plain[-1]]
     assert container['startupProbe']['exec']['command'] == plain
-    assert container['readinessProbe']['exec']['command'] == ready
     mounted = {mount['mountPath'] for mount in container['volumeMounts']}
     assert mounted == {image.environment['RUNTIME_DIRECTORY'], image.entrypoint[-1],
                        '/run/secrets/clihelper-example'}
     (text,) = manifest['ConfigMap']['data'].values()
     found = read(text, tmp_path)
     assert found.amqp['url'] == 'memory://'
+    (port,) = container['ports']
+    assert found.daemon['metrics'] == f':{port["containerPort"]}'
+    annotations = manifest['Deployment']['spec']['template']['metadata']['annotations']
+    assert annotations['prometheus.io/port'] == str(port['containerPort'])
+    for probe, path in (('readinessProbe', '/ready'), ('livenessProbe', '/live')):
+        assert container[probe]['httpGet'] == {'path': path, 'port': port['name']}
     assert found.daemon['stop_timeout'] < pod['terminationGracePeriodSeconds']

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 from clihelper import config, logs
 from clihelper.commands import new
 from clihelper.config import schema
+from clihelper.operations import exposition
 from packages import service
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +55,60 @@ def test_no_word_of_a_template_is_left_and_programs_are_executable(loop: str) ->
         assert file.executable == path.endswith(('.init', '.postrm', 'rules', 'tests/service'))
         assert not re.search(r'[ \t]$', file.text, re.MULTILINE), path
         assert file.text.endswith('\n')
+
+
+def test_the_alerts_and_the_dashboard_are_of_metrics_that_there_are(tmp_path: Path) -> None:
+    files = new.project('my-program', 'consumer')
+    alerts, dashboard = (
+        files[f'monitoring/{name}'].text for name in ('alerts.yml', 'dashboard.json'))
+    (tmp_path / 'alerts.yml').write_text(alerts)
+    done = subprocess.run(['promtool', 'check', 'rules', tmp_path / 'alerts.yml'],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    panels = json.loads(dashboard)['panels']
+    expressions = [target['expr'] for panel in panels for target in panel['targets']]
+    assert len(panels) == len({panel['title'] for panel in panels}) == 10
+    assert all('program="my-program"' in each for each in expressions)
+    named = set(re.findall(r'(?:clihelper|process)_[a-z_]+', alerts + dashboard))
+    known = {*exposition.FAMILIES, 'clihelper_handler_seconds_count',
+             'clihelper_handler_seconds_bucket'}
+    assert named <= known
+
+
+def test_an_alert_is_raised_for_this_program_only(tmp_path: Path) -> None:
+    text = new.project('my-program', 'consumer')['monitoring/alerts.yml'].text
+    (tmp_path / 'alerts.yml').write_text(text)
+    series = [
+        {'series': 'clihelper_info{job="j",instance="a",program="my-program"}', 'values': '1x20'},
+        {'series': 'clihelper_info{job="j",instance="b",program="other"}', 'values': '1x20'},
+        *({'series': f'clihelper_ready{{job="j",instance="{instance}"}}', 'values': '0x20'}
+          for instance in 'ab'),
+        *({'series': f'clihelper_messages_total{{job="j",instance="{instance}",queue="orders",'
+                     'outcome="dead_lettered"}', 'values': '0+1x20'}
+          for instance in 'ab'),
+    ]
+    labels = {'job': 'j', 'instance': 'a'}
+    raised = [
+        {'alertname': 'NotReady', 'labels': {'severity': 'critical', **labels}},
+        {'alertname': 'DeadLetters', 'labels': {
+            'severity': 'warning', 'queue': 'orders', 'outcome': 'dead_lettered', **labels}},
+        {'alertname': 'Absent', 'labels': None},
+    ]
+    rules = {each['alert']: each for each in yaml.safe_load(text)['groups'][0]['rules']}
+    (tmp_path / 'test.yml').write_text(json.dumps({
+        'rule_files': ['alerts.yml'], 'evaluation_interval': '1m',
+        'tests': [{'interval': '1m', 'input_series': series, 'alert_rule_test': [
+            {'eval_time': '15m', 'alertname': each['alertname'], 'exp_alerts': [
+                {'exp_labels': each['labels'], 'exp_annotations': {
+                    name: value.replace('{{ $labels.instance }}', 'a')
+                               .replace('{{ $labels.queue }}', 'orders')
+                    for name, value in rules[each['alertname']]['annotations'].items()
+                }}] if each['labels'] else []}
+            for each in raised]}],
+    }))
+    done = subprocess.run(['promtool', 'test', 'rules', 'test.yml'], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize('loop', LOOPS)

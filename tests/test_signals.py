@@ -615,3 +615,32 @@ def test_a_signal_that_is_due_is_sent_until_it_has_come():
     finally:
         signal.signal(signal.SIGUSR2, previous)
     assert len(came) == 3
+
+
+def test_a_timer_that_is_left_running_does_not_kill_the_program_at_its_end(tmp_path: Path) -> None:
+    program = tmp_path / 'timer.py'
+    program.write_text('''\
+import signal
+
+import clihelper
+
+
+class Timer(clihelper.Controller):
+    def _setup(self):
+        signal.signal(signal.SIGALRM, lambda *arguments: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+
+    def _process(self):
+        self.stop()
+
+
+clihelper.setup('timer')
+clihelper.run(Timer)
+''')
+    (tmp_path / 'timer.yml').write_text('Daemon: {}\n')
+    done = subprocess.run(
+        [sys.executable, str(program), '-c', str(tmp_path / 'timer.yml'), '-f'],
+        env={**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)},
+        capture_output=True, timeout=60,
+    )
+    assert done.returncode == 0

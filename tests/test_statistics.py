@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import random
 import subprocess
@@ -60,7 +60,7 @@ def test_what_a_process_writes_is_read(statistics):
     process.since[0] = 5.0
     statistics.tell(program='orders', gone='x')
     statistics.tell(gone=None)
-    daemon, (found,), ended = Statistics.of_process(os.getpid()).read()
+    daemon, (found,), ended = statistics.read()
     assert daemon == {'program': 'orders'}
     assert (found.pid, found.state, found.since) == (os.getpid(), 'sleeping', 5.0)
     assert (found.in_hand, found.queue_in_hand) == (1, 'orders')
@@ -211,16 +211,45 @@ def test_a_process_that_has_none_or_is_gone():
         Statistics.of_process(os.getppid())
 
 
-def test_garbage_is_no_report(statistics):
-    begin(statistics)
-    descriptor = next(
-        int(name) for name in os.listdir('/proc/self/fd')
-        if os.path.exists(f'/proc/self/fd/{name}')
-        and 'clihelper-statistics' in os.readlink(f'/proc/self/fd/{name}'))
-    assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-    size = os.fstat(descriptor).st_size
-    noise = random.randbytes(size - 512)
-    os.pwrite(descriptor, noise, 512)
-    daemon, processes, _ = Statistics.of_process(os.getpid()).read()
+OTHER = '''
+import os, random, sys
+from clihelper.process.statistics import Statistics
+
+statistics = Statistics.make(3)
+statistics.tell(program='other')
+process = statistics.slot(0)
+process.begin(1)
+process.queues['orders'].run(0.1)
+(descriptor,) = [
+    int(name) for name in os.listdir('/proc/self/fd')
+    if os.path.exists(f'/proc/self/fd/{name}')
+    and 'clihelper-statistics' in os.readlink(f'/proc/self/fd/{name}')]
+assert not os.get_inheritable(descriptor)
+if sys.argv[1:]:
+    os.pwrite(descriptor, random.randbytes(os.fstat(descriptor).st_size - 512), 512)
+print('there', flush=True)
+sys.stdin.read()
+'''
+
+
+@contextlib.contextmanager
+def other(*words):
+    """Another process with statistics; yields how they look from here."""
+    with subprocess.Popen([sys.executable, '-c', OTHER, *words], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b'there\n'
+        yield Statistics.of_process(process.pid)
+
+
+def test_those_of_another_process_can_be_read():
+    with other() as statistics:
+        daemon, (found,), _ = statistics.read()
+    assert daemon == {'program': 'other'}
+    assert found.queues['orders'].runs == 1
+
+
+def test_garbage_is_no_report():
+    with other('garbage') as statistics:
+        daemon, processes, _ = statistics.read()
     assert isinstance(daemon, dict)
     assert all(isinstance(process.report, dict) for process in processes)

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from functools import partial
 
-from clihelper.amqp.client import NoReply
+from clihelper.amqp.client import NoReply, counting_failures
 from clihelper.amqp.composing import compose
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
@@ -134,12 +134,14 @@ class AsyncPublisher(Publisher):
             future.set_result(None)
 
     def _lost(self, lost: Lost, *letters: PendingPublish, unknown: bool) -> PublishError:
+        self._tally('publish_failures', len(letters))
         self.lose(lost)
         return PublishError(str(lost), unknown=unknown, failed=[(0, str(lost))])
 
     def _fail(self, pending: list[PendingPublish], why: str, **how: bool) -> None:
         if how.get('unknown'):
             why += '; it is unknown whether it arrives'
+        self._tally('publish_failures', len(pending))
         for each in pending:
             future = self._futures.pop(each)
             if not future.done():
@@ -373,7 +375,8 @@ class AsyncClient:
         properties: dict[str, Any],
         mandatory: bool,
     ) -> None:
-        await self.open()
+        with counting_failures(self._connection):
+            await self.open()
         await publisher.submit(payload, exchange, routing_key, properties, mandatory)
 
     async def _publish_delayed(
@@ -389,8 +392,9 @@ class AsyncClient:
             from clihelper.amqp.async_delays import AsyncDelayQueues
 
             self._delays = AsyncDelayQueues(self.declares, self._connect)
-        await self.open()
-        waiting = await self._delays.prepare(queue, milliseconds, mandatory)
+        with counting_failures(self._connection):
+            await self.open()
+            waiting = await self._delays.prepare(queue, milliseconds, mandatory)
         try:
             await self._publish_later(publisher, payload, '', waiting, properties, True)
         except PublishError as error:
@@ -422,7 +426,8 @@ class AsyncClient:
         """Publish a request and await its reply; see ``IOLoopController.call``."""
         routing_key, properties = self.partitions.route(exchange, routing_key, properties)
         payload, full = compose(body, properties)
-        await self.open()
+        with counting_failures(self._connection):
+            await self.open()
         name = str(properties.get('correlation_id') or f'call {next(self._numbers)}')
         self._caller.prepare()
         full.update(reply_to=self._reply_to, correlation_id=name)

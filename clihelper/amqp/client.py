@@ -159,7 +159,8 @@ class Client:
             self._delays = DelayQueues(self.declares)
         with self.using():
             self._open()
-            return self._delays.prepare(self._connection, queue, milliseconds, mandatory)
+            with counting_failures(self._connection):
+                return self._delays.prepare(self._connection, queue, milliseconds, mandatory)
 
     def pipeline(self) -> Pipeline:
         """A pipeline of messages that are confirmed together; see ``Controller.pipeline``."""
@@ -167,7 +168,8 @@ class Client:
 
     def lend(self) -> Publisher:
         """Lend a publisher with nothing in flight, on an open connection."""
-        self._open()
+        with counting_failures(self._connection):
+            self._open()
         return self._idle.pop() if self._idle else Publisher(self._connection)
 
     def give_back(self, publisher: Publisher) -> None:
@@ -286,6 +288,16 @@ def open_any(connection: Connection) -> None:
         raise PublishError(str(error), stopped=stopped, failed=[(0, str(error))]) from error
 
 
+@contextmanager
+def counting_failures(connection: Connection) -> Iterator[None]:
+    """A context in which a PublishError is that of a message that cannot be sent."""
+    try:
+        yield
+    except PublishError:
+        connection.on_published('publish_failures', 1)
+        raise
+
+
 def publishing_connection(host: Any, *, polled: bool = False, waits: bool = True) -> Connection:
     """A connection for publishing by a controller; it is not open yet.
 
@@ -295,6 +307,7 @@ def publishing_connection(host: Any, *, polled: bool = False, waits: bool = True
     """
     connection = Connection.of(host.config.amqp, host.appname, heartbeat=polled)
     connection.on_blocked = partial(_report_blocked, host)
+    connection.on_published = host.statistics.count
     if waits:
         connection.wait_for = BrokerWait(host.signals, lambda: host.is_running).wait
     return connection
@@ -441,7 +454,8 @@ class Caller:
         except Lost:
             self._connection.drop()
         if not self._connection.is_open:
-            open_any(self._connection)
+            with counting_failures(self._connection):
+                open_any(self._connection)
 
     def _consume(self, channel: Any) -> None:
         connection = self._connection

@@ -129,6 +129,8 @@ class Connection:
         :attr:`clihelper.amqp.rabbitmq.RabbitMQTransport.wait_for`. None: the transport's default.
     :ivar on_blocked: called with the broker's reason when it accepts no messages, and with an
         empty string when it accepts them again.
+    :ivar on_published: called with ``published`` or ``publish_failures``, and of how many of the
+        program's messages the broker has said so.
     """
 
     @classmethod
@@ -159,6 +161,7 @@ class Connection:
     ) -> None:
         self.wait_for: WaitFor | None = None
         self.on_blocked: Callable[[str], None] = lambda reason: None
+        self.on_published: Callable[[str, int], None] = lambda name, amount: None
         self._blocked = ''
         self._urls = urls
         self._transports = [_transport_class(url) for url in urls]  # imported at start-up

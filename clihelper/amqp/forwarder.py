@@ -155,6 +155,9 @@ class Forwarder(Publisher):
             if not isinstance(lost.__cause__, BrokerTimeout):
                 self._end(lost)
 
+    def _tally(self, name: str, amount: int) -> None:
+        """Do nothing: these are no messages of the program's own."""
+
     def _settled(self, pending: PendingPublish) -> None:
         on_settled = self._callbacks.pop(pending, None)
         if on_settled is None:

@@ -167,7 +167,7 @@ class Publisher:
             self._unsent.append(frames)
             self._unsent_size += len(frames)
         else:
-            self._settled(pending)
+            self._settle([pending])
         return pending
 
     @property
@@ -240,14 +240,14 @@ class Publisher:
     # What the broker says.
 
     def _on_ack(self, delivery_tag: int, multiple: bool) -> None:
-        for pending in self._taken(delivery_tag, multiple):
-            self._settled(pending)
+        self._settle(self._taken(delivery_tag, multiple))
 
     def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
         # For example, a full queue with reject-publish.
-        for pending in self._taken(delivery_tag, multiple):
+        taken = self._taken(delivery_tag, multiple)
+        for pending in taken:
             pending.failure = NACKED
-            self._settled(pending)
+        self._settle(taken)
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         # A returned message does not identify itself, but messages are returned in the order of
@@ -262,6 +262,18 @@ class Publisher:
             ):
                 pending.failure = UNROUTABLE
                 return
+
+    def _settle(self, taken: list[PendingPublish]) -> None:
+        for pending in taken:
+            self._settled(pending)
+        failures = sum(1 for pending in taken if pending.failure)
+        self._tally('publish_failures', failures)
+        self._tally('published', len(taken) - failures)
+
+    def _tally(self, name: str, amount: int) -> None:
+        """Count messages of the program, for whoever asks."""
+        if amount:
+            self._connection.on_published(name, amount)
 
     def _settled(self, pending: PendingPublish) -> None:
         """Note a message whose fate the broker has reported."""
@@ -303,6 +315,7 @@ class Publisher:
         if unknown:
             why += '; it is unknown whether it arrives'
         missing = [(pending, why) for pending in (*self._unconfirmed.values(), *letters)]
+        self._tally('publish_failures', len(missing))
         failed = sorted([*self._failed, *missing], key=lambda each: each[0].number)
         self._forget()
         if not failed:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'clihelper.commands.doctor',
         'check what would keep a daemon from running, or lose messages',
     ),
+    'metrics': ('clihelper.commands.metrics', "print a daemon's metrics for Prometheus"),
     'new': ('clihelper.commands.new', 'generate a starter project'),
     'upgrade-check': (
         'clihelper.commands.upgrade_check', 'list the names of clihelper 1.x that programs use',

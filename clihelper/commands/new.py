@@ -20,7 +20,8 @@ USAGE = """\
 usage: clihelper new NAME [--loop interval|ioloop|consumer]
 
 Write a program into the new folder NAME: a package, its configuration with every key explained,
-tests, a README, a Makefile, a service for systemd and sysvinit, and a Debian package.
+tests, a README, a Makefile, a service for systemd and sysvinit, a Debian package, and alerts and a
+dashboard for Prometheus and Grafana.
 
   NAME              the name of the program, its package and its service: 2 to 31 lower-case
                     letters, digits and single dashes, beginning with a letter

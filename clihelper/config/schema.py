@@ -575,6 +575,9 @@ DAEMON = Table(
     Key('listen', List(Address(), single=True), [],
         'Where to listen, for the ``sockets`` of the controller: ``host:port``, ``[v6]:port``,'
         ' ``:port`` for every address, or ``unix:/path``.', effect=AT_START),
+    Key('metrics', Either(Nothing(), Address(), words='an address such as localhost:9090 or null'),
+        None, 'Where to serve metrics and probes by HTTP: see :doc:`metrics`; an address as for'
+        ' ``listen``.', 'none', effect=AT_START),
 )
 
 LOGGING = Table(

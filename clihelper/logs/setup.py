@@ -356,6 +356,22 @@ def _is_current(handler: logging.FileHandler, descriptor: int) -> bool:
     return os.path.samestat(os.fstat(descriptor), there) and 'a' in handler.mode
 
 
+def close_handlers() -> None:
+    """Close all handlers, and remove them: nothing is logged until :func:`configure` is called.
+
+    For a process that was just forked: what is buffered is left to its parent.
+    """
+    stop_all_listeners()
+    for handler in all_handlers():
+        buffer = getattr(handler, 'buffer', None)
+        if isinstance(buffer, list):
+            buffer.clear()
+        _close(handler)
+    for logger in all_loggers():
+        logger.handlers.clear()
+    _applied.request = None
+
+
 def unblock() -> bool:
     """Discard what handlers, and the standard streams, wait to write because nobody reads it.
 

@@ -52,28 +52,28 @@ def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> di
     report = {
         **daemon,
         'uptime': now - daemon.get('started', now),
-        'config_age': now - _config_read(daemon, processes),
+        'config_age': now - config_read(daemon, processes),
         'processes': [_process(process, now, clock) for process in processes],
         'queues': {name: _queue(figures, lately) for name, (figures, lately) in queues.items()},
         'counted': {name: sum(each.counted[name] for each in (*processes, ended))
                     for name in ended.counted},
         'last_error': max(errors, key=lambda error: error['time'], default=None),
     }
-    report['ready'] = is_ready(report)
+    report['ready'] = can_work(processes)
     return report
 
 
-def _config_read(daemon: dict[str, Any], processes: list[Figures]) -> float:
+def config_read(daemon: dict[str, Any], processes: list[Figures]) -> float:
     """Return when the configuration in force was read; a process alone writes that itself."""
     own = [process.report.get('config_read', 0.0) for process in processes]
     return float(max(daemon.get('config_read', 0.0), *own, 0.0))
 
 
-def is_ready(report: dict[str, Any]) -> bool:
+def can_work(processes: list[Figures]) -> bool:
     """Return whether the daemon can do its work now: a process is ready, and has its broker."""
     return any(
-        process['state'] in WORKING and (process['broker'] or {'consuming': True})['consuming']
-        for process in report['processes']
+        each.state in WORKING and (each.report.get('broker') or {'consuming': True})['consuming']
+        for each in processes
     )
 
 

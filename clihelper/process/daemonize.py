@@ -233,8 +233,8 @@ class Command:
         while (left := deadline - time.monotonic()) > 0:
             events = self._poll.poll(min(left, _LONGEST_POLL) * 1000)
             ready = [descriptor for descriptor, _ in events]
-            if signals.fileno() in ready:
-                self._pass_on(signals.read())
+            # Also one that came when poll(2) had looked: what was sent before is served first.
+            self._pass_on(signals.read())
             if self._reader in ready:
                 data = os.read(self._reader, 65536)
                 status = self._take(data, tell) if data else self._died(tell)

@@ -39,6 +39,9 @@ HANDLED = (
 )
 """The signals that a controller handles."""
 
+TIMERS = (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
+"""the signals of setitimer(2)"""
+
 FD_SETSIZE = 1024
 """select(2) does not accept descriptors of this number or above."""
 
@@ -269,6 +272,9 @@ class Signals:
         if self._owner == os.getpid():
             for signum in self._handled:
                 if self._is_ours(signum):
+                    signal.signal(signum, signal.SIG_IGN)
+            for signum in TIMERS:  # which the program may have left running
+                if callable(_signal.getsignal(signum)):
                     signal.signal(signum, signal.SIG_IGN)
 
     def _restore(self) -> None:

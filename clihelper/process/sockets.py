@@ -59,13 +59,16 @@ class Listening:
                     f'LISTEN_FDS: descriptor {descriptor}: {error.strerror}'
                 ) from error
 
-    def bind(self, addresses: Iterable[str], uid: int = -1, gid: int = -1) -> None:
+    def bind(
+        self, addresses: Iterable[str], uid: int = -1, gid: int = -1, key: str = 'Daemon.listen'
+    ) -> None:
         """Listen on all *addresses*, except where a socket that was passed does already.
 
         :param addresses: ``host:port``, ``[v6]:port``, ``:port`` or ``unix:/path``; if a
             name has several addresses, all of them are bound.
         :param uid: the owner of sockets in the file system; -1: the current user.
         :param gid: the group of sockets in the file system; -1: the current group.
+        :param key: where the addresses are configured, for errors.
         :raises CannotListen: an address is in use, or does not belong to this machine.
         :raises NotPermitted: this user may not use a port or a folder.
         """
@@ -78,11 +81,17 @@ class Listening:
             except OSError as error:
                 self.close()
                 kind = NotPermitted if isinstance(error, PermissionError) else CannotListen
-                raise kind(f'Daemon.listen: {address}: {error.strerror or error}') from error
+                raise kind(f'{key}: {address}: {error.strerror or error}') from error
 
     def take_over(self) -> None:
         """After a fork, make this process the one that removes the files of the sockets."""
         self._owner = os.getpid()
+
+    def leave(self) -> None:
+        """Close the sockets, which other processes serve; :meth:`close` removes their files."""
+        for each in self.sockets:
+            each.close()
+        self.sockets.clear()
 
     def close(self) -> None:
         """Close the sockets; the process that owns them also removes their files."""

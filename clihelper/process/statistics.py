@@ -8,7 +8,7 @@ descriptors of the process in ``/proc``, which takes the daemon's user or root::
     header: magic, version, slots, change | the daemon's report
     slots:  the first one has the totals of the processes that have ended
 
-    slot:   pid, state, since, in hand, counters | the process's report | queues
+    slot:   pid, state, since, in hand, counters | the process's report | queues | own metrics
     queue:  outcomes | sum of seconds | histogram | what was done in each of the last intervals
 
 Numbers are eight bytes each and aligned, so that each is written at once, by one process. A report
@@ -21,6 +21,7 @@ quantile of it is at most a quarter too large.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import fcntl
 import json
@@ -29,6 +30,7 @@ import time
 from mmap import MADV_REMOVE, MAP_SHARED, PROT_READ, mmap
 from struct import Struct
 
+from clihelper.process import series
 from clihelper.states import State
 
 TYPE_CHECKING = False
@@ -61,8 +63,8 @@ OTHERS = '(others)'
 READINGS = 10
 """how often reading is repeated, each time a millisecond later, while figures are being moved"""
 
-COUNTED = ('ticks', 'reconnects')
-"""what is counted for a whole process"""
+COUNTED = ('ticks', 'reconnects', 'published', 'publish_failures', 'worker_restarts')
+"""what is counted for a whole process; restarts of workers, for the whole daemon"""
 
 _MAGIC = b'clihelper statistics'
 _VERSION = 1
@@ -77,18 +79,19 @@ _PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = ran
 _REPORTS = 4096
 _QUEUES = _REPORTS + 2 * _REPORT
 _QUEUE = 2048
-_SLOT = _QUEUES + QUEUES * _QUEUE
+_SERIES = _QUEUES + QUEUES * _QUEUE
+_SLOT = _SERIES + series.SIZE
 
 # Offsets in a queue
 _SECONDS = 8 * len(OUTCOMES)
 _SAMPLED, _HISTOGRAM = _SECONDS + 8, _SECONDS + 24
 _SAMPLES = _HISTOGRAM + 8 * BUCKETS
 _SAMPLE = Struct('<QQQ')
+_FIGURES = Struct(f'<{len(OUTCOMES)}Qd2Q{BUCKETS}Q{3 * SAMPLES}Q')
 
 _STATES = list(State)
 _NUMBERS = {state: number for number, state in enumerate(_STATES, 1)}
 _WHOLE, _TWO, _REAL, _TWO_REALS = Struct('<Q'), Struct('<QQ'), Struct('<d'), Struct('<dd')
-_BUCKETS = Struct(f'<{BUCKETS}Q')
 
 
 def bucket_of(microseconds: int) -> int:
@@ -176,6 +179,10 @@ class Statistics:
         """Change what the daemon as a whole says of itself; None takes a fact away."""
         self._report.tell(facts)
 
+    def count(self, name: str) -> None:
+        """Count one of :data:`COUNTED` for the daemon as a whole."""
+        self._totals.count(name)
+
     def slot(self, index: int) -> ProcessStatistics:
         """Return the slot of a process, from 0; beyond the last one, one that nobody reads."""
         if index >= self.slots:
@@ -217,11 +224,13 @@ class ProcessStatistics:
     :ivar queues: what counts the messages of each queue, by its name.
     :ivar since: its element is when the oldest run in hand began, by the monotonic clock; 0.0:
         nothing is in hand.
+    :ivar metrics: what the program counts itself.
     """
 
     def __init__(self, memory: mmap, offset: int) -> None:
         self._memory = memory
         self._offset = offset
+        self._lock = _thread.RLock()
         whole = memoryview(memory)
         if whole.readonly:
             return
@@ -229,6 +238,7 @@ class ProcessStatistics:
         self._in_hand = whole[offset + _IN_HAND : offset + _IN_HAND + 16].cast('Q')
         self._report = _Report(memory, offset + _REPORTS, offset + _VALID)
         self.queues = _Queues(self)
+        self.metrics = series.Metrics(memory, offset + _SERIES)
         self._interval = 0
 
     def begin(self, worker: int) -> None:
@@ -238,6 +248,7 @@ class ProcessStatistics:
         """
         self.clear()
         self.queues.clear()
+        self.metrics = series.Metrics(self._memory, self._offset + _SERIES)
         self._report.tell({'worker': worker})
         _REAL.pack_into(self._memory, self._offset + _STARTED, time.time())
         _WHOLE.pack_into(self._memory, self._offset + _PID, os.getpid())
@@ -266,10 +277,15 @@ class ProcessStatistics:
         self._in_hand[1] = queue.number
 
     def count(self, name: str, amount: int = 1) -> None:
-        """Count one of :data:`COUNTED`."""
+        """Count one of :data:`COUNTED`. Any thread may call this."""
         offset = self._offset + _COUNTED + 8 * COUNTED.index(name)
-        number = _WHOLE.unpack_from(self._memory, offset)[0]
-        _WHOLE.pack_into(self._memory, offset, number + amount)
+        with self._lock:
+            number = _WHOLE.unpack_from(self._memory, offset)[0]
+            _WHOLE.pack_into(self._memory, offset, number + amount)
+
+    def read(self) -> Figures:
+        """Return what this process has written."""
+        return Figures(self._memory, self._offset)
 
     def sample(self) -> None:
         """Note what was done since the last time, once in each :data:`SAMPLE_INTERVAL`."""
@@ -293,6 +309,7 @@ class ProcessStatistics:
             self.count(name, amount)
         for name, queue in figures.queues.items():
             self.queues[name].add(queue)
+        self.metrics.add(figures.series)
         if 'last_error' in figures.report:
             self.tell(last_error=figures.report['last_error'])
 
@@ -428,33 +445,37 @@ class _Report:
         return report if isinstance(report, dict) else {}
 
 
+_NOTHING = _FIGURES.unpack(bytes(_FIGURES.size))
+
+
 class QueueFigures:
     """What was counted of one queue's messages.
 
     :ivar outcomes: for each of :data:`OUTCOMES`, how many.
     :ivar histogram: how many runs there were for each bucket of durations.
     :ivar float seconds: what all runs took together.
-    :ivar samples: what was done in the last intervals: the number of each, runs, and failures.
-    :ivar unsampled: runs and failures since then.
     """
 
     def __init__(self, memory: mmap | None = None, offset: int = 0) -> None:
-        self.outcomes = dict.fromkeys(OUTCOMES, 0)
-        self.histogram: Sequence[int] = [0] * BUCKETS
-        self.seconds = 0.0
-        self.samples: list[tuple[int, int, int]] = []
-        self.unsampled = (0, 0)
-        if memory is None:
-            return
-        for number, name in enumerate(OUTCOMES):
-            self.outcomes[name] = _WHOLE.unpack_from(memory, offset + 8 * number)[0]
-        self.seconds = _REAL.unpack_from(memory, offset + _SECONDS)[0]
-        self.histogram = _BUCKETS.unpack_from(memory, offset + _HISTOGRAM)
-        samples = (_SAMPLE.unpack_from(memory, offset + _SAMPLES + number * _SAMPLE.size)
-                   for number in range(SAMPLES))
-        self.samples = [sample for sample in samples if sample[0]]
-        runs, failed = _TWO.unpack_from(memory, offset + _SAMPLED)
-        self.unsampled = (max(self.runs - runs, 0), max(self.outcomes['failed'] - failed, 0))
+        numbers: Sequence[Any] = _NOTHING
+        if memory is not None:
+            numbers = _FIGURES.unpack_from(memory, offset)
+        self.outcomes: dict[str, int] = dict(zip(OUTCOMES, numbers, strict=False))
+        self.seconds, *self._sampled = numbers[len(OUTCOMES) : len(OUTCOMES) + 3]
+        self.histogram: Sequence[int] = numbers[-3 * SAMPLES - BUCKETS : -3 * SAMPLES]
+        self._samples: Sequence[int] = numbers[-3 * SAMPLES :]
+
+    @property
+    def samples(self) -> list[tuple[int, int, int]]:
+        """What was done in the last intervals: the number of each, runs, and failures."""
+        numbers = iter(self._samples)
+        return [sample for sample in zip(numbers, numbers, numbers, strict=True) if sample[0]]
+
+    @property
+    def unsampled(self) -> tuple[int, int]:
+        """Runs and failures since then."""
+        runs, failed = self._sampled
+        return max(self.runs - runs, 0), max(self.outcomes['failed'] - failed, 0)
 
     def __add__(self, other: QueueFigures) -> QueueFigures:
         both = QueueFigures()
@@ -510,6 +531,7 @@ class Figures:
     :ivar counted: for each of :data:`COUNTED`, how many.
     :ivar report: what it says of itself.
     :ivar queues: what it has counted, by the name of the queue.
+    :ivar series: what the program has counted itself.
     """
 
     def __init__(self, memory: mmap, offset: int) -> None:
@@ -531,6 +553,7 @@ class Figures:
             str(name): QueueFigures(memory, offset + _QUEUES + number * _QUEUE)
             for number, name in enumerate(names[:QUEUES])
         }
+        self.series = series.read(memory, offset + _SERIES)
 
 
 def _size(slots: int) -> int:

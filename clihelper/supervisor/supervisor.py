@@ -403,6 +403,7 @@ class Supervisor:
         backoff = self._backoffs.setdefault(worker.number, RestartBackoff())
         delay = backoff.next(lived, was_ready=was_ready)
         self._due[worker.number] = time.monotonic() + delay
+        self._statistics.count('worker_restarts')
         return delay
 
     def _note_failed_start(self, worker: Worker, words: str, why: str, status: int) -> None:

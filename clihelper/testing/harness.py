@@ -138,6 +138,21 @@ class Harness(Generic[C]):
         """
         return self._outbox.queues
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the controller has counted by its ``metrics``, as Prometheus would get it.
+
+        The names are those of the samples: ``sent_total{kind="letter"}``; of what was observed,
+        ``..._count`` and ``..._sum`` are among them.
+        """
+        from clihelper.operations import exposition
+
+        return {
+            exposition.sample_name(name, labels): value
+            for (kind, own, its), numbers in self._life.statistics.read().series.items()
+            for name, labels, value in exposition.samples_of(kind, own, its, numbers)
+        }
+
     def answer(self, reply: Callable[[Published], Any] | None) -> None:
         """Set the function that replies to the controller's ``call``.
 

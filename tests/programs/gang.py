@@ -24,6 +24,9 @@ class Noting:
     def note(self, what, name):
         line = f'{what} {name} {os.getpid()} {self.worker} {time.monotonic()}\n'
         os.write(self.notes, line.encode())
+        self.metrics.count('notes', what=what)
+        self.metrics.gauge('pid', os.getpid())
+        self.metrics.observe('name_characters', len(name))
 
     def do_segfault(self):
         ctypes.string_at(0)
@@ -73,6 +76,12 @@ class Noting:
     def do_gate(self):
         while not self.is_open():
             time.sleep(0.01)
+
+    def do_publish(self):
+        return self.publish('told', routing_key=next(iter(self.config.amqp['queues'])))
+
+    def do_misdirect(self):
+        return self.publish('told', routing_key='nowhere')
 
     def do_fail(self):
         raise ValueError('not today')
