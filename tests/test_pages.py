@@ -1,7 +1,7 @@
 """The documentation as it is read: each page, built and opened in Chromium.
 
-At a telephone's width and a desktop's, in light and in dark. ``make test-pages`` installs Chromium,
-and fetches axe-core, which knows what keeps people from reading a page.
+At a telephone's width and a desktop's, in light and in dark. ``make test-pages`` installs
+Chromium, and fetches axe-core, which knows what keeps people from reading a page.
 """
 
 from __future__ import annotations
