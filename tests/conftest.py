@@ -43,11 +43,22 @@ WARNINGS = [
 ]
 
 
+#: The files whose tests take longest. They begin first, so that no process has them left when the
+#: others are done.
+LONG = ('test_model', 'test_soak', 'test_cluster', 'test_messages', 'test_partitions', 'test_consumer')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, 'loadscopereorder'):  # by the number of tests
+        config.option.loadscopereorder = False
+
+
 def pytest_report_header() -> list[str]:
     return [] if IS_ROOT else ['an ordinary user: tests that need root are skipped']
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
     for item in items:
         if not IS_ROOT and item.get_closest_marker('root'):
             item.add_marker(pytest.mark.skip(reason='needs root'))
