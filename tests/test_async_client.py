@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import socket
 import time
 
@@ -19,8 +18,7 @@ from tests.proxy import Proxy
 
 @contextlib.asynccontextmanager
 async def client_of(url):
-    connect = functools.partial(Connection, [url], 2, 'test')
-    client = AsyncClient(connect(), asyncio.get_running_loop(), connect)
+    client = AsyncClient(Connection([url], 2, 'test'), asyncio.get_running_loop())
     try:
         yield client
     finally:
@@ -73,7 +71,7 @@ def test_what_cannot_be_encoded_is_refused_at_once(broker, queue_name):
     async def main():
         async with with_queue(broker, queue_name) as client:
             with pytest.raises(TypeError):
-                client.publish(object(), '', queue_name, {})
+                client.publish({1, 2}, '', queue_name, {})
             with pytest.raises((TypeError, ValueError)):
                 await client.publish('x', '', queue_name, {'priority': 'high'})
             await client.publish('x', '', queue_name, {})

@@ -16,12 +16,11 @@ from collections import deque
 from functools import partial
 
 from clihelper.amqp.client import NoReply, counting_failures
-from clihelper.amqp.composing import compose
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.event_loop import EventLoopConnection
 from clihelper.amqp.forwarder import LAST, USUAL, Forwarder
-from clihelper.amqp.message import Fetched, Message, settle_at_once
+from clihelper.amqp.message import Message, settle_at_once
 from clihelper.amqp.partitions import NO_PARTITIONS
 from clihelper.amqp.publisher import (
     CONFIRM_TIMEOUT,
@@ -30,6 +29,8 @@ from clihelper.amqp.publisher import (
     PendingPublish,
     Publisher,
     PublishError,
+    complete,
+    encode,
     is_refusal,
 )
 from clihelper.config.schema import LONGEST_NAME, is_short_string
@@ -38,10 +39,8 @@ from clihelper.errors import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from typing import Any, Unpack
+    from typing import Any
 
-    from clihelper.amqp.async_delays import AsyncDelayQueues
-    from clihelper.amqp.property_types import Properties
     from clihelper.amqp.settlement import Outcome
 
 LOGGER = logging.getLogger('clihelper.amqp')
@@ -77,21 +76,15 @@ class AsyncPublisher(Publisher):
         self._checks = False
 
     def submit(
-        self,
-        body: bytes,
-        exchange: str,
-        routing_key: str,
-        properties: dict[str, Any],
-        mandatory: bool = True,
+        self, body: bytes, exchange: str, routing_key: str, properties: dict[str, Any]
     ) -> asyncio.Future[None]:
         """Publish one message with the next ones.
 
-        :param mandatory: whether it is a failure if no queue gets it.
         :returns: a future that is done when the broker has confirmed it.
         :raises TypeError, ValueError: a property cannot be encoded.
         :raises PublishError: the connection is lost.
         """
-        pending = self.forward(body, exchange, routing_key, properties, mandatory)
+        pending = self.forward(body, exchange, routing_key, properties)
         future: asyncio.Future[None] = self._event_loop.create_future()
         if not self._confirms:
             self._forget()
@@ -220,24 +213,14 @@ class AsyncClient:
 
     :param connection: a connection that is not open yet, and waits without reading signals.
     :param event_loop: the loop that reads it.
-    :param connect: makes another one, with which a thread declares queues.
     :ivar on_arrival: called after something has arrived.
     :ivar on_lost: called when the connection, or one of its channels, is lost.
     :ivar partitions: the queues that are in partitions.
-    :ivar declares: ``AMQP.declare``.
     """
 
     partitions = NO_PARTITIONS
-    declares = True
 
-    def __init__(
-        self,
-        connection: Connection,
-        event_loop: asyncio.AbstractEventLoop,
-        connect: Callable[[], Connection],
-    ) -> None:
-        self._connect = connect
-        self._delays: AsyncDelayQueues | None = None
+    def __init__(self, connection: Connection, event_loop: asyncio.AbstractEventLoop) -> None:
         self.on_arrival: Callable[[], None] = lambda: None
         self.on_lost: Callable[[Lost], None] = lambda lost: None
         self._connection = connection
@@ -299,8 +282,6 @@ class AsyncClient:
 
     def _on_lost(self, lost: Lost) -> None:
         self._connection.drop()
-        if self._delays is not None:
-            self._delays.reset()
         for publisher in (*self._publishers.values(), self._caller):
             publisher.lose(lost)
         self._on_answers_lost(lost)
@@ -338,33 +319,20 @@ class AsyncClient:
     # Publishing.
 
     def publish(
-        self,
-        body: Any,
-        exchange: str,
-        routing_key: str,
-        properties: Mapping[str, Any],
-        *,
-        mandatory: bool = True,
-        delay: float = 0,
-        compress: bool = False,
+        self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
     ) -> asyncio.Future[None]:
         """Publish one message; see ``IOLoopController.publish``.
 
         :raises TypeError, ValueError: the body or a property cannot be encoded.
         """
         routing_key, properties = self.partitions.route(exchange, routing_key, properties)
-        payload, full = compose(body, properties, compress)
+        payload, kind = encode(body)
+        full = complete(properties, kind)
         publisher = self._publisher(exchange)
-        if delay:
-            from clihelper.amqp.delays import check
-
-            milliseconds = check(exchange, routing_key, delay, properties)
-            return self._event_loop.create_task(self._publish_delayed(
-                publisher, payload, routing_key, full, milliseconds, mandatory))
         if self._link.is_open:
-            return publisher.submit(payload, exchange, routing_key, full, mandatory)
+            return publisher.submit(payload, exchange, routing_key, full)
         return self._event_loop.create_task(
-            self._publish_later(publisher, payload, exchange, routing_key, full, mandatory))
+            self._publish_later(publisher, payload, exchange, routing_key, full))
 
     async def _publish_later(
         self,
@@ -373,34 +341,10 @@ class AsyncClient:
         exchange: str,
         routing_key: str,
         properties: dict[str, Any],
-        mandatory: bool,
     ) -> None:
         with counting_failures(self._connection):
             await self.open()
-        await publisher.submit(payload, exchange, routing_key, properties, mandatory)
-
-    async def _publish_delayed(
-        self,
-        publisher: AsyncPublisher,
-        payload: bytes,
-        queue: str,
-        properties: dict[str, Any],
-        milliseconds: int,
-        mandatory: bool,
-    ) -> None:
-        if self._delays is None:
-            from clihelper.amqp.async_delays import AsyncDelayQueues
-
-            self._delays = AsyncDelayQueues(self.declares, self._connect)
-        with counting_failures(self._connection):
-            await self.open()
-            waiting = await self._delays.prepare(queue, milliseconds, mandatory)
-        try:
-            await self._publish_later(publisher, payload, '', waiting, properties, True)
-        except PublishError as error:
-            if error.unroutable:
-                self._delays.reset()  # somebody has deleted the queue in which messages wait
-            raise
+        await publisher.submit(payload, exchange, routing_key, properties)
 
     def _publisher(self, exchange: str) -> AsyncPublisher:
         name = exchange if exchange in self._publishers or len(self._publishers) < CHANNELS else ''
@@ -425,10 +369,11 @@ class AsyncClient:
     ) -> Any:
         """Publish a request and await its reply; see ``IOLoopController.call``."""
         routing_key, properties = self.partitions.route(exchange, routing_key, properties)
-        payload, full = compose(body, properties)
+        payload, kind = encode(body)
         with counting_failures(self._connection):
             await self.open()
         name = str(properties.get('correlation_id') or f'call {next(self._numbers)}')
+        full = complete(properties, kind)
         self._caller.prepare()
         full.update(reply_to=self._reply_to, correlation_id=name)
         reply = self._replies[name] = self._event_loop.create_future()
@@ -449,8 +394,7 @@ class AsyncClient:
                 channel, connection.consumer_tag(), self._on_reply, waits=False)
 
     def _on_reply(self, delivery: Any) -> None:
-        max_body = self._connection.max_body
-        message = Fetched(delivery, self._reply_to, lambda *_: None, max_body)
+        message = Message(delivery, self._reply_to, lambda *_: None)
         reply = self._replies.get(str(message.correlation_id))
         # A reply that arrives after its call has timed out is discarded.
         if reply is not None and not reply.done():
@@ -466,9 +410,7 @@ class AsyncClient:
     async def get(self, queue: str) -> Message | None:
         """One message from *queue*, or None if it is empty; see ``IOLoopController.get``."""
         delivery = await self._ask(queue, lambda transport: transport.ask_message)
-        if delivery is None:
-            return None
-        return Fetched(delivery, queue, self._settle, self._connection.max_body)
+        return None if delivery is None else Message(delivery, queue, self._settle)
 
     def _settle(self, message: Message, outcome: Outcome) -> None:
         if message.outcome is not None:
@@ -528,15 +470,7 @@ class AsyncPipeline:
         self._unconfirmed: list[Awaitable[None]] = []
 
     async def publish(
-        self,
-        body: Any,
-        exchange: str = '',
-        routing_key: str = '',
-        *,
-        mandatory: bool = True,
-        delay: float = 0,
-        compress: bool = False,
-        **properties: Unpack[Properties],
+        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
     ) -> None:
         """Publish a message, and wait only if too many are in flight.
 
@@ -544,10 +478,7 @@ class AsyncPipeline:
         """
         if len(self._unconfirmed) >= WINDOW:
             await self.flush()
-        self._unconfirmed.append(self._client.publish(
-            body, exchange, routing_key, properties,
-            mandatory=mandatory, delay=delay, compress=compress,
-        ))  # fmt: skip
+        self._unconfirmed.append(self._client.publish(body, exchange, routing_key, properties))
 
     async def flush(self) -> None:
         """Wait until the broker has confirmed everything published so far.

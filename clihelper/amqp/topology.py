@@ -116,12 +116,7 @@ class Topology:
     @property
     def queues(self) -> list[str]:
         """The labels of the queues to consume."""
-        return [label for label in self._queues if self.is_consumed(label)]
-
-    def is_consumed(self, queue: str) -> bool:
-        """Whether the queue with that label is consumed, and not only declared."""
-        consumed: bool = self._queues[queue].get('consume', True)
-        return consumed
+        return list(self._queues)
 
     @property
     def consumers(self) -> list[tuple[str, str, Options]]:
@@ -130,8 +125,7 @@ class Topology:
         Messages of a stream that are run again are in its retry queue, which has the same label.
         """
         found: list[tuple[str, str, Options]] = []
-        for label in self.queues:
-            options = self._queues[label]
+        for label, options in self._queues.items():
             timeout = self._timeout_of(self._types[label])
             position = {STREAM_OFFSET: self._offsets[label]} if label in self._offsets else {}
             arguments = {**timeout, **options['consumer_arguments'], **position}
@@ -220,14 +214,18 @@ class Topology:
         # RabbitMQ 4 fails (541) instead of reporting a missing queue if its name is long and not
         # ASCII.
         is_new = not name.isascii() or not declarer.has_queue('AMQP.retry', name)
-        declare_lasting(declarer, 'AMQP.retry', name, options)
+        _declare_lasting_retries(declarer, name, options)
         return is_new
 
     def retry_options(self, queue: str, milliseconds: int) -> Options:
         """The options of the queue that delays messages with that label by *milliseconds*."""
         own = self.is_own(queue)
-        unused = UNUSED_EXCLUSIVE if own else UNUSED
-        options = waiting_options(self.return_queue(queue), milliseconds, unused)
+        options = _durable({
+            'x-message-ttl': milliseconds,
+            'x-dead-letter-exchange': '',
+            'x-dead-letter-routing-key': self.return_queue(queue),
+            'x-expires': milliseconds + (UNUSED_EXCLUSIVE if own else UNUSED),
+        })
         return {**options, 'exclusive': own}
 
     def establish(
@@ -262,7 +260,7 @@ class Topology:
             else:
                 declarer.queue(position, name, options, False)
         if not self._declare:
-            shared = [queue for queue in self.queues if not self.is_own(queue)]
+            shared = [queue for queue in self._queues if not self.is_own(queue)]
             for queue, delay in itertools.product(shared, delays):
                 self.declare_retries(declarer, queue, delay)
         return declarer.channel
@@ -306,7 +304,7 @@ class Topology:
         for dead, queue in {dead: queue for queue, dead in self._dead.items()}.items():
             if dead not in self._names.values():
                 yield 'AMQP.dead_letter', dead, self._as_safe_as(queue)
-        for queue in self.queues:
+        for queue in self._queues:
             if self.is_stream(queue):
                 yield 'AMQP.retry', self.return_queue(queue), self._as_safe_as(queue)
 
@@ -369,7 +367,6 @@ class Topology:
                 else options.get('partition_of', self.lasting_name(label)) + DEAD_LETTERS
             )
             for label, options in self._queues.items()
-            if self.is_consumed(label)
         }
 
     def _as_safe_as(self, queue: str) -> Options:
@@ -378,39 +375,23 @@ class Topology:
         return _durable({TYPE: kind} if kind else {})
 
 
-def waiting_options(queue: str, milliseconds: int, unused: int = UNUSED) -> Options:
-    """The options of a queue in which messages for *queue* wait.
-
-    :param unused: the milliseconds after which it is deleted when it is not used.
-    """
-    return _durable({
-        'x-message-ttl': milliseconds,
-        'x-dead-letter-exchange': '',
-        'x-dead-letter-routing-key': queue,
-        'x-expires': milliseconds + unused,
-    })
-
-
-def declare_lasting(declarer: Declarer, position: str, name: str, options: Options) -> None:
-    """Declare a queue that loses nothing of what waits in it, or otherwise one that may.
-
-    :param position: what it is for, for errors.
-    """
+def _declare_lasting_retries(declarer: Declarer, name: str, options: Options) -> None:
+    """Declare a retry queue that loses nothing, or otherwise one that may."""
     wanted = {**options, 'arguments': {**options['arguments'], **AT_LEAST_ONCE}}
     try:
-        _, there = declarer.adopt(position, name, wanted, INESSENTIAL)
+        _, there = declarer.adopt('AMQP.retry', name, wanted, INESSENTIAL)
     except DeclarationRefused as refused:
         if refused.code != PRECONDITION_FAILED or refused.difference is not None:
             raise
         LOGGER.warning('%s; %s is a classic queue: %s', refused, name, NOT_KEPT)
-        declarer.queue(position, name, options)
+        declarer.queue('AMQP.retry', name, options)
         return
     for argument, value in AT_LEAST_ONCE.items():
         if (other := there['arguments'].get(argument)) != value:
             LOGGER.warning(
-                '%s: %s is %s instead of %s in the queue %r that exists, which is used'
+                'AMQP.retry: %s is %s instead of %s in the queue %r that exists, which is used'
                 ' as it is until you delete it: %s',
-                position, argument, 'not set' if other is None else other, value, name, NOT_KEPT,
+                argument, 'not set' if other is None else other, value, name, NOT_KEPT,
             )  # fmt: skip
             return
 

@@ -119,9 +119,7 @@ class Loop:
     def client(self, client: Any) -> None:
         from clihelper.amqp.partitions import Partitions
 
-        section = self._host.config.amqp
-        client.partitions = Partitions(section['queues'])
-        client.declares = section['declare']
+        client.partitions = Partitions(self._host.config.amqp['queues'])
         self._client = client
 
     def make_client(self) -> Any:

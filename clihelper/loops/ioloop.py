@@ -7,7 +7,6 @@ import inspect
 import logging
 import warnings
 from contextlib import contextmanager
-from functools import partial
 
 from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
@@ -61,8 +60,7 @@ class TornadoLoop(Loop):
         from clihelper.amqp.client import publishing_connection
 
         connection = publishing_connection(self._host, polled=True, waits=False)
-        connect = partial(publishing_connection, self._host, waits=False)
-        return AsyncClient(connection, self._event_loop, connect)
+        return AsyncClient(connection, self._event_loop)
 
     def make_iterations(self) -> AsyncIterations:
         from clihelper.amqp.async_iterators import AsyncIterations
