@@ -45,7 +45,8 @@ WARNINGS = [
 
 #: The files whose tests take longest. They begin first, so that no process has them left when the
 #: others are done.
-LONG = ('test_model', 'test_soak', 'test_cluster', 'test_messages', 'test_partitions', 'test_consumer')
+LONG = ('test_model', 'test_soak', 'test_cluster', 'test_messages', 'test_partitions',
+        'test_consumer')
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -26,7 +26,7 @@ class Noting:
         os.write(self.notes, line.encode())
         self.metrics.count('notes', what=what)
         self.metrics.gauge('pid', os.getpid())
-        self.metrics.observe('name_characters', len(name))
+        self.metrics.observe('name_characters', len(str(name)))
 
     def do_segfault(self):
         ctypes.string_at(0)
