@@ -280,8 +280,9 @@ def test_a_consumer_is_asked_while_a_message_is_handled(work, kind, workers):
         pidfile = work.folder / 'gang.pid'
         work.send('gate it')
         work.wait_runs(1)
-        text = clihelper('stacks', '--pidfile', pidfile).stdout
-        assert text.count('in do_gate') == 1
+        end = time.monotonic() + 20
+        while (text := clihelper('stacks', '--pidfile', pidfile).stdout).count('in do_gate') != 1:
+            assert time.monotonic() < end, text
         assert clihelper('log-level', 'gang', 'DEBUG', '--pidfile', pidfile).returncode == 0
         with contextlib.ExitStack() as held:
             waiting = held.enter_context(subprocess.Popen(

@@ -212,7 +212,9 @@ def post(port: int, path: str, content: Any, token: str | None = TOKEN, **header
         headers['Authorization'] = f'Bearer {token}'
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
     with contextlib.closing(connection):
-        connection.request('POST', path, body, headers)
+        # It may answer before it has all of the body, and take no more.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request('POST', path, body, headers)
         return Answer(connection.getresponse())
 
 

@@ -447,7 +447,7 @@ def test_it_holds_nothing_of_the_daemons(tmp_path, port):
         # The daemon itself does not serve.
         sockets = [path for path in Path(f'/proc/{daemon.pid}/fd').iterdir()
                    if os.readlink(path).startswith('socket:')]
-        assert len(sockets) <= 2
+        assert len(sockets) <= 3  # of the log, Daemon.listen and Daemon.control
         daemon.stop()
 
 
