@@ -140,25 +140,16 @@ class Declarer:
 
     def bind(self, position: str, queue: str, binding: Options) -> None:
         """Bind a queue; raises :class:`DeclarationRefused`."""
-        self._ask(
-            position,
-            'queue_bind',
-            queue=queue,
-            exchange=binding['exchange'],
-            routing_key=binding['routing_key'],
-            arguments=binding['arguments'] or None,
-        )
+        self._bind(position, 'queue_bind', binding, queue=queue, exchange=binding['exchange'])
 
     def bind_exchange(self, position: str, exchange: str, binding: Options) -> None:
         """Bind an exchange to another; raises :class:`DeclarationRefused`."""
-        self._ask(
-            position,
-            'exchange_bind',
-            destination=exchange,
-            source=binding['exchange'],
-            routing_key=binding['routing_key'],
-            arguments=binding['arguments'] or None,
-        )
+        self._bind(
+            position, 'exchange_bind', binding, destination=exchange, source=binding['exchange'])
+
+    def _bind(self, position: str, method: str, binding: Options, **ends: str) -> None:
+        self._ask(position, method, routing_key=binding['routing_key'],
+                  arguments=binding['arguments'] or None, **ends)
 
     def depth(self, position: str, name: str) -> int:
         """The number of messages ready in a queue; 0 if there is none of that name.

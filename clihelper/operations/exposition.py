@@ -13,7 +13,7 @@ import time
 from itertools import accumulate
 
 from clihelper.operations import report
-from clihelper.process import series
+from clihelper.process import proc, series
 from clihelper.process.statistics import bucket_of
 from clihelper.states import State
 
@@ -175,8 +175,7 @@ def _of_processes(daemon: dict[str, Any], newest: dict[str, Figures]) -> Iterato
 def _process(pid: int) -> Iterator[tuple[str, float]]:
     """Yield the figures of a process, as proc_pid_stat(5) has them."""
     try:
-        with open(f'/proc/{pid}/stat', 'rb') as file:
-            fields = file.read().rpartition(b')')[2].split()
+        fields = proc.fields(pid)
         tick = os.sysconf('SC_CLK_TCK')
         yield 'process_resident_memory_bytes', int(fields[21]) * os.sysconf('SC_PAGE_SIZE')
         yield 'process_cpu_seconds_total', (int(fields[11]) + int(fields[12])) / tick

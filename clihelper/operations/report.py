@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import operator
-import os
 import time
 
+from clihelper.process import proc
 from clihelper.process.statistics import QueueFigures, Statistics
 
 TYPE_CHECKING = False
@@ -89,7 +89,7 @@ def _process(process: Figures, now: float, clock: float) -> dict[str, Any]:
         'in_hand_since': clock - process.since if process.since else None,
         'messages': sum(queue.runs for queue in queues),
         'failures': sum(queue.outcomes['failed'] for queue in queues),
-        'rss': resident(process.pid),
+        'rss': proc.resident(process.pid),
         'handler_timeout': process.report.get('handler_timeout'),
         'broker': process.report.get('broker'),
     }
@@ -127,15 +127,6 @@ def _queue(figures: QueueFigures, lately: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def resident(pid: int) -> int:
-    """Return the bytes in a process's resident set, 0 if it has ended."""
-    try:
-        with open(f'/proc/{pid}/statm', 'rb') as file:
-            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-    except (OSError, IndexError):
-        return 0
-
-
 def is_live(report: dict[str, Any]) -> bool:
     """Return whether nothing hangs: each process has made progress when it should have."""
     return not any(_hangs(process) for process in report['processes'])
@@ -150,7 +141,6 @@ def _hangs(process: dict[str, Any]) -> bool:
 
 def _is_stopped(pid: int) -> bool:
     try:
-        with open(f'/proc/{pid}/stat', 'rb') as file:
-            return file.read().rpartition(b')')[2].split()[0] in (b'T', b't')
+        return proc.fields(pid)[0] in (b'T', b't')
     except OSError:  # it has ended, and is replaced
         return False

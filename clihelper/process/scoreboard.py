@@ -38,6 +38,7 @@ from mmap import mmap
 from struct import Struct
 from zlib import crc32
 
+from clihelper.process import proc
 from clihelper.process.in_hand import InHand
 
 TYPE_CHECKING = False
@@ -420,8 +421,7 @@ def _map(path: str, size: int) -> mmap:
 def _is_dead(pid: int) -> bool:
     """Return whether the process is gone, a zombie, or exiting with its sockets maybe closed."""
     try:
-        with open(f'/proc/{pid}/stat', 'rb') as file:
-            fields = file.read().rpartition(b')')[2].split()
+        fields = proc.fields(pid)
     except OSError:
         return True
     return fields[0] in (b'Z', b'X') or bool(int(fields[6]) & _PF_EXITING)

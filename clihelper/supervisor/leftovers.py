@@ -12,6 +12,8 @@ import select
 import signal
 import time
 
+from clihelper.process import proc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,8 +100,7 @@ def _members(group: int) -> Iterator[int]:
 def _group(pid: str) -> int | None:
     """Return the process group of a process; None if it has ended."""
     try:
-        with open(f'/proc/{pid}/stat', 'rb') as file:
-            state, _, group = file.read().rpartition(b')')[2].split()[:3]
+        state, _, group = proc.fields(pid)[:3]
     except (OSError, ValueError):
         return None
     return None if state in (b'Z', b'X') else int(group)

@@ -6,6 +6,7 @@ import os
 import time
 
 from clihelper.backoff import jittered
+from clihelper.process import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,8 +142,4 @@ class Worker:
 
     def resident(self) -> int:
         """Return the bytes in its resident set, including shared memory."""
-        try:
-            with open(f'/proc/{self.pid}/statm', 'rb') as file:
-                return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-        except (OSError, IndexError):  # it has ended
-            return 0
+        return proc.resident(self.pid)
