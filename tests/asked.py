@@ -86,12 +86,15 @@ class Asked(Daemon):
 
     def wait_worked(self, times=10):
         """Wait until all workers together have done so many pieces of work."""
-        beat = self.folder / 'beat'
         end = time.monotonic() + 15
-        wanted = beat.stat().st_size + times
-        while beat.stat().st_size < wanted:
+        wanted = self._worked() + times
+        while self._worked() < wanted:
             assert time.monotonic() < end, self.log()
             time.sleep(0.02)
+
+    def _worked(self):
+        beat = self.folder / 'beat'
+        return beat.stat().st_size if beat.exists() else 0  # the first one makes it
 
     def descriptors(self):
         return len(os.listdir(f'/proc/{self.pid}/fd'))
