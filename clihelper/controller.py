@@ -13,13 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from socket import socket
-    from typing import Any, Protocol
+    from typing import Any, Protocol, Unpack
 
     from clihelper.amqp.async_client import AsyncClient, AsyncPipeline
     from clihelper.amqp.async_iterators import AsyncMessages
     from clihelper.amqp.client import Pipeline
     from clihelper.amqp.iterators import Messages
     from clihelper.amqp.message import Message
+    from clihelper.amqp.property_types import CallProperties, Properties
     from clihelper.config import Config
     from clihelper.loops import Host, Loop
     from clihelper.process.series import Metrics
@@ -215,21 +216,39 @@ class Controller:
     # Messages, through the broker of the AMQP section. Any thread may call these.
 
     def publish(
-        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
+        self,
+        body: Any,
+        exchange: str = '',
+        routing_key: str = '',
+        *,
+        mandatory: bool = True,
+        delay: float = 0,
+        compress: bool = False,
+        **properties: Unpack[Properties],
     ) -> None:
         """Publish a message, and return once the broker has put it in a queue.
 
-        :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
+        :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON; see
+            :ref:`bodies`.
         :param exchange: its name; '' is the default exchange, which routes to the queue whose name
             is the routing key.
-        :param properties: AMQP properties (``correlation_id``, ``headers``, ``expiration``, ...);
-            ``delivery_mode`` is 2, persistent, by default. For a queue that has ``partitions`` in
+        :param mandatory: whether it is an error if no queue gets it.
+        :param delay: seconds that it waits in the broker, before it is in the queue that
+            *routing_key* names; at most 30 days, 0 by default. See :ref:`delays`.
+        :param compress: whether the body is compressed with gzip.
+        :param properties: AMQP's properties (``correlation_id``, ``headers``, ``expiration``,
+            ...), each listed in :ref:`properties`. For a queue that has ``partitions`` in
             ``AMQP.queues``, and is named by the routing key, ``partition_key`` chooses the
             partition; see :ref:`partitions`.
-        :raises clihelper.PublishError: the broker does not have it, or is not known to have it.
-        :raises TypeError, ValueError: the body or a property cannot be encoded.
+        :raises clihelper.PublishError: the broker does not have it, or is not known to have it;
+            ``unroutable``: no queue gets it.
+        :raises TypeError, ValueError: the body cannot be encoded, or a property is not as it
+            should be.
         """
-        self._life_cycle.loop.client.publish(body, exchange, routing_key, properties)
+        self._life_cycle.loop.client.publish(
+            body, exchange, routing_key, properties,
+            mandatory=mandatory, delay=delay, compress=compress,
+        )  # fmt: skip
 
     def pipeline(self) -> Pipeline:
         """Publish many messages and wait for all confirmations together::
@@ -251,7 +270,7 @@ class Controller:
         routing_key: str = '',
         *,
         timeout: float = 30.0,
-        **properties: Any,
+        **properties: Unpack[CallProperties],
     ) -> Any:
         """Publish a request and return its reply, decoded as for ``on_message``.
 
@@ -450,7 +469,15 @@ class IOLoopController(Controller):
     # Messages, as in every controller, but awaited. Only code on the IOLoop may call these.
 
     def publish(  # type: ignore[override]
-        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
+        self,
+        body: Any,
+        exchange: str = '',
+        routing_key: str = '',
+        *,
+        mandatory: bool = True,
+        delay: float = 0,
+        compress: bool = False,
+        **properties: Unpack[Properties],
     ) -> Awaitable[None]:
         """Publish a message; the result is to be awaited, and is there once a queue has it.
 
@@ -461,7 +488,10 @@ class IOLoopController(Controller):
             to have it.
         :raises TypeError, ValueError: the body cannot be encoded.
         """
-        return self._async_client.publish(body, exchange, routing_key, properties)
+        return self._async_client.publish(
+            body, exchange, routing_key, properties,
+            mandatory=mandatory, delay=delay, compress=compress,
+        )  # fmt: skip
 
     def pipeline(self) -> AsyncPipeline:  # type: ignore[override]
         """Publish many messages and wait for all confirmations together::
@@ -482,7 +512,7 @@ class IOLoopController(Controller):
         routing_key: str = '',
         *,
         timeout: float = 30.0,
-        **properties: Any,
+        **properties: Unpack[CallProperties],
     ) -> Any:
         """Publish a request and await its reply; see :meth:`Controller.call`."""
         return await self._async_client.call(body, exchange, routing_key, timeout, properties)

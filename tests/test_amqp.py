@@ -6,8 +6,9 @@ import pytest
 
 from clihelper.amqp import retries, settlement
 from clihelper.amqp.connection import BrokerBackoff
+from clihelper.amqp.encoding import encode
 from clihelper.amqp.message import Message, decode
-from clihelper.amqp.publisher import PublishError, encode
+from clihelper.amqp.publisher import PublishError
 from clihelper.amqp.settlement import Outcome
 from clihelper.amqp.url import masked
 

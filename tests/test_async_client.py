@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import time
 
@@ -18,7 +19,8 @@ from tests.proxy import Proxy
 
 @contextlib.asynccontextmanager
 async def client_of(url):
-    client = AsyncClient(Connection([url], 2, 'test'), asyncio.get_running_loop())
+    connect = functools.partial(Connection, [url], 2, 'test')
+    client = AsyncClient(connect(), asyncio.get_running_loop(), connect)
     try:
         yield client
     finally:
@@ -71,7 +73,7 @@ def test_what_cannot_be_encoded_is_refused_at_once(broker, queue_name):
     async def main():
         async with with_queue(broker, queue_name) as client:
             with pytest.raises(TypeError):
-                client.publish({1, 2}, '', queue_name, {})
+                client.publish(object(), '', queue_name, {})
             with pytest.raises((TypeError, ValueError)):
                 await client.publish('x', '', queue_name, {'priority': 'high'})
             await client.publish('x', '', queue_name, {})

@@ -150,7 +150,8 @@ def test_the_topology_is_filled_in(load):
         'shop': {**plain, 'type': 'topic'}, 'e': {**plain, 'type': 'direct'},
         'late': {**plain, 'type': 'x-delayed-message', 'arguments': {'a': 1}}}
     plain |= {
-        'routing_keys': [], 'bindings': [], 'exclusive': False, 'consumer_arguments': {}}
+        'routing_keys': [], 'bindings': [], 'exclusive': False, 'consumer_arguments': {},
+            'consume': True}
     assert read['queues'] == {
         'orders': {**plain, 'name': 'orders'},
         'some': {**plain, 'name': 'some', 'exchange': 'shop', 'routing_keys': ['a.*'],

@@ -461,7 +461,6 @@ def test_many_follow_a_task_and_one_that_leaves_disturbs_nobody(
     run: Any, channel: Any, port: int, follow: Any
 ) -> None:
     with run('tasks') as server:
-        declare(channel, 'tasks', **{'x-queue-type': 'quorum'})
         path = submit(port, 5, 0.01)
         with ThreadPoolExecutor(50) as pool:
             streams = list(pool.map(follow, [path] * 50))
@@ -476,7 +475,6 @@ def test_many_follow_a_task_and_one_that_leaves_disturbs_nobody(
 def test_a_stream_ends_at_a_reload_and_goes_on_where_it_was(
     run: Any, channel: Any, port: int, follow: Any
 ) -> None:
-    declare(channel, 'tasks', **{'x-queue-type': 'quorum'})
     with run('tasks') as server:
         path = submit(port, 2)
         first = follow(path)
@@ -493,7 +491,6 @@ def test_a_stream_ends_at_a_reload_and_goes_on_where_it_was(
 def test_an_open_stream_does_not_hold_up_a_stop(
     run: Any, channel: Any, port: int, follow: Any
 ) -> None:
-    declare(channel, 'tasks', **{'x-queue-type': 'quorum'})
     with run('tasks') as server:
         stream = follow(submit(port, 2))
         events = stream.events()
@@ -507,7 +504,6 @@ def test_an_open_stream_does_not_hold_up_a_stop(
 def test_a_comment_keeps_a_silent_stream_alive(
     run: Any, channel: Any, port: int, follow: Any
 ) -> None:
-    declare(channel, 'tasks', **{'x-queue-type': 'quorum'})
     with run('tasks', ('keepalive: 15', 'keepalive: 0.1')):
         stream = follow(submit(port, 2))
         comments = 0

@@ -82,7 +82,7 @@ def test_all_properties_arrive(client, channel, queue):
     given = {
         'content_type': 'text/x', 'content_encoding': 'utf-8', 'delivery_mode': 1, 'priority': 3,
         'correlation_id': 'c', 'reply_to': 'r', 'message_id': 'm', 'type': 't', 'app_id': 'a',
-        'user_id': 'guest', 'expiration': 60_000, 'timestamp': when,
+        'user_id': 'guest', 'expiration': 60, 'timestamp': when,
     }  # fmt: skip
     headers = {'s': 'x', 'n': 7, 'l': [1, {'a': True}], 'when': when.replace(tzinfo=None)}
     client.publish(b'\x00\xff', '', queue, {**given, 'headers': headers})
@@ -101,9 +101,20 @@ def test_all_properties_arrive(client, channel, queue):
     [
         ({'corelation_id': 'x'}, 'corelation_id'),
         ({'cluster_id': 'x'}, 'cluster_id'),
-        ({'priority': 'high'}, 'cannot be encoded'),
+        ({'priority': 'high'}, 'priority: expected an int'),
+        ({'priority': 256}, 'priority: expected a number from 0 to 255'),
+        ({'prioritty': 1}, "did you mean 'priority'"),
+        ({'dealy': 1}, "did you mean 'delay'"),
+        ({'delivery_mode': 3}, 'delivery_mode: expected a number from 1 to 2'),
+        ({'expiration': '60000'}, 'expiration: expected seconds, got str'),
+        ({'expiration': -1}, 'expiration: expected seconds from 0'),
+        ({'expiration': float('nan')}, 'expiration: expected seconds from 0'),
+        ({'message_id': 7}, 'message_id: expected a str, got int'),
+        ({'type': 'é' * 128}, 'type: longer than 255 bytes'),
+        ({'headers': [1]}, 'headers: expected a mapping'),
+        ({'timestamp': datetime(2026, 1, 2)}, 'timestamp: .*time zone'),  # noqa: DTZ001
         ({'headers': {'x': object()}}, 'cannot be encoded'),
-        ({'timestamp': 'soon'}, 'soon'),
+        ({'timestamp': 'soon'}, 'timestamp: expected a datetime or seconds, got str'),
     ],
 )
 def test_a_property_that_cannot_be_said_is_an_error(client, queue, properties, said):
@@ -130,8 +141,23 @@ def test_bodies_of_any_size_arrive_whole(client, queue, size):
 def test_what_no_queue_gets_is_an_error(client, queue):
     with pytest.raises(clihelper.PublishError, match='no queue gets it') as caught:
         client.publish('x', '', 'nobody-there', {})
+    assert caught.value.unroutable
     assert not caught.value.unknown
     client.publish('next', '', queue, {})
+
+
+def test_what_need_not_have_a_queue_is_no_error(client, queue):
+    client.publish('same', '', 'nobody-there', {}, mandatory=False)
+    pipeline = client.pipeline()
+    for number in range(400):
+        pipeline.publish('same', routing_key='nobody-there', mandatory=number % 2)
+    with pytest.raises(clihelper.PublishError) as caught:
+        pipeline.flush()
+    failed = [number for number, _ in caught.value.failed]
+    assert failed == [*range(1, 400, 2)]  # and not their neighbours
+    assert caught.value.unroutable
+    with pytest.raises(clihelper.PublishError, match='no exchange'):
+        client.publish('x', 'none', 'x', {}, mandatory=False)
 
 
 def test_an_exchange_that_is_missing_is_an_error(client, queue):

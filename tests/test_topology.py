@@ -17,6 +17,7 @@ from clihelper.amqp.connection import Connection, Lost
 from clihelper.amqp.declare_errors import DeclarationRefused, explain
 from clihelper.amqp.declarer import Declarer
 from clihelper.amqp.entities import Entities
+from clihelper.amqp.iteration import section_for
 from clihelper.amqp.rabbitmq import RabbitMQTransport
 from clihelper.amqp.topology import Topology
 from clihelper.errors import ConfigurationError
@@ -553,3 +554,86 @@ def test_what_closes_another_channel_is_no_refusal_of_a_declaration(broker, queu
     with pytest.raises(amqp.PreconditionFailed, match='unknown delivery tag'):
         Declarer(declaring, connection.refusals).queue('AMQP.retry', queue_name, options)
     connection.drop()
+
+
+# Queues that are not consumed.
+
+def exists(channel, queue):
+    with channel.connection.channel() as other:
+        try:
+            other.queue_declare(queue, passive=True)
+        except amqp.NotFound:
+            return False
+        return True
+
+
+def test_a_queue_that_is_not_consumed_is_declared_and_bound(configure, channel, queue_name):
+    config = configure("""
+  exchanges: {NAME.x: {}}
+  queues:
+    NAME: {}
+    NAME.audit:
+      consume: false
+      exchange: NAME.x
+      routing_keys: k
+      arguments: {x-queue-type: quorum}
+""")
+    with running(config) as program:
+        publish(channel, f'{queue_name}.x', 'k', 'for others')
+        publish(channel, '', queue_name, 'for us')
+        program.wait_line("got 'for us'")
+        found = channel.queue_declare(f'{queue_name}.audit', passive=True)
+        assert (found.message_count, found.consumer_count) == (1, 0)
+        assert program.stop() == 0
+    assert exists(channel, f'{queue_name}.dead')
+    assert not exists(channel, f'{queue_name}.audit.dead')
+
+
+def test_nothing_but_queues_that_are_not_consumed(configure, channel, queue_name):
+    config = configure('  queues: {NAME: {consume: false, partitions: 2}}\n')
+    with running(config) as program:
+        program.wait_line('nothing to consume')
+        assert program.stop() == 0
+    for number in range(2):
+        found = channel.queue_declare(f'{queue_name}.{number}', passive=True)
+        assert found.consumer_count == 0
+    assert not exists(channel, f'{queue_name}.dead')
+
+
+def test_with_declare_false_a_queue_that_is_not_consumed_must_exist_alone(
+    configure, channel, queue_name
+):
+    config = configure('  declare: false\n  queues: {NAME: {consume: false}}\n')
+    assert f'AMQP.queues.{queue_name}: ' in fails(config)
+    channel.queue_declare(queue_name, durable=True, auto_delete=False)
+    with running(config) as program:
+        assert program.stop() == 0
+
+
+def test_the_check_looks_only_at_what_such_a_queue_has(configure, channel, queue_name):
+    config = configure('  dead_letter: false\n  queues: {NAME: {consume: false}}\n')
+    done = subprocess.run(
+        [sys.executable, OBEDIENT, '-c', config, '--check', '--broker'],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert 'does not exist yet' in done.stdout + done.stderr
+    assert 'what cannot be handled is dropped' not in done.stdout + done.stderr
+
+
+def parsed(text):
+    return config.parse(text, 'app.yml', appname='test', shown='app.yml').amqp
+
+
+def test_a_loop_of_the_programs_own_consumes_such_a_queue():
+    section = parsed(b'AMQP: {queues: {jobs: {consume: false}, more: {}}}')
+    assert Topology(section).queues == ['more']
+    assert Topology(section_for('jobs', section, ((), (), ''))).queues == ['jobs']
+
+
+def test_dead_letters_may_be_in_such_a_queue():
+    section = parsed(b'AMQP: {dead_letter: failed, queues: {jobs: {}, failed: {consume: false}}}')
+    topology = Topology(section)
+    assert topology.dead_letters_of('jobs') == 'failed'
+    assert topology.dead_letters_of('failed') is None
+    assert list(topology.further_queues()) == []

@@ -16,11 +16,12 @@ from collections import deque
 from functools import partial
 
 from clihelper.amqp.client import NoReply, counting_failures
+from clihelper.amqp.composing import compose
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
 from clihelper.amqp.event_loop import EventLoopConnection
 from clihelper.amqp.forwarder import LAST, USUAL, Forwarder
-from clihelper.amqp.message import Message, settle_at_once
+from clihelper.amqp.message import Fetched, Message, settle_at_once
 from clihelper.amqp.partitions import NO_PARTITIONS
 from clihelper.amqp.publisher import (
     CONFIRM_TIMEOUT,
@@ -29,8 +30,6 @@ from clihelper.amqp.publisher import (
     PendingPublish,
     Publisher,
     PublishError,
-    complete,
-    encode,
     is_refusal,
 )
 from clihelper.config.schema import LONGEST_NAME, is_short_string
@@ -39,8 +38,10 @@ from clihelper.errors import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from typing import Any
+    from typing import Any, Unpack
 
+    from clihelper.amqp.async_delays import AsyncDelayQueues
+    from clihelper.amqp.property_types import Properties
     from clihelper.amqp.settlement import Outcome
 
 LOGGER = logging.getLogger('clihelper.amqp')
@@ -76,15 +77,21 @@ class AsyncPublisher(Publisher):
         self._checks = False
 
     def submit(
-        self, body: bytes, exchange: str, routing_key: str, properties: dict[str, Any]
+        self,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: dict[str, Any],
+        mandatory: bool = True,
     ) -> asyncio.Future[None]:
         """Publish one message with the next ones.
 
+        :param mandatory: whether it is a failure if no queue gets it.
         :returns: a future that is done when the broker has confirmed it.
         :raises TypeError, ValueError: a property cannot be encoded.
         :raises PublishError: the connection is lost.
         """
-        pending = self.forward(body, exchange, routing_key, properties)
+        pending = self.forward(body, exchange, routing_key, properties, mandatory)
         future: asyncio.Future[None] = self._event_loop.create_future()
         if not self._confirms:
             self._forget()
@@ -213,14 +220,24 @@ class AsyncClient:
 
     :param connection: a connection that is not open yet, and waits without reading signals.
     :param event_loop: the loop that reads it.
+    :param connect: makes another one, with which a thread declares queues.
     :ivar on_arrival: called after something has arrived.
     :ivar on_lost: called when the connection, or one of its channels, is lost.
     :ivar partitions: the queues that are in partitions.
+    :ivar declares: ``AMQP.declare``.
     """
 
     partitions = NO_PARTITIONS
+    declares = True
 
-    def __init__(self, connection: Connection, event_loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        event_loop: asyncio.AbstractEventLoop,
+        connect: Callable[[], Connection],
+    ) -> None:
+        self._connect = connect
+        self._delays: AsyncDelayQueues | None = None
         self.on_arrival: Callable[[], None] = lambda: None
         self.on_lost: Callable[[Lost], None] = lambda lost: None
         self._connection = connection
@@ -282,6 +299,8 @@ class AsyncClient:
 
     def _on_lost(self, lost: Lost) -> None:
         self._connection.drop()
+        if self._delays is not None:
+            self._delays.reset()
         for publisher in (*self._publishers.values(), self._caller):
             publisher.lose(lost)
         self._on_answers_lost(lost)
@@ -319,20 +338,33 @@ class AsyncClient:
     # Publishing.
 
     def publish(
-        self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
+        self,
+        body: Any,
+        exchange: str,
+        routing_key: str,
+        properties: Mapping[str, Any],
+        *,
+        mandatory: bool = True,
+        delay: float = 0,
+        compress: bool = False,
     ) -> asyncio.Future[None]:
         """Publish one message; see ``IOLoopController.publish``.
 
         :raises TypeError, ValueError: the body or a property cannot be encoded.
         """
         routing_key, properties = self.partitions.route(exchange, routing_key, properties)
-        payload, kind = encode(body)
-        full = complete(properties, kind)
+        payload, full = compose(body, properties, compress)
         publisher = self._publisher(exchange)
+        if delay:
+            from clihelper.amqp.delays import check
+
+            milliseconds = check(exchange, routing_key, delay, properties)
+            return self._event_loop.create_task(self._publish_delayed(
+                publisher, payload, routing_key, full, milliseconds, mandatory))
         if self._link.is_open:
-            return publisher.submit(payload, exchange, routing_key, full)
+            return publisher.submit(payload, exchange, routing_key, full, mandatory)
         return self._event_loop.create_task(
-            self._publish_later(publisher, payload, exchange, routing_key, full))
+            self._publish_later(publisher, payload, exchange, routing_key, full, mandatory))
 
     async def _publish_later(
         self,
@@ -341,10 +373,34 @@ class AsyncClient:
         exchange: str,
         routing_key: str,
         properties: dict[str, Any],
+        mandatory: bool,
     ) -> None:
         with counting_failures(self._connection):
             await self.open()
-        await publisher.submit(payload, exchange, routing_key, properties)
+        await publisher.submit(payload, exchange, routing_key, properties, mandatory)
+
+    async def _publish_delayed(
+        self,
+        publisher: AsyncPublisher,
+        payload: bytes,
+        queue: str,
+        properties: dict[str, Any],
+        milliseconds: int,
+        mandatory: bool,
+    ) -> None:
+        if self._delays is None:
+            from clihelper.amqp.async_delays import AsyncDelayQueues
+
+            self._delays = AsyncDelayQueues(self.declares, self._connect)
+        with counting_failures(self._connection):
+            await self.open()
+            waiting = await self._delays.prepare(queue, milliseconds, mandatory)
+        try:
+            await self._publish_later(publisher, payload, '', waiting, properties, True)
+        except PublishError as error:
+            if error.unroutable:
+                self._delays.reset()  # somebody has deleted the queue in which messages wait
+            raise
 
     def _publisher(self, exchange: str) -> AsyncPublisher:
         name = exchange if exchange in self._publishers or len(self._publishers) < CHANNELS else ''
@@ -369,11 +425,10 @@ class AsyncClient:
     ) -> Any:
         """Publish a request and await its reply; see ``IOLoopController.call``."""
         routing_key, properties = self.partitions.route(exchange, routing_key, properties)
-        payload, kind = encode(body)
+        payload, full = compose(body, properties)
         with counting_failures(self._connection):
             await self.open()
         name = str(properties.get('correlation_id') or f'call {next(self._numbers)}')
-        full = complete(properties, kind)
         self._caller.prepare()
         full.update(reply_to=self._reply_to, correlation_id=name)
         reply = self._replies[name] = self._event_loop.create_future()
@@ -394,7 +449,8 @@ class AsyncClient:
                 channel, connection.consumer_tag(), self._on_reply, waits=False)
 
     def _on_reply(self, delivery: Any) -> None:
-        message = Message(delivery, self._reply_to, lambda *_: None)
+        max_body = self._connection.max_body
+        message = Fetched(delivery, self._reply_to, lambda *_: None, max_body)
         reply = self._replies.get(str(message.correlation_id))
         # A reply that arrives after its call has timed out is discarded.
         if reply is not None and not reply.done():
@@ -410,7 +466,9 @@ class AsyncClient:
     async def get(self, queue: str) -> Message | None:
         """One message from *queue*, or None if it is empty; see ``IOLoopController.get``."""
         delivery = await self._ask(queue, lambda transport: transport.ask_message)
-        return None if delivery is None else Message(delivery, queue, self._settle)
+        if delivery is None:
+            return None
+        return Fetched(delivery, queue, self._settle, self._connection.max_body)
 
     def _settle(self, message: Message, outcome: Outcome) -> None:
         if message.outcome is not None:
@@ -470,7 +528,15 @@ class AsyncPipeline:
         self._unconfirmed: list[Awaitable[None]] = []
 
     async def publish(
-        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
+        self,
+        body: Any,
+        exchange: str = '',
+        routing_key: str = '',
+        *,
+        mandatory: bool = True,
+        delay: float = 0,
+        compress: bool = False,
+        **properties: Unpack[Properties],
     ) -> None:
         """Publish a message, and wait only if too many are in flight.
 
@@ -478,7 +544,10 @@ class AsyncPipeline:
         """
         if len(self._unconfirmed) >= WINDOW:
             await self.flush()
-        self._unconfirmed.append(self._client.publish(body, exchange, routing_key, properties))
+        self._unconfirmed.append(self._client.publish(
+            body, exchange, routing_key, properties,
+            mandatory=mandatory, delay=delay, compress=compress,
+        ))  # fmt: skip
 
     async def flush(self) -> None:
         """Wait until the broker has confirmed everything published so far.

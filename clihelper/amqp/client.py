@@ -18,7 +18,7 @@ from functools import partial
 
 from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.declare_errors import DeclarationRefused
-from clihelper.amqp.message import Message, settle_at_once
+from clihelper.amqp.message import Fetched, Message, settle_at_once
 from clihelper.amqp.partitions import NO_PARTITIONS
 from clihelper.amqp.publisher import Publisher, PublishError
 from clihelper.amqp.settlement import StoppableError
@@ -30,8 +30,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from typing import Any
+    from typing import Any, Unpack
 
+    from clihelper.amqp.delays import DelayQueues
+    from clihelper.amqp.property_types import Properties
     from clihelper.amqp.settlement import Outcome
 
 LOGGER = logging.getLogger('clihelper.amqp')
@@ -45,9 +47,11 @@ class Client:
     :param connect: creates a further connection, for calls.
     :ivar lock: held by the thread that uses the connection; see :meth:`using`.
     :ivar partitions: the queues that are in partitions.
+    :ivar declares: ``AMQP.declare``.
     """
 
     partitions = NO_PARTITIONS
+    declares = True
 
     @classmethod
     def of(cls, host: Any, *, polled: bool) -> Client:
@@ -72,6 +76,7 @@ class Client:
         self._idle: list[Publisher] = []
         self._callers: list[Caller] = []
         self._channel: Any = None
+        self._delays: DelayQueues | None = None
 
     def fileno(self) -> int | None:
         """The descriptor that is readable when :meth:`poll` should be called, or None."""
@@ -105,15 +110,57 @@ class Client:
     # Publishing.
 
     def publish(
-        self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
+        self,
+        body: Any,
+        exchange: str,
+        routing_key: str,
+        properties: Mapping[str, Any],
+        *,
+        mandatory: bool = True,
+        delay: float = 0,
+        compress: bool = False,
     ) -> None:
         """Publish one message; see ``Controller.publish``."""
         routing_key, properties = self.partitions.route(exchange, routing_key, properties)
+        if delay:
+            routing_key = self.delay_queue(exchange, routing_key, properties, delay, mandatory)
+            mandatory = True
         with self.using():
             publisher = self.lend()
-            publisher.send(body, exchange, routing_key, properties)
-            publisher.wait_for_confirms()
+            publisher.send(body, exchange, routing_key, properties,
+                           mandatory=mandatory, compress=compress)  # fmt: skip
+            try:
+                publisher.wait_for_confirms()
+            except PublishError as error:
+                if error.unroutable and self._delays is not None:
+                    self._delays.reset()  # somebody has deleted a queue in which messages wait
+                raise
             self.give_back(publisher)
+
+    def delay_queue(
+        self,
+        exchange: str,
+        queue: str,
+        properties: Mapping[str, Any],
+        delay: float,
+        mandatory: bool,
+    ) -> str:
+        """The queue in which a message for *queue* waits; declared if necessary.
+
+        :param delay: seconds.
+        :param mandatory: whether *queue* has to exist.
+        :raises TypeError, ValueError: no message with these properties can wait so long.
+        :raises PublishError: the broker cannot be reached, or refuses.
+        """
+        from clihelper.amqp.delays import DelayQueues, check
+
+        milliseconds = check(exchange, queue, delay, properties)
+        if self._delays is None:
+            self._delays = DelayQueues(self.declares)
+        with self.using():
+            self._open()
+            with counting_failures(self._connection):
+                return self._delays.prepare(self._connection, queue, milliseconds, mandatory)
 
     def pipeline(self) -> Pipeline:
         """A pipeline of messages that are confirmed together; see ``Controller.pipeline``."""
@@ -164,7 +211,9 @@ class Client:
         """One message from *queue*, or None if it is empty; see ``Controller.get``."""
         with self.using(), self._asking(queue) as channel:
             delivery = self._connection.transport.get(channel, queue)
-        return None if delivery is None else Message(delivery, queue, self._settle)
+        if delivery is None:
+            return None
+        return Fetched(delivery, queue, self._settle, self._connection.max_body)
 
     def _settle(self, message: Message, outcome: Outcome) -> None:
         if message.outcome is not None:
@@ -221,6 +270,8 @@ class Client:
         self.poll()
         if not self._connection.is_open:
             self._idle.clear()
+            if self._delays is not None:
+                self._delays.reset()
             open_any(self._connection)
 
 
@@ -284,7 +335,15 @@ class Pipeline:
         self._publisher: Publisher | None = None
 
     def publish(
-        self, body: Any, exchange: str = '', routing_key: str = '', **properties: Any
+        self,
+        body: Any,
+        exchange: str = '',
+        routing_key: str = '',
+        *,
+        mandatory: bool = True,
+        delay: float = 0,
+        compress: bool = False,
+        **properties: Unpack[Properties],
     ) -> None:
         """Publish a message without waiting; the arguments are those of ``Controller.publish``.
 
@@ -292,9 +351,13 @@ class Pipeline:
         """
         client = self._client
         routing_key, routed = client.partitions.route(exchange, routing_key, properties)
+        if delay:
+            routing_key = client.delay_queue(exchange, routing_key, routed, delay, mandatory)
+            mandatory = True
         with client.lock:
             publisher = self._publisher or self._begin()
-            publisher.send(body, exchange, routing_key, routed)
+            publisher.send(body, exchange, routing_key, routed,
+                           mandatory=mandatory, compress=compress)  # fmt: skip
             if publisher.is_full:
                 with client.using():
                     publisher.make_room()
@@ -401,7 +464,8 @@ class Caller:
                 channel, connection.consumer_tag(), self._on_reply)
 
     def _on_reply(self, delivery: Any) -> None:
-        message = Message(delivery, self._reply_to, lambda *_: None)
+        max_body = self._connection.max_body
+        message = Fetched(delivery, self._reply_to, lambda *_: None, max_body)
         # A reply that arrives after its call has timed out is discarded.
         if message.correlation_id == self._awaited:
             self._arrived[str(message.correlation_id)] = message

@@ -169,7 +169,7 @@ class Connection:
         self._name = f'{name} {os.uname().nodename}:{os.getpid()}'
         self._tls = tls or TLS.defaults()
         self._options = options
-        self._max_body = max_body
+        self.max_body = max_body
         self._next = self._failed = 0
         # Consumer tags, unique on a broker.
         self._names = (f'{os.uname().nodename}.{os.getpid()}.{n}' for n in itertools.count(1))
@@ -228,7 +228,7 @@ class Connection:
             self._name,
             self._tls,
             self._options,
-            self._max_body,
+            self.max_body,
         )
         transport.on_blocked = self._on_blocked
         if self.wait_for is not None:

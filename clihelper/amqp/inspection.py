@@ -225,13 +225,15 @@ class Inspection:
         self._look_for_dead_letter_exchange(keys, position, options)
         for risk in risks_of(options, own):
             self._report.warn((*keys, *risk.keys), f'{position}: {risk.text}')
-        if self._topology.dead_letters_of(label) is None and DLX not in options['arguments']:
+        is_consumed = self._topology.is_consumed(label)
+        is_dropped = is_consumed and self._topology.dead_letters_of(label) is None
+        if is_dropped and DLX not in options['arguments']:
             self._report.warn(
                 ('AMQP', 'dead_letter'),
                 f'{position}: AMQP.dead_letter is false and the queue has no {DLX}: what cannot be'
                 ' handled is dropped',
             )
-        if not own:
+        if not own and is_consumed:
             self._look_at_timeout(position, type_of(options))
 
     def _as_it_is(self, keys: Keys, position: str, label: str, options: Options) -> Options:

@@ -157,8 +157,9 @@ def section_for(
         raise LookupError(f'there is no queue {queue[:LONGEST_NAME]!r}')
     entities = Entities(section, *own)
     if queue in entities.queues:
+        # One that the program's own loop does not consume is consumed here.
         return {**section, 'exchanges': entities.exchanges,
-                'queues': {queue: entities.queues[queue]}}
+                'queues': {queue: {**entities.queues[queue], 'consume': True}}}
     options = {**QUEUE.defaults(), 'name': queue, 'durable': True, 'exclusive': False,
                'declare': False}
     fault = name_fault(queue, options, section)

@@ -7,6 +7,7 @@ import sys
 from functools import lru_cache
 
 from clihelper.amqp import properties as packing
+from clihelper.amqp.compression import TooLarge, compression, decompress
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.properties import InvalidProperties
 from clihelper.amqp.settlement import (
@@ -77,6 +78,9 @@ class Message:
         'redelivered', 'seconds',
     )  # fmt: skip
 
+    largest = sys.maxsize
+    """The most bytes that :attr:`body` decompresses, where :meth:`check_body` was not called."""
+
     began: float  # when it was started among others, by the monotonic clock
     seconds: float  # how long its handler took, if it was started among others
 
@@ -106,7 +110,7 @@ class Message:
         try:
             return self._body
         except AttributeError:
-            return decode(self, ALL, sys.maxsize)
+            return decode(self, ALL, max(self.largest, len(self.raw)))
 
     def check_body(self, accept: Collection[str], max_body: int) -> None:
         """Decode the body, and keep it as :attr:`body`; see :func:`decode`."""
@@ -177,7 +181,8 @@ class Message:
 
     @property
     def content_encoding(self) -> str | None:
-        """The character set of the body: that is how publishers use this property."""
+        """How the body is compressed, ``gzip`` or ``deflate``; or its character set: many
+        publishers use this property for that."""
         return self.delivery.content_encoding  # type: ignore[no-any-return]
 
     @property
@@ -304,6 +309,22 @@ class Message:
         self._settle(self, Outcome.REQUEUE)
 
 
+class Fetched(Message):
+    """A message that a program has asked for: nothing has checked its body."""
+
+    __slots__ = ('largest',)
+
+    def __init__(
+        self,
+        delivery: Any,
+        queue: str,
+        settle: Callable[[Message, Outcome], None],
+        max_body: int,
+    ) -> None:
+        super().__init__(delivery, queue, settle)
+        self.largest = max_body or sys.maxsize
+
+
 def _decoded(name: str | bytes, what: str) -> str:
     if isinstance(name, bytes):
         raise InvalidProperties(f'{what}: not UTF-8')
@@ -330,34 +351,41 @@ def decode(
     :param kind_of: what :func:`body_kind` returns for the message, if it is known.
     :raises Oversize, Unaccepted, Undecodable: the message should be dead-lettered. The texts of
         the exceptions do not quote the body.
+
+    A compressed body is decompressed, up to the same limit.
     """
-    size = len(message.raw)
+    raw = message.raw
+    size = len(raw)
     if size > max_body or (not size and message.is_cut):
         raise Oversize(f'{size or message.delivery.announced} bytes; AMQP.max_body is {max_body}')
     if kind_of is not None:
-        content_type, kind, charset = kind_of
+        content_type, kind, charset, compressed = kind_of
     else:  # as body_kind(), whose call would take time for each message
+        compressed, delivery = None, message.delivery
         try:
-            content_type, kind, charset = _kind(message.content_type)
-            if kind == 'text' and charset is None:
-                charset = message.content_encoding
-        except InvalidProperties as error:
-            raise Undecodable(str(error)) from None
+            content_type, kind, charset = _kind(delivery.content_type)
+            if (encoding := delivery.content_encoding) is not None:
+                charset, compressed = _encoding(encoding, kind, charset)
+        except InvalidProperties:
+            content_type, kind, charset, compressed = body_kind(message)
     if kind not in accept:
         raise Unaccepted(f'content type {content_type or "none"!r} is not in AMQP.accept')
+    if compressed is not None:
+        raw = _decompressed(raw, compressed, max_body)
     if kind == 'binary':
-        return message.raw
+        return raw
     if charset and not _is_charset(charset):
         raise Undecodable(f'not {content_type}: there is no such charset')
     try:
-        text = message.raw.decode(charset or 'utf-8')
+        text = raw.decode(charset or 'utf-8')
         return _from_json(text) if kind == 'json' else text
     except (ValueError, LookupError, RecursionError) as error:
         raise Undecodable(f'not {content_type}: {_bounded(error)}') from None
 
 
-BodyKind = tuple[str, str, 'str | None']
-"""the bare content type; its kind as in ``AMQP.accept``, or the type again; the character set"""
+BodyKind = tuple[str, str, 'str | None', 'str | None']
+"""the bare content type; its kind as in ``AMQP.accept``, or the type again; the character set; and
+the compression"""
 
 
 def body_kind(message: Message) -> BodyKind:
@@ -365,12 +393,35 @@ def body_kind(message: Message) -> BodyKind:
 
     :raises Undecodable: they cannot be read.
     """
+    encoding: str | None = None
     try:
         content_type, kind, charset = _kind(message.content_type)
-        if kind == 'text' and charset is None:
-            charset = message.content_encoding
-        return content_type, kind, charset
+        try:
+            encoding = message.content_encoding
+        except InvalidProperties:
+            if kind == 'text' and charset is None:
+                raise
     except InvalidProperties as error:
+        raise Undecodable(str(error)) from None
+    if encoding is None:
+        return content_type, kind, charset, None
+    return content_type, kind, *_encoding(encoding, kind, charset)
+
+
+def _encoding(encoding: str, kind: str, charset: str | None) -> tuple[str | None, str | None]:
+    """The character set and the compression, given the property ``content_encoding``."""
+    found = compression(encoding)
+    if found is None and kind == 'text' and charset is None:
+        charset = encoding
+    return charset, found
+
+
+def _decompressed(raw: bytes, encoding: str, max_body: int) -> bytes:
+    try:
+        return decompress(raw, encoding, max_body)
+    except TooLarge:
+        raise Oversize(f'{encoding}: more than {max_body} bytes, AMQP.max_body') from None
+    except ValueError as error:
         raise Undecodable(str(error)) from None
 
 

@@ -25,12 +25,13 @@ from zlib import crc32
 
 from clihelper.amqp import exception_text, settlement
 from clihelper.amqp.connection import Lost
+from clihelper.amqp.encoding import encode
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import HeadersTooLarge
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
 from clihelper.amqp.poison import PoisonGuard
 from clihelper.amqp.properties import InvalidProperties
-from clihelper.amqp.publisher import PublishError, encode
+from clihelper.amqp.publisher import PublishError
 from clihelper.amqp.retries import LocalRetries, RetryQueues
 from clihelper.amqp.settlement import Outcome, Retry
 from clihelper.backoff import uniformly

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from itertools import takewhile
 
-from clihelper.amqp import context
+from clihelper.amqp.composing import compose
 from clihelper.amqp.connection import Lost
-from clihelper.amqp.message import PERSISTENT
 from clihelper.amqp.settlement import StoppableError
 
 TYPE_CHECKING = False
@@ -70,16 +69,20 @@ class PendingPublish:
     """A message in flight.
 
     :ivar int number: its number among those that are confirmed together, from 0.
+    :ivar bool mandatory: whether the broker returns it if no queue gets it.
     :ivar str failure: why the broker has not put it into a queue; empty if nothing is known.
     """
 
-    __slots__ = ('body', 'exchange', 'failure', 'number', 'routing_key')
+    __slots__ = ('body', 'exchange', 'failure', 'mandatory', 'number', 'routing_key')
 
-    def __init__(self, number: int, exchange: str, routing_key: str, body: bytes) -> None:
+    def __init__(
+        self, number: int, exchange: str, routing_key: str, body: bytes, mandatory: bool = True
+    ) -> None:
         self.number = number
         self.exchange = exchange
         self.routing_key = routing_key
         self.body = body
+        self.mandatory = mandatory
         self.failure = ''
 
     def __str__(self) -> str:
@@ -117,16 +120,23 @@ class Publisher:
             raise self._lost(lost, unknown=True) from lost
 
     def send(
-        self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
+        self,
+        body: Any,
+        exchange: str,
+        routing_key: str,
+        properties: Mapping[str, Any],
+        *,
+        mandatory: bool = True,
+        compress: bool = False,
     ) -> None:
         """Send one message; :meth:`wait_for_confirms` reports what became of it.
 
-        :param body: ``bytes`` as they are, ``str`` as UTF-8 text, anything else as JSON.
+        :param body: see :func:`clihelper.amqp.encoding.encode`.
         :raises TypeError, ValueError: the body, or a property, cannot be encoded.
         :raises PublishError: the connection is lost.
         """
-        payload, kind = encode(body)
-        self.forward(payload, exchange, routing_key, complete(properties, kind))
+        payload, full = compose(body, properties, compress)
+        self.forward(payload, exchange, routing_key, full, mandatory)
 
     def forward(
         self,
@@ -134,18 +144,20 @@ class Publisher:
         exchange: str,
         routing_key: str,
         properties: dict[str, Any] | bytes,
+        mandatory: bool = True,
     ) -> PendingPublish:
         """Send one message unchanged; see :meth:`send`.
 
         :param properties: all properties, by name or packed.
+        :param mandatory: whether it is a failure if no queue gets it.
         """
-        pending = PendingPublish(self._count, exchange, routing_key, body)
+        pending = PendingPublish(self._count, exchange, routing_key, body, mandatory)
         self._count += 1
         try:
             self._open_channel()
             with self._connection.guard():
                 frames = self._connection.transport.encode_or_publish(
-                    self._channel, body, exchange, routing_key, properties
+                    self._channel, body, exchange, routing_key, properties, mandatory
                 )
         except Lost as lost:
             raise self._lost(lost, pending, unknown=bool(self._unconfirmed)) from lost
@@ -243,7 +255,8 @@ class Publisher:
         body = bytes(message.body)
         for pending in self._unconfirmed.values():
             if (
-                not pending.failure
+                pending.mandatory
+                and not pending.failure
                 and (pending.exchange, pending.routing_key) == (exchange, routing_key)
                 and pending.body == body
             ):
@@ -329,35 +342,3 @@ def is_refusal(lost: Lost) -> bool:
     method = getattr(cause, 'method_sig', None)  # None: the broker has not given a reason
     code = getattr(cause, 'reply_code', None)
     return method is not None and (tuple(method) == PUBLISH or code in HARD_ERRORS)
-
-
-def complete(properties: Mapping[str, Any], content_type: str) -> dict[str, Any]:
-    """The properties with their defaults, and the trace of the message that is being handled."""
-    full = {'content_type': content_type, 'delivery_mode': PERSISTENT, **properties}
-    if trace := context.trace():
-        own = properties.get('headers') or {}
-        if not own.keys() & trace.keys():
-            full['headers'] = {**trace, **own}
-    return full
-
-
-def encode(body: Any) -> tuple[bytes, str]:
-    """The body as bytes, and its content type.
-
-    :raises TypeError: JSON has no type for it.
-    :raises ValueError: it contains itself, or a number that JSON does not support (NaN, infinity).
-    """
-    if type(body) is bytes:
-        return body, 'application/octet-stream'
-    if isinstance(body, bytes | bytearray | memoryview):
-        # Bypass the methods of derived classes.
-        return bytes(memoryview(body)), 'application/octet-stream'
-    if isinstance(body, str):
-        return str.encode(body), 'text/plain'
-    import json
-
-    try:
-        encoded = json.dumps(body, separators=(',', ':'), allow_nan=False)
-    except ValueError as error:
-        raise ValueError(f'the body cannot be encoded as JSON: {error}') from error
-    return encoded.encode(), 'application/json'

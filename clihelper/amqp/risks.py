@@ -70,7 +70,7 @@ def risks_of(options: Options, own: bool) -> Iterator[Risk]:
 
 
 def _of_stream(options: Options) -> Iterator[Risk]:
-    if STREAM_OFFSET not in options['consumer_arguments']:
+    if options.get('consume', True) and STREAM_OFFSET not in options['consumer_arguments']:
         yield Risk(
             'what is published while the program does not run is not read;'
             f' {STREAM_OFFSET} in consumer_arguments says where reading begins'

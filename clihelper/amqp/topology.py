@@ -116,7 +116,12 @@ class Topology:
     @property
     def queues(self) -> list[str]:
         """The labels of the queues to consume."""
-        return list(self._queues)
+        return [label for label in self._queues if self.is_consumed(label)]
+
+    def is_consumed(self, queue: str) -> bool:
+        """Whether the queue with that label is consumed, and not only declared."""
+        consumed: bool = self._queues[queue].get('consume', True)
+        return consumed
 
     @property
     def consumers(self) -> list[tuple[str, str, Options]]:
@@ -125,7 +130,8 @@ class Topology:
         Messages of a stream that are run again are in its retry queue, which has the same label.
         """
         found: list[tuple[str, str, Options]] = []
-        for label, options in self._queues.items():
+        for label in self.queues:
+            options = self._queues[label]
             timeout = self._timeout_of(self._types[label])
             position = {STREAM_OFFSET: self._offsets[label]} if label in self._offsets else {}
             arguments = {**timeout, **options['consumer_arguments'], **position}
@@ -214,18 +220,14 @@ class Topology:
         # RabbitMQ 4 fails (541) instead of reporting a missing queue if its name is long and not
         # ASCII.
         is_new = not name.isascii() or not declarer.has_queue('AMQP.retry', name)
-        _declare_lasting_retries(declarer, name, options)
+        declare_lasting(declarer, 'AMQP.retry', name, options)
         return is_new
 
     def retry_options(self, queue: str, milliseconds: int) -> Options:
         """The options of the queue that delays messages with that label by *milliseconds*."""
         own = self.is_own(queue)
-        options = _durable({
-            'x-message-ttl': milliseconds,
-            'x-dead-letter-exchange': '',
-            'x-dead-letter-routing-key': self.return_queue(queue),
-            'x-expires': milliseconds + (UNUSED_EXCLUSIVE if own else UNUSED),
-        })
+        unused = UNUSED_EXCLUSIVE if own else UNUSED
+        options = waiting_options(self.return_queue(queue), milliseconds, unused)
         return {**options, 'exclusive': own}
 
     def establish(
@@ -260,7 +262,7 @@ class Topology:
             else:
                 declarer.queue(position, name, options, False)
         if not self._declare:
-            shared = [queue for queue in self._queues if not self.is_own(queue)]
+            shared = [queue for queue in self.queues if not self.is_own(queue)]
             for queue, delay in itertools.product(shared, delays):
                 self.declare_retries(declarer, queue, delay)
         return declarer.channel
@@ -304,7 +306,7 @@ class Topology:
         for dead, queue in {dead: queue for queue, dead in self._dead.items()}.items():
             if dead not in self._names.values():
                 yield 'AMQP.dead_letter', dead, self._as_safe_as(queue)
-        for queue in self._queues:
+        for queue in self.queues:
             if self.is_stream(queue):
                 yield 'AMQP.retry', self.return_queue(queue), self._as_safe_as(queue)
 
@@ -367,6 +369,7 @@ class Topology:
                 else options.get('partition_of', self.lasting_name(label)) + DEAD_LETTERS
             )
             for label, options in self._queues.items()
+            if self.is_consumed(label)
         }
 
     def _as_safe_as(self, queue: str) -> Options:
@@ -375,23 +378,39 @@ class Topology:
         return _durable({TYPE: kind} if kind else {})
 
 
-def _declare_lasting_retries(declarer: Declarer, name: str, options: Options) -> None:
-    """Declare a retry queue that loses nothing, or otherwise one that may."""
+def waiting_options(queue: str, milliseconds: int, unused: int = UNUSED) -> Options:
+    """The options of a queue in which messages for *queue* wait.
+
+    :param unused: the milliseconds after which it is deleted when it is not used.
+    """
+    return _durable({
+        'x-message-ttl': milliseconds,
+        'x-dead-letter-exchange': '',
+        'x-dead-letter-routing-key': queue,
+        'x-expires': milliseconds + unused,
+    })
+
+
+def declare_lasting(declarer: Declarer, position: str, name: str, options: Options) -> None:
+    """Declare a queue that loses nothing of what waits in it, or otherwise one that may.
+
+    :param position: what it is for, for errors.
+    """
     wanted = {**options, 'arguments': {**options['arguments'], **AT_LEAST_ONCE}}
     try:
-        _, there = declarer.adopt('AMQP.retry', name, wanted, INESSENTIAL)
+        _, there = declarer.adopt(position, name, wanted, INESSENTIAL)
     except DeclarationRefused as refused:
         if refused.code != PRECONDITION_FAILED or refused.difference is not None:
             raise
         LOGGER.warning('%s; %s is a classic queue: %s', refused, name, NOT_KEPT)
-        declarer.queue('AMQP.retry', name, options)
+        declarer.queue(position, name, options)
         return
     for argument, value in AT_LEAST_ONCE.items():
         if (other := there['arguments'].get(argument)) != value:
             LOGGER.warning(
-                'AMQP.retry: %s is %s instead of %s in the queue %r that exists, which is used'
+                '%s: %s is %s instead of %s in the queue %r that exists, which is used'
                 ' as it is until you delete it: %s',
-                argument, 'not set' if other is None else other, value, name, NOT_KEPT,
+                position, argument, 'not set' if other is None else other, value, name, NOT_KEPT,
             )  # fmt: skip
             return
 

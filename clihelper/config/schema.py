@@ -635,6 +635,9 @@ QUEUE = Table(
     Key('arguments', Arguments(), {}, "The broker's own arguments, such as ``x-queue-type``."),
     Key('consumer_arguments', Arguments(), {},
         "The broker's own arguments for consuming it, such as ``x-priority``."),
+    Key('consume', BOOLEAN, True,
+        'Whether it is consumed; if not, it is only declared and bound, for what is published to'
+        ' it or for other programs.'),
 )
 
 RETRY = Table(
@@ -697,7 +700,7 @@ AMQP = Table(
         'Whether exchanges and queues are created; if not, they must exist, which is verified.'),
     Key('exchanges', Map(EXCHANGE, 'exchange', AMQP_NAME), {}, 'The exchanges, by name.'),
     Key('queues', Map(QUEUE, 'queue', OPTIONAL_NAME), {},
-        'The queues that are consumed, by name.'),
+        'The queues that are declared and consumed, by name.'),
     Key('retry', RETRY, {}, 'How often and when a failed message is run again.'),
     Key('dead_letter', Either(BOOLEAN, AMQP_NAME), True,
         'Whether messages that cannot be handled go to the queue ``<queue>.dead``; or the name of'

@@ -285,7 +285,7 @@ def _check_queue_names(root: Mapping, amqp: dict[str, Any], faults: Faults) -> N
             keys: Keys = ('AMQP', 'queues', label, 'name')
             if name and name in seen:
                 faults.at(value_at(root, keys), keys, f'is also that of AMQP.queues.{seen[name]}')
-            elif name and name == amqp['dead_letter']:
+            elif name and name == amqp['dead_letter'] and (queue or {}).get('consume', True):
                 keys = ('AMQP', 'dead_letter')
                 faults.at(value_at(root, keys), keys, 'is consumed by AMQP.queues: what fails'
                           ' there would come back for ever')

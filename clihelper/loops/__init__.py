@@ -119,7 +119,9 @@ class Loop:
     def client(self, client: Any) -> None:
         from clihelper.amqp.partitions import Partitions
 
-        client.partitions = Partitions(self._host.config.amqp['queues'])
+        section = self._host.config.amqp
+        client.partitions = Partitions(section['queues'])
+        client.declares = section['declare']
         self._client = client
 
     def make_client(self) -> Any:

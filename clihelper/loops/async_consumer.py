@@ -69,10 +69,9 @@ class AsyncConsumerLoop(TornadoLoop):
         """Consume on one connection, and publish on another."""
         self._forwarder = AsyncForwarder(copies)
         section = self._host.config.amqp
+        connect = partial(publishing_connection, self._host, waits=False)
         retry_queues = partial(
-            AsyncRetryQueues,
-            event_loop=self._event_loop,
-            connect=partial(publishing_connection, self._host, waits=False),
+            AsyncRetryQueues, event_loop=self._event_loop, connect=connect
         )
         processor_class, most = ConcurrentProcessor, section['concurrency'] or section['prefetch']
         if self._host.handles_batches:
@@ -89,7 +88,7 @@ class AsyncConsumerLoop(TornadoLoop):
         self._link = EventLoopConnection(
             connection, self._event_loop, self._schedule, self._on_lost)
         if self._client is None:
-            client = self.client = AsyncClient(copies, self._event_loop)
+            client = self.client = AsyncClient(copies, self._event_loop, connect)
             client.on_arrival = self._on_confirmations
             client.on_lost = self._on_publishing_lost
 

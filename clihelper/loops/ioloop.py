@@ -7,6 +7,7 @@ import inspect
 import logging
 import warnings
 from contextlib import contextmanager
+from functools import partial
 
 from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
@@ -60,7 +61,8 @@ class TornadoLoop(Loop):
         from clihelper.amqp.client import publishing_connection
 
         connection = publishing_connection(self._host, polled=True, waits=False)
-        return AsyncClient(connection, self._event_loop)
+        connect = partial(publishing_connection, self._host, waits=False)
+        return AsyncClient(connection, self._event_loop, connect)
 
     def make_iterations(self) -> AsyncIterations:
         from clihelper.amqp.async_iterators import AsyncIterations

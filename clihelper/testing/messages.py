@@ -13,10 +13,13 @@ import kombu.message
 
 from clihelper.amqp.async_client import AsyncPipeline
 from clihelper.amqp.client import Client, NoReply
+from clihelper.amqp.composing import compose
 from clihelper.amqp.connection import Connection, Lost
+from clihelper.amqp.delays import check as check_delay
+from clihelper.amqp.encoding import encode
 from clihelper.amqp.iterators import Iterations, Messages, check
 from clihelper.amqp.message import Message, decode
-from clihelper.amqp.publisher import PublishError, encode
+from clihelper.amqp.publisher import PublishError
 from clihelper.amqp.settlement import REASON, Outcome, Unaccepted, Undecodable
 from clihelper.loops import Loop
 from clihelper.loops.consumer import ConsumerLoop
@@ -34,8 +37,13 @@ class Published:
     :ivar str routing_key: its routing key.
     :ivar bytes raw: the body as the broker would have got it.
     :ivar dict properties: its properties, by AMQP's names: ``content_type``, ``headers``,
-        ``delivery_mode`` and any others.
+        ``delivery_mode`` and any others. ``expiration`` is in milliseconds, as text.
+    :ivar bool mandatory: whether it would be an error if no queue got it.
+    :ivar float delay: seconds that it waits before it is in its queue.
     """
+
+    mandatory = True
+    delay = 0.0
 
     def __init__(self, raw: bytes, properties: dict[str, Any]) -> None:
         self.exchange = ''
@@ -170,14 +178,25 @@ class _Client(Client):
         timeout: float,
         properties: Mapping[str, Any],
     ) -> Any:
-        raw, kind = encode(body)
-        request = Published(raw, {'headers': {}, 'content_type': kind, **properties})
+        raw, full = compose(body, properties)
+        request = Published(raw, {'headers': {}, **full})
         request.exchange, request.routing_key = exchange, routing_key
         self._outbox.take(request)
         if self._outbox.answer is None:
             raise NoReply(f'{exchange!r}, {routing_key!r}: the test has no answer', False)
         raw, kind = encode(self._outbox.answer(request))
         return Published(raw, {'content_type': kind}).body
+
+    def delay_queue(
+        self,
+        exchange: str,
+        queue: str,
+        properties: Mapping[str, Any],
+        delay: float,
+        mandatory: bool,
+    ) -> str:
+        check_delay(exchange, queue, delay, properties)
+        return _Delayed(queue, delay, mandatory)
 
     def queue_depth(self, queue: str) -> int:
         return len(self._waiting(queue))
@@ -194,6 +213,20 @@ class _Client(Client):
         if queue not in self._outbox.queues:
             raise LookupError(f'there is no queue {queue!r}')
         return self._outbox.queues[queue]
+
+
+class _Delayed(str):
+    """The queue for which a message waits, and how it was published."""
+
+    __slots__ = ('delay', 'mandatory')
+
+    def __new__(cls, queue: str, delay: float, mandatory: bool) -> Self:
+        name = super().__new__(cls, queue)
+        name.delay, name.mandatory = delay, mandatory
+        return name
+
+    delay: float
+    mandatory: bool
 
 
 class _Iterations(Iterations):
@@ -323,15 +356,28 @@ class _AsyncClient:
     def partitions(self, partitions: Partitions) -> None:
         self._client.partitions = partitions
 
+    @property
+    def declares(self) -> bool:
+        return self._client.declares
+
+    @declares.setter
+    def declares(self, declares: bool) -> None:
+        self._client.declares = declares
+
     def check_thread(self) -> None:
         pass
 
     def publish(
-        self, body: Any, exchange: str, routing_key: str, properties: Mapping[str, Any]
+        self,
+        body: Any,
+        exchange: str,
+        routing_key: str,
+        properties: Mapping[str, Any],
+        **how: Any,
     ) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_event_loop().create_future()
         try:
-            self._client.publish(body, exchange, routing_key, properties)
+            self._client.publish(body, exchange, routing_key, properties, **how)
             future.set_result(None)
         except PublishError as error:
             future.set_exception(error)
@@ -555,7 +601,9 @@ class _Transport:
         given = {name: value for name, value in properties.items() if value is not None}
         message = Published(body, {'headers': {}, **given})
         message.exchange = exchange
-        message.routing_key = routing_key
+        message.routing_key, message.mandatory = str(routing_key), mandatory
+        if isinstance(routing_key, _Delayed):
+            message.delay, message.mandatory = routing_key.delay, routing_key.mandatory
         self._outbox.take(message)
         return b''
 
