@@ -43,7 +43,7 @@ class Obeying:
         return {'to': message.correlation_id}
 
     def do_reply_badly(self, message):
-        return {1, 2}
+        return object()
 
     def do_ack_and_fail(self, message):
         message.ack()
