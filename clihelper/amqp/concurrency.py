@@ -183,7 +183,7 @@ class ConcurrentProcessor(Processor):
         """
         error: BaseException | None = None
         reply = None
-        began = time.monotonic()
+        message.began = time.monotonic()
         context.in_hand.set(self._message_of(message))  # in the context of this task
         try:
             answer = self._call(message)
@@ -194,7 +194,7 @@ class ConcurrentProcessor(Processor):
             raise
         except BaseException as failure:
             error = self._late(failure) if message in self.timed_out else failure
-        message.seconds = time.monotonic() - began
+        message.seconds = time.monotonic() - message.began
         on_end(message, error, reply)
         error = None  # its traceback has this frame
 
