@@ -36,7 +36,7 @@ def measure(workshop: Workshop, quick: bool) -> Table:
 
     names = list(COUNTS)
     rates = interleave(names, 1 if quick else ROUNDS, rate)
-    table = Table(f'Batches of {SIZE}, prefetch {PREFETCH:,}, 100-byte bodies; ratio to one at a time',
+    table = Table(f'Batches of {SIZE}, prefetch {PREFETCH:,}, 100 bytes; ratio to one at a time',
                   ['messages/s', 'ratio', 'CPU us', 'ratio'])
     for name in names:
         del cpu[name][0]  # of the round that does not count

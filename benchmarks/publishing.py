@@ -1,8 +1,8 @@
 """Publishing 100 bytes with confirmations: one at a time, pipelined, by 100 coroutines at once.
 
 All messages are mandatory, for a transient queue: with a durable one the disk decides how long a
-confirmation takes. Pipelined means that up to 1,000 of them are unconfirmed. kombu's producer waits
-for each confirmation, so it has no such row.
+confirmation takes. Pipelined means that up to 1,000 of them are unconfirmed. kombu's producer
+waits for each confirmation, so it has no such row.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Work:
             yield program
 
     def wait_killed(self):
-        """Run it until a message that waits has killed it, be it before it says that it is ready."""
+        """Run it until a message that waits has killed it, perhaps before it is ready."""
         with self.start() as program:
             assert program.wait() == -signal.SIGSEGV
 
