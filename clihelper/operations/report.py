@@ -15,7 +15,7 @@ from clihelper.process.statistics import QueueFigures, Statistics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from clihelper.process.statistics import Figures
@@ -98,6 +98,16 @@ def _process(process: Figures, now: float, clock: float) -> dict[str, Any]:
         'rss': proc.resident(process.pid),
         'handler_timeout': process.report.get('handler_timeout'),
         'broker': process.report.get('broker'),
+    }
+
+
+def totals(everyone: Sequence[Figures]) -> dict[str, QueueFigures]:
+    """Return the sum of all processes for each queue."""
+    names = dict.fromkeys(name for each in everyone for name in each.queues)
+    return {
+        name: functools.reduce(
+            operator.add, [each.queues[name] for each in everyone if name in each.queues])
+        for name in names
     }
 
 
