@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import math
 import multiprocessing
 import os
@@ -35,7 +36,6 @@ AMQP:
 """
 TYPICAL = {'orders': (24.0, 0.012), 'invoices': (9.0, 0.045), 'mails': (4.0, 0.180)}
 FRACTIONS = {'orders': 0.6, 'invoices': 0.25, 'mails': 0.15}
-WIDTHS = {'page': 1280, 'page-narrow': 360}
 
 
 def sample(number: int, now: float, chance: random.Random) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def filled(statistics: Statistics) -> history.History:
     found = history.History()
     found.samples.extend(sample(number, now, chance) for number in range(1, history.KEPT + 1))
     found.number = history.KEPT
-    for number in range(4):
-        worker = statistics.slot(number)
+    workers = [statistics.slot(number) for number in range(4)]
+    for number, worker in enumerate(workers):
         worker.begin(number + 1)
         worker.set_state(State.ACTIVE if number % 2 else State.SLEEPING)
         worker.tell(broker={'url': 'amqp://orders:**@mq1:5672//shop', 'consuming': True,
@@ -84,13 +84,14 @@ def filled(statistics: Statistics) -> history.History:
             'time': now - 1200 - 7 * number, 'outcome': 'dead-lettered',
             'message': f'queue orders, message_id {48211 + number}',
             'error': 'OperationalError: connection to the database timed out'})
-    statistics.slot(1).since[0] = time.monotonic() - 0.3
-    statistics.slot(2).count_dead_letter('orders', 'invalid', '')
+    workers[1].since[0] = time.monotonic() - 0.3
+    workers[2].count_dead_letter('orders', 'invalid', '')
     return found
 
 
 def serve(listening: socket.socket, ending: int) -> None:
     """Serve the page of a daemon that is made up, until the descriptor *ending* is readable."""
+    logging.disable()
     statistics = Statistics.make(4)
     now = time.time()
     statistics.tell(program='orders', version='1.2', pid=4242, started=now - 274_500, workers=4,

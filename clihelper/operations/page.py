@@ -18,7 +18,6 @@ import json
 import os
 
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError
 
 from clihelper.operations import report
 from clihelper.operations.answers import NamedHandler
@@ -41,6 +40,11 @@ PATIENCE = 10.0
 
 RETRY = 2000
 """milliseconds after which a browser connects again"""
+
+LATER = 5
+"""seconds after which one for whom there is no place may ask again"""
+
+EVENT_STREAM = 'text/event-stream'
 
 FOLDER = os.path.join(os.path.dirname(__file__), 'static')
 
@@ -156,14 +160,16 @@ class Events(NamedHandler):
         self._keep = keep
 
     async def get(self) -> None:
-        self.set_header('Content-Type', 'text/event-stream')
         if self.request.method == 'HEAD':
-            self.finish()
+            self.answer('', EVENT_STREAM)
             return
         stream = self.request.connection.stream  # type: ignore[union-attr]
         if not self._keep(stream):
-            self.set_header('Retry-After', '5')
-            raise HTTPError(503)
+            self.set_status(503)
+            self.set_header('Retry-After', str(LATER))
+            self.answer('too many look at this page\n')
+            return
+        self.set_header('Content-Type', EVENT_STREAM)
         self._live.watched += 1
         try:
             await self._send_events()

@@ -5,12 +5,13 @@ const KEPT = 360;           // samples in an hour
 const INTERVAL = 10;        // seconds between two of them
 const SILENCE = 5000;       // milliseconds without an event after which what is shown is old
 const RETRY = 5000;         // milliseconds before another attempt if the server has refused
-const WIDTH = 440, HEIGHT = 150, LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 20;
+const HEIGHT = 150, LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 20;  // of a plot, in pixels
 
 const $ = id => document.getElementById(id);
 let samples = [];
 let state = null;
 let heard = 0;
+let width = 440;             // of a plot: the same as on the screen, so that letters have their size
 
 // Text
 
@@ -39,7 +40,7 @@ function amount(number) {
 const perSecond = number => number === null ? '–' : `${digits(number)}/s`;
 const mebibytes = bytes => `${Math.round(bytes / 2 ** 20)} MiB`;
 const ago = time => `${duration(Date.now() / 1000 - time)} ago`;
-const clock = time => new Date(time * 1000).toLocaleTimeString([], {hour: '2-digit', minute: '2-digit'});
+const clock = time => new Date(time * 1000).toLocaleTimeString([], {hour: '2-digit', minute: '2-digit', hourCycle: 'h23'});
 
 // Elements: what is there is changed only where it differs, so that the selection and the focus
 // of who reads it stay.
@@ -297,7 +298,7 @@ function rounded(greatest) {
   return [1, 2, 5, 10].map(digit => digit * power).find(bound => bound >= greatest * 0.999);
 }
 
-const x = place => LEFT + place / (KEPT - 1) * (WIDTH - LEFT - RIGHT);
+const x = place => LEFT + place / (KEPT - 1) * (width - LEFT - RIGHT);
 const y = (value, top) => HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM);
 
 function path(values, top) {
@@ -320,6 +321,7 @@ function area(values, top) {
 }
 
 function draw() {
+  width = $('plots').querySelector('svg')?.clientWidth || width;
   const found = places();
   const cursor = Number($('cursor').value);
   const mark = found[cursor];
@@ -342,11 +344,11 @@ function draw() {
 
 function drawing(plot, curves, top, cursor, isNow) {
   const last = curves.map(([name, values]) => `${name} ${plot.form(values.at(-1))}`).join(', ');
-  const made = svg('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img',
+  const made = svg('svg', {viewBox: `0 0 ${width} ${HEIGHT}`, role: 'img',
                            'aria-label': `${plot.title} in the last hour; now ${last}`});
   for (const share of [0, 0.5, 1]) {
     const level = y(share * top, top);
-    made.append(svg('line', {class: 'grid', x1: LEFT, x2: WIDTH - RIGHT, y1: level, y2: level}),
+    made.append(svg('line', {class: 'grid', x1: LEFT, x2: width - RIGHT, y1: level, y2: level}),
                 svg('text', {x: LEFT - 5, y: level + 4, 'text-anchor': 'end'},
                     share ? plot.form(share * top).replace('/s', '') : '0'));
   }
@@ -375,7 +377,7 @@ function point(event) {
   const drawn = event.target.closest('svg');
   if (!drawn || event.pointerType === 'touch' && event.type === 'pointermove') return;
   const box = drawn.getBoundingClientRect();
-  const place = ((event.clientX - box.left) / box.width * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT);
+  const place = ((event.clientX - box.left) / box.width * width - LEFT) / (width - LEFT - RIGHT);
   $('cursor').value = Math.round(Math.min(Math.max(place, 0), 1) * (KEPT - 1));
   draw();
 }
@@ -432,6 +434,7 @@ function connect() {
 
 $('choice').addEventListener('change', draw);
 $('cursor').addEventListener('input', draw);
+new ResizeObserver(draw).observe($('plots'));
 $('plots').addEventListener('pointermove', point);
 $('plots').addEventListener('pointerdown', point);
 $('plots').addEventListener('pointerleave', forget);
