@@ -34,6 +34,7 @@ AMQP:
   url: amqp://orders:secret@mq1:5672//shop
   queues: {orders: , invoices: , mails: }
 """
+ERROR = 'OperationalError: connection to the database timed out'
 TYPICAL = {'orders': (24.0, 0.012), 'invoices': (9.0, 0.045), 'mails': (4.0, 0.180)}
 FRACTIONS = {'orders': 0.6, 'invoices': 0.25, 'mails': 0.15}
 
@@ -54,7 +55,7 @@ def sample(number: int, now: float, chance: random.Random) -> dict[str, Any]:
             'seconds': history.INTERVAL, 'queues': queues}
 
 
-def filled(statistics: Statistics) -> history.History:
+def filled(statistics: Statistics, error: str) -> history.History:
     """Write what four workers have done, and return the hour before."""
     chance, now = random.Random(14), time.time()
     found = history.History()
@@ -83,13 +84,13 @@ def filled(statistics: Statistics) -> history.History:
         worker.tell(last_error={
             'time': now - 1200 - 7 * number, 'outcome': 'dead-lettered',
             'message': f'queue orders, message_id {48211 + number}',
-            'error': 'OperationalError: connection to the database timed out'})
+            'error': error})
     workers[1].since[0] = time.monotonic() - 0.3
     workers[2].count_dead_letter('orders', 'invalid', '')
     return found
 
 
-def serve(listening: socket.socket, ending: int) -> None:
+def serve(listening: socket.socket, ending: int, error: str) -> None:
     """Serve the page of a daemon that is made up, until the descriptor *ending* is readable."""
     logging.disable()
     statistics = Statistics.make(4)
@@ -99,20 +100,23 @@ def serve(listening: socket.socket, ending: int) -> None:
     config = parse(CONFIGURATION.encode(), '/etc/orders.yml', appname='orders',
                    shown='orders.yml')
     statistics.tell_configuration(config.shown())
-    past = filled(statistics)
+    past = filled(statistics, error)
     page.History = lambda: past  # type: ignore[assignment, misc]
     web.run(statistics, [listening], [], {'name': 'orders'}, [ending])
 
 
 @contextlib.contextmanager
-def shop() -> Any:
-    """The URL of the page, while it is served."""
+def shop(error: str = ERROR) -> Any:
+    """The URL of the page, while it is served.
+
+    :param error: the last one of each worker.
+    """
     with socket.create_server(('127.0.0.1', 0)) as listening:
         url = f'http://127.0.0.1:{listening.getsockname()[1]}/'
         listening.setblocking(False)
         reading, writing = os.pipe()
         process = multiprocessing.get_context('fork').Process(
-            target=serve, args=(listening, reading))
+            target=serve, args=(listening, reading, error))
         process.start()
     try:
         yield url

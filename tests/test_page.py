@@ -155,7 +155,7 @@ def test_secrets_are_hidden(tmp_path, monkeypatch):
           pass_through: true
         Mine: {{Secret: {{x: {SECRET}}}, colour: red}}
         AMQP:
-          url: ["amqp://u:{SECRET}@h1/", "amqp://u:a{SECRET}%40b@h2/"]
+          url: ["amqp://u:{SECRET}@h1/", "amqps://u:a{SECRET}%40b@h2/"]
           tls: {{key: /etc/key.pem, certificate: /etc/c.pem}}
           transport_options: {{password: {SECRET}}}
         """)
@@ -169,7 +169,7 @@ def test_secrets_are_hidden(tmp_path, monkeypatch):
     assert own['dsn_of'] == HIDDEN
     assert (own['author'], own['pass_through']) == ('me', True)
     assert found['Mine'] == {'Secret': HIDDEN, 'colour': 'red'}
-    assert found['AMQP']['url'] == ['amqp://u:**@h1/', 'amqp://u:**@h2/']
+    assert found['AMQP']['url'] == ['amqp://u:**@h1/', 'amqps://u:**@h2/']
     assert found['AMQP']['tls']['key'] == '/etc/key.pem'
     assert found['AMQP']['heartbeat'] == 10
     assert found['Daemon']['umask'] == '027'
