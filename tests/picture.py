@@ -21,7 +21,7 @@ from typing import Any
 
 from clihelper.config import parse
 from clihelper.operations import history, page, web
-from clihelper.process.statistics import Statistics
+from clihelper.process.statistics import _PID, _REAL, _STARTED, _WHOLE, Statistics
 from clihelper.states import State
 from tests.browser import Browser
 
@@ -55,7 +55,7 @@ def sample(number: int, now: float, chance: random.Random) -> dict[str, Any]:
             'seconds': history.INTERVAL, 'queues': queues}
 
 
-def filled(statistics: Statistics, error: str) -> history.History:
+def filled(statistics: Statistics, pids: list[int], error: str) -> history.History:
     """Write what four workers have done, and return the hour before."""
     chance, now = random.Random(14), time.time()
     found = history.History()
@@ -64,6 +64,8 @@ def filled(statistics: Statistics, error: str) -> history.History:
     workers = [statistics.slot(number) for number in range(4)]
     for number, worker in enumerate(workers):
         worker.begin(number + 1)
+        _WHOLE.pack_into(worker._memory, worker._offset + _PID, pids[number])
+        _REAL.pack_into(worker._memory, worker._offset + _STARTED, now - 2211 + number)
         worker.set_state(State.ACTIVE if number % 2 else State.SLEEPING)
         worker.tell(broker={'url': 'amqp://orders:**@mq1:5672//shop', 'consuming': True,
                             'since': now - 2210})
@@ -100,9 +102,17 @@ def serve(listening: socket.socket, ending: int, error: str) -> None:
     config = parse(CONFIGURATION.encode(), '/etc/orders.yml', appname='orders',
                    shown='orders.yml')
     statistics.tell_configuration(config.shown())
-    past = filled(statistics, error)
+    workers = [multiprocessing.Process(target=signal.pause) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    past = filled(statistics, [worker.pid or 0 for worker in workers], error)
     page.History = lambda: past  # type: ignore[assignment, misc]
-    web.run(statistics, [listening], [], {'name': 'orders'}, [ending])
+    try:
+        web.run(statistics, [listening], [], {'name': 'orders'}, [ending])
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
 
 
 @contextlib.contextmanager
@@ -139,6 +149,7 @@ new Promise(resolve => {
 
 
 def draw(browser: Browser, url: str, file: Path, width: int, scheme: str, height: int) -> None:
+    browser.call('Emulation.setScrollbarsHidden', hidden=True)
     browser.look(width, scheme)
     browser.open(url)
     browser.evaluate(SHOWN)
@@ -152,7 +163,7 @@ def main(folder: Path = DOCS) -> None:
     with tempfile.TemporaryDirectory() as profile, shop() as url, \
             Browser(Path(profile)) as browser:
         for scheme in ('light', 'dark'):
-            draw(browser, url, folder / f'page-{scheme}.png', 1280, scheme, 1120)
+            draw(browser, url, folder / f'page-{scheme}.png', 1100, scheme, 960)
 
 
 if __name__ == '__main__':

@@ -244,6 +244,12 @@ def test_nothing_inline_and_nothing_from_elsewhere():
                          everything)
 
 
+def test_the_pictures_in_the_documentation_are_small():
+    pictures = sorted((STATIC.parent.parent.parent / 'docs').glob('page-*.png'))
+    assert [each.name for each in pictures] == ['page-dark.png', 'page-light.png']
+    assert all(each.stat().st_size < 150_000 for each in pictures)
+
+
 @pytest.mark.parametrize('path', [*PATHS, '/events', '/status'])
 def test_pages_of_other_sites_are_refused(ticker, port, path):
     own = f'127.0.0.1:{port}'

@@ -253,7 +253,7 @@ const PLOTS = [
    curves: [['handled', rate(0)], ['failed', rate(1)]]},
   {title: 'Time that handlers take', form: short,
    curves: [['p50', longest(2)], ['p99', longest(3)]]},
-  {title: 'Ready in the queue', form: amount, area: true, curves: [['messages', total(4)]]},
+  {title: 'Ready in queues', form: amount, area: true, curves: [['messages', total(4)]]},
 ];
 
 function rows(sample) {
