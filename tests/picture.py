@@ -116,14 +116,17 @@ def serve(listening: socket.socket, ending: int, error: str) -> None:
 
 
 @contextlib.contextmanager
-def shop(error: str = ERROR) -> Any:
+def shop(error: str = ERROR, buffer: int = 0) -> Any:
     """The URL of the page, while it is served.
 
     :param error: the last one of each worker.
+    :param buffer: the bytes that the kernel keeps for a client; 0: as it likes.
     """
     with socket.create_server(('127.0.0.1', 0)) as listening:
         url = f'http://127.0.0.1:{listening.getsockname()[1]}/'
         listening.setblocking(False)
+        if buffer:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         reading, writing = os.pipe()
         process = multiprocessing.get_context('fork').Process(
             target=serve, args=(listening, reading, error))

@@ -19,6 +19,7 @@ from clihelper.config.shown import HIDDEN
 from clihelper.operations import history, page, web
 from clihelper.operations.history import History
 from clihelper.process.statistics import Statistics
+from tests.picture import shop
 from tests.test_metrics import get, hostile_clients, scrape, server_of, start, start_ticker, wait
 from tests.test_workers_amqp import Work, names
 
@@ -150,6 +151,7 @@ def test_secrets_are_hidden(tmp_path, monkeypatch):
           api_key: {SECRET}
           database: {{password: {SECRET}, host: db, nested: {{auth_token: [{SECRET}]}}}}
           urls: ["https://u:{SECRET}@h/x", "https://{SECRET}@sentry/1", "x?token={SECRET}&a=b"]
+          seed: !!binary aHVudGVyMg==
           dsn_of: "host=db password={SECRET} dbname=x"
           author: me
           pass_through: true
@@ -166,7 +168,7 @@ def test_secrets_are_hidden(tmp_path, monkeypatch):
     assert own['read'] == '(the content of a file)'
     assert own['database'] == {'password': HIDDEN, 'host': 'db', 'nested': {'auth_token': HIDDEN}}
     assert own['urls'] == ['https://u:**@h/x', 'https://**@sentry/1', 'x?token=**&a=b']
-    assert own['dsn_of'] == HIDDEN
+    assert own['dsn_of'] == own['seed'] == HIDDEN
     assert (own['author'], own['pass_through']) == ('me', True)
     assert found['Mine'] == {'Secret': HIDDEN, 'colour': 'red'}
     assert found['AMQP']['url'] == ['amqp://u:**@h1/', 'amqps://u:**@h2/']
@@ -319,8 +321,30 @@ def test_the_events_outlast_other_connections(ticker, port):
             events.wait('state')
 
 
-def test_a_client_that_reads_nothing_is_cut_off_and_delays_nobody(work, port):
-    """What it does not take fills the buffers of the kernel, then it has ten seconds."""
+def test_a_client_that_hardly_reads_is_cut_off_and_delays_nobody():
+    with shop(buffer=4096) as url:
+        port = int(url.rpartition(':')[2].strip('/'))
+        with Events(port) as events:
+            _, hour = events.next()
+            whole = len(json.dumps(hour, separators=(',', ':')))
+            with socket.socket() as slow:
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                slow.connect(('127.0.0.1', port))
+                slow.settimeout(20)
+                slow.sendall(b'GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n')
+                received, began = 0, time.monotonic()
+                while time.monotonic() < began + page.PATIENCE + 3:
+                    events.wait('state')
+                    received += len(slow.recv(10))
+                with contextlib.suppress(ConnectionResetError):
+                    while data := slow.recv(65536):
+                        received += len(data)
+                assert received < whole
+            for _ in range(3):
+                events.wait('state')
+
+
+def test_clients_that_read_nothing_delay_nobody(work, port):
     with start(work, port) as daemon:
         _, server = server_of(daemon.pid)
         silent = []

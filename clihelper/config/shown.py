@@ -63,7 +63,7 @@ def _value(value: Any, node: Node | None, path: str) -> Any:
         return f'({node.origin})'
     if value is None or isinstance(value, bool):
         return value
-    if _SECRET.search(name) and path not in _PATHS:
+    if isinstance(value, bytes) or (_SECRET.search(name) and path not in _PATHS):
         return HIDDEN
     if isinstance(value, dict):
         return {_text(str(key)): _value(each, _child(node, key), f'{path}.{key}')
