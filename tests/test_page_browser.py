@@ -10,11 +10,13 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from clihelper.testing import Daemon
 from tests.browser import Browser, BrowserError
 from tests.picture import SHOWN, shop
 from tests.test_metrics import server_of, start_ticker
@@ -201,6 +203,35 @@ def test_it_says_that_the_connection_is_lost_and_connects_again(browser, daemon,
         wait(browser, "document.querySelector('#connection').textContent.includes('lost')")
         wait(browser, "document.querySelector('#connection').textContent === 'Live'")
     assert browser.evaluate("document.querySelectorAll('.old').length") == 0
+
+
+CONSUMER = """\
+import clihelper
+
+
+class Shipper(clihelper.ConsumerController):
+    def on_message(self, body, message):
+        pass
+
+
+clihelper.setup('shipper')
+clihelper.run(Shipper)
+"""
+
+
+def test_it_says_why_a_daemon_is_not_ready(browser, tmp_path, port):
+    (tmp_path / 'shipper.py').write_text(CONSUMER)
+    (tmp_path / 'shipper.yml').write_text(
+        f"Daemon: {{pidfile: {tmp_path}/pid, start_timeout: 0.1, metrics: '127.0.0.1:{port}'}}\n"
+        'AMQP: {url: "amqp://u:hunter2@127.0.0.1:1", queues: {orders: }}\n')
+    argv = [sys.executable, str(tmp_path / 'shipper.py'), '-c', str(tmp_path / 'shipper.yml')]
+    with Daemon(argv, tmp_path / 'pid', env={'PYTHONPATH': str(ROOT)}) as daemon:
+        look(browser, f'http://127.0.0.1:{port}/', 360)
+        wait(browser, "document.querySelector('#alarms').textContent.includes('no broker: ')")
+        assert browser.evaluate("document.querySelector('#ready').textContent") == 'not ready'
+        assert 'hunter2' not in browser.evaluate('document.documentElement.textContent')
+        assert browser.evaluate(SIDEWAYS) == []
+        daemon.stop()
 
 
 def test_it_waits_for_a_place_if_there_are_too_many(browser, daemon, port):

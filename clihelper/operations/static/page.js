@@ -118,6 +118,8 @@ function showHead() {
   const alarms = Object.entries(state.missing || {})
     .map(([worker, why]) => `Worker ${worker} cannot be started: ${why}`);
   if (state.reload_failed) alarms.push(`The last reload failed: ${state.reload_failed}`);
+  const reasons = state.processes.map(({broker}) => broker && !broker.consuming && broker.why);
+  alarms.push(...new Set(reasons.filter(Boolean)));
   $('alarms').hidden = !alarms.length;
   write($('alarms'), alarms.join('\n'));
 }
