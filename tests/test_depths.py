@@ -103,6 +103,26 @@ def test_a_queue_that_is_gone_has_no_effect_on_consuming_others(work, port):
         daemon.stop()
 
 
+def test_queues_may_share_one_for_their_dead_letters(work, port):
+    amqp = f'dead_letter: {work.queue}.all\n  retry: {{attempts: 1}}'
+    with start(work, port, amqp=amqp) as daemon:
+        wait(lambda: queue(work).get('dead_letters') == 0)
+        assert queue(work)['dead_letter_queue'] is None
+        work.file.write_text(work.file.read_text() + f'    {work.queue}-2: {{}}\n')
+        daemon.signal('HUP')
+        work.send('fail bad')
+
+        def told():
+            found = [*status(work)['queues'].values()]
+            return {(each['dead_letter_queue'], each['dead_letters']) for each in found}
+
+        wait(lambda: len(status(work)['queues']) == 2)
+        wait(lambda: told() == {(f'{work.queue}.all', 1)})
+        daemon.stop()
+    for name in (f'{work.queue}-2', f'{work.queue}.all'):
+        work.channel.queue_delete(name)
+
+
 def test_one_process_asks_at_a_time():
     statistics = Statistics.make(2)
     first, second = statistics.slot(0), statistics.slot(1)

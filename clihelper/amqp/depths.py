@@ -46,10 +46,14 @@ class Depths:
         for label in topology.queues:
             answered = partial(self._statistics.set_depth, label)
             self._questions.setdefault(topology.name_of(label), []).append(answered)
-        for label in topology.queues:
-            if dead := topology.dead_letters_of(label):
+        dead = {label: topology.dead_letters_of(label) for label in topology.queues}
+        for label, name in dead.items():
+            if name:
                 answered = partial(self._statistics.set_dead, label)
-                self._questions.setdefault(dead, []).append(answered)
+                self._questions.setdefault(name, []).append(answered)
+        names = [*dead.values()]
+        shared = {label: name for label, name in dead.items() if name and names.count(name) > 1}
+        self._statistics.tell(shared_dead_letters=shared or None)
         self._go_on()
 
     def _go_on(self) -> None:

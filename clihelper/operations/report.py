@@ -53,12 +53,14 @@ def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> di
     queues = _queues(processes, ended)
     errors = [each.report['last_error'] for each in (*processes, ended)
               if 'last_error' in each.report]
+    shared = {label: name for each in processes
+              for label, name in each.report.get('shared_dead_letters', {}).items()}
     report = {
         **daemon,
         'uptime': now - daemon.get('started', now),
         'config_age': now - config_read(daemon, processes),
         'processes': [_process(process, now, clock) for process in processes],
-        'queues': {name: _queue(figures, lately, clock)
+        'queues': {name: {**_queue(figures, lately, clock), 'dead_letter_queue': shared.get(name)}
                    for name, (figures, lately) in queues.items()},
         'dead_letter_groups': _groups((*processes, ended)),
         'counted': {name: sum(each.counted[name] for each in (*processes, ended))

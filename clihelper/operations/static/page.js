@@ -124,6 +124,13 @@ function showHead() {
   write($('alarms'), alarms.join('\n'));
 }
 
+// Several queues may have one queue for their dead letters: then each tells what is in that.
+function deadLetters() {
+  const found = new Map(Object.entries(state.queues).map(
+    ([name, queue]) => [queue.dead_letter_queue || `of ${name}`, queue.dead_letters || 0]));
+  return [...found.values()].reduce((sum, each) => sum + each, 0);
+}
+
 function showFigures() {
   const queues = Object.values(state.queues);
   const sum = key => queues.reduce((total, queue) => total + (queue[key] || 0), 0);
@@ -139,8 +146,7 @@ function showFigures() {
       ['Ready in queues', known('ready') ? amount(sum('ready')) : '–'],
       ['Handled a minute', amount(sum('runs_last_minute'))],
       ['Failed a minute', amount(sum('failed_last_minute')), sum('failed_last_minute') > 0],
-      ['Dead letters', known('dead_letters') ? amount(sum('dead_letters')) : '–',
-       sum('dead_letters') > 0],
+      ['Dead letters', known('dead_letters') ? amount(deadLetters()) : '–', deadLetters() > 0],
     );
   }
   for (const [key, label] of [['published', 'Published'], ['ticks', 'Ticks'],
