@@ -3,7 +3,9 @@
 #   make run     start the example in this terminal; Ctrl-C ends it
 #   make test    run the tests, installing what they need (ARGS='-k pidfile' goes to pytest),
 #                in three processes, or in PROCESSES=0, one after the other
-#   make test-pages   open each page of the documentation in a browser; installs Chromium
+#   make test-pages   open each page of the documentation in a browser, and a daemon's page;
+#                installs Chromium
+#   make pictures   draw the pictures of a daemon's page in the documentation
 #   make lint    check style and types
 #   make docs    build the documentation: build/docs/index.html
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
@@ -46,9 +48,9 @@ PROMTOOL := /usr/bin/promtool
 DEBOOTSTRAP := /usr/sbin/debootstrap
 PIUPARTS := /usr/sbin/piuparts
 
-# The documentation in a browser: what it is examined with is the package of npm's registry, and
+# The documentation, and a daemon's page, in a browser: what it is examined with is the package of npm's registry, and
 # the SHA-256 of its archive.
-PAGES := tests/test_pages.py
+PAGES := tests/test_pages.py tests/test_page_browser.py
 AXE_VERSION := 4.14.1
 AXE_SHA256 := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
 AXE := build/axe-core-$(AXE_VERSION).js
@@ -56,7 +58,7 @@ AXE := build/axe-core-$(AXE_VERSION).js
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test test-pages test-on lint docs bench faults soak deb deb-check clean
+.PHONY: help run test test-pages test-on lint docs pictures bench faults soak deb deb-check clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -68,7 +70,7 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
       $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(PROMTOOL)
-	python -m pytest -n $(PROCESSES) --dist loadfile --ignore=$(PAGES) $(ARGS)
+	python -m pytest -n $(PROCESSES) --dist loadfile $(PAGES:%=--ignore=%) $(ARGS)
 
 test-pages: $(VENV)/installed-test $(VENV)/installed-docs $(CHROMIUM) $(AXE)
 	python -m pytest $(PAGES) $(ARGS)
@@ -87,6 +89,9 @@ docs/architecture.svg: docs/architecture.dot
 
 docs: $(VENV)/installed-docs
 	python -m sphinx -W --keep-going -q -b html docs build/docs
+
+pictures: $(VENV)/installed-test $(CHROMIUM)
+	python -m tests.picture
 
 bench: $(VENV)/installed-bench $(RABBITMQ_SERVER) $(LIBRABBITMQ) $(GCC) $(WRK)
 	python -m benchmarks $(ARGS)

@@ -534,6 +534,8 @@ class Run:
             control=self.config.daemon['control'] if self.control is not None else None,
             workers=self.config.daemon['workers'],
         )
+        if self.metrics_listening is not None:
+            statistics.tell_configuration(self.config.shown())
         return statistics
 
     def _make_context(self, statistics: Statistics) -> WorkerContext:

@@ -727,6 +727,8 @@ class LifeCycle:
         if self._context.supervised:
             self._reloader.configure_logging(self.config)
         else:
+            if self.config.daemon['metrics'] is not None:
+                self.statistics.tell_configuration(self.config.shown())
             self._reloader.put_into_effect(
                 self.config, old, begins_anew=begins_anew, supervised=False)
 

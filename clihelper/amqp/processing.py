@@ -481,6 +481,8 @@ class Processor:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
         name = self._topology.lasting_name(message.queue)
+        self._statistics.count_dead_letter(
+            message.queue, word, exception_text.name(error) if word == 'exception' else '')
         ran = settlement.run_headers(runs, message.origin)
         full = settlement.dead_letter_headers(error, name, self._host.appname)
         short = settlement.shortest_dead_letter_headers(error, name)

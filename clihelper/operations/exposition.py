@@ -8,6 +8,8 @@ so that they never decrease while it runs. What goes up and down is told of each
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import time
 from itertools import accumulate
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-    from clihelper.process.statistics import Figures
+    from clihelper.process.statistics import Figures, QueueFigures
 
     Sample = tuple[str, Sequence[tuple[str, object]], float]
 
@@ -46,6 +48,14 @@ FAMILIES = {
         ' each run.'),
     'clihelper_message_failures_total': ('counter', 'Runs of handlers that raised an exception.'),
     'clihelper_handler_seconds': ('histogram', 'How long runs of handlers took.'),
+    'clihelper_dead_letters_total': (
+        'counter', 'Dead letters by queue, reason and exception.'),
+    'clihelper_queue_messages': (
+        'gauge', 'Messages that are ready in a queue, by the broker.'),
+    'clihelper_queue_consumers': ('gauge', 'Consumers of a queue, by the broker.'),
+    'clihelper_queue_dead_letters': (
+        'gauge', 'Messages in the queue for dead letters of a queue, by the broker.'),
+    'clihelper_queue_age_seconds': ('gauge', 'How long ago the broker has said so.'),
     'clihelper_in_hand': ('gauge', 'Messages that a worker is handling.'),
     'clihelper_in_hand_seconds': (
         'gauge', 'How long the oldest of them has been handled; 0 if there is none.'),
@@ -67,6 +77,9 @@ EXPONENTS = range(6, 31)
 18 minutes. They are bounds of the buckets that are counted, so the figures are exact."""
 
 LIMITS = [(repr(2**exponent / 1e6), bucket_of(2**exponent) - 1) for exponent in EXPONENTS]
+
+STALE = 60.0
+"""seconds after which it is no longer told what a queue holds: the broker is away"""
 
 SUPERVISOR = 'supervisor'
 """what stands in place of a worker's number for the process that starts them"""
@@ -90,6 +103,7 @@ class Exposition:
         samples = [
             *_of_daemon(daemon, processes, newest),
             *_of_all(everyone),
+            *_dead_letters(everyone),
             *self._of_queues(everyone),
             *_of_workers(newest),
             *_of_processes(daemon, newest),
@@ -114,6 +128,7 @@ class Exposition:
             yield 'clihelper_handler_seconds_bucket', (queue, ('le', '+Inf')), counts[-1]
             yield 'clihelper_handler_seconds_sum', (queue,), sum(part.seconds for part in parts)
             yield 'clihelper_handler_seconds_count', (queue,), counts[-1]
+            yield from _held(queue, parts)
 
     def _acknowledged(self, name: str, runs: int, outcomes: dict[str, int]) -> int:
         """Return how many were acknowledged: never fewer than before, which would be a reset."""
@@ -121,6 +136,25 @@ class Exposition:
         highest = max(runs + outcomes['unrun'] - others, self._highest.get(name, 0))
         self._highest[name] = highest
         return highest
+
+
+def _held(queue: tuple[str, str], parts: Sequence[QueueFigures]) -> Iterator[Sample]:
+    """Yield what the broker has said that the queue holds, unless that was long ago."""
+    clock = time.monotonic()
+    total = functools.reduce(operator.add, parts)
+    if total.depth and clock - total.depth[2] < STALE:
+        messages, consumers, when = total.depth
+        yield 'clihelper_queue_messages', (queue,), messages
+        if consumers is not None:
+            yield 'clihelper_queue_consumers', (queue,), consumers
+        yield 'clihelper_queue_age_seconds', (queue,), round(max(clock - when, 0.0), 3)
+    if total.dead and clock - total.dead[1] < STALE:
+        yield 'clihelper_queue_dead_letters', (queue,), total.dead[0]
+
+
+def _dead_letters(everyone: Iterable[Figures]) -> Iterator[Sample]:
+    for labels, count in report.dead_letter_groups(everyone).items():
+        yield 'clihelper_dead_letters_total', labels, count
 
 
 def _newest(processes: Iterable[Figures]) -> dict[str, Figures]:

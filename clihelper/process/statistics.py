@@ -5,11 +5,13 @@ is true even if the process is stopped or hangs. The memory is a file without a 
 (memfd_create(2)) that nobody can shrink; it ends with the daemon. Others find it among the
 descriptors of the process in ``/proc``, which takes the daemon's user or root::
 
-    header: magic, version, slots, change | the daemon's report
+    header: magic, version, slots, change | the daemon's report | its configuration
     slots:  the first one has the totals of the processes that have ended
 
     slot:   pid, state, since, in hand, counters | the process's report | queues | own metrics
+            | dead letters
     queue:  outcomes | sum of seconds | histogram | what was done in each of the last intervals
+            | what the broker has said
 
 Numbers are eight bytes each and aligned, so that each is written at once, by one process. A report
 is text that changes rarely: it is written beside the valid one, which it then replaces. While the
@@ -60,6 +62,9 @@ SAMPLE_INTERVAL = 5.0
 OTHERS = '(others)'
 """what stands for the queues beyond :data:`QUEUES`"""
 
+DEAD_LETTERS = 'dead_letters_total'
+"""the name of the series of dead letters"""
+
 READINGS = 10
 """how often reading is repeated, each time a millisecond later, while figures are being moved"""
 
@@ -67,12 +72,14 @@ COUNTED = ('ticks', 'reconnects', 'published', 'publish_failures', 'worker_resta
 """what is counted for a whole process; restarts of workers, for the whole daemon"""
 
 _MAGIC = b'clihelper statistics'
-_VERSION = 1
+_VERSION = 2
 _HEADER = Struct('<24sQQ')
 _CHANGE = _HEADER.size
 _REPORT = 32768  # bytes of a report, of which two are kept
-_DAEMON_VALID, _DAEMON = 56, 4096
-_TOP = _DAEMON + 2 * _REPORT
+_DAEMON_VALID, _CONFIGURATION_VALID, _ASKED = 56, 64, 72
+_DAEMON = 4096
+_CONFIGURATION = _DAEMON + 2 * _REPORT
+_TOP = _CONFIGURATION + 2 * _REPORT
 
 # Offsets in a slot
 _PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = range(0, 64, 8)
@@ -80,17 +87,21 @@ _REPORTS = 4096
 _QUEUES = _REPORTS + 2 * _REPORT
 _QUEUE = 2048
 _SERIES = _QUEUES + QUEUES * _QUEUE
-_SLOT = _SERIES + series.SIZE
+_DEAD_LETTERS = _SERIES + series.SIZE
+_SLOT = _DEAD_LETTERS + series.SIZE
 
 # Offsets in a queue
 _SECONDS = 8 * len(OUTCOMES)
 _SAMPLED, _HISTOGRAM = _SECONDS + 8, _SECONDS + 24
 _SAMPLES = _HISTOGRAM + 8 * BUCKETS
 _SAMPLE = Struct('<QQQ')
+_DEPTH, _DEAD = _QUEUE - 32, _QUEUE - 16
 _FIGURES = Struct(f'<{len(OUTCOMES)}Qd2Q{BUCKETS}Q{3 * SAMPLES}Q')
 
 _STATES = list(State)
 _NUMBERS = {state: number for number, state in enumerate(_STATES, 1)}
+_ANSWER = Struct('<Qd')
+_MOST = _UNKNOWN = 2**32 - 1
 _WHOLE, _TWO, _REAL, _TWO_REALS = Struct('<Q'), Struct('<QQ'), Struct('<d'), Struct('<dd')
 
 
@@ -126,6 +137,7 @@ class Statistics:
         self._memory = memory
         self.slots = slots
         self._report = _Report(memory, _DAEMON, _DAEMON_VALID)
+        self._configuration = _Report(memory, _CONFIGURATION, _CONFIGURATION_VALID)
         self._totals = ProcessStatistics(memory, _TOP)
 
     @classmethod
@@ -178,6 +190,14 @@ class Statistics:
     def tell(self, **facts: Any) -> None:
         """Change what the daemon as a whole says of itself; None takes a fact away."""
         self._report.tell(facts)
+
+    def tell_configuration(self, sections: dict[str, Any]) -> None:
+        """Write the configuration in force, as anybody may see it."""
+        self._configuration.tell(sections, whole=True)
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Return the configuration in force; empty if it is not known."""
+        return self._configuration.read()
 
     def count(self, name: str) -> None:
         """Count one of :data:`COUNTED` for the daemon as a whole."""
@@ -238,8 +258,13 @@ class ProcessStatistics:
         self._in_hand = whole[offset + _IN_HAND : offset + _IN_HAND + 16].cast('Q')
         self._report = _Report(memory, offset + _REPORTS, offset + _VALID)
         self.queues = _Queues(self)
-        self.metrics = series.Metrics(memory, offset + _SERIES)
+        self._configuration = _Report(memory, _CONFIGURATION, _CONFIGURATION_VALID)
+        self._use_series()
         self._interval = 0
+
+    def _use_series(self) -> None:
+        self.metrics = series.Metrics(self._memory, self._offset + _SERIES)
+        self._dead_letters = series.Metrics(self._memory, self._offset + _DEAD_LETTERS)
 
     def begin(self, worker: int) -> None:
         """Take the slot: this process is there.
@@ -248,7 +273,7 @@ class ProcessStatistics:
         """
         self.clear()
         self.queues.clear()
-        self.metrics = series.Metrics(self._memory, self._offset + _SERIES)
+        self._use_series()
         self._report.tell({'worker': worker})
         _REAL.pack_into(self._memory, self._offset + _STARTED, time.time())
         _WHOLE.pack_into(self._memory, self._offset + _PID, os.getpid())
@@ -263,6 +288,10 @@ class ProcessStatistics:
     def tell(self, **facts: Any) -> None:
         """Change what the process says of itself; None takes a fact away."""
         self._report.tell(facts)
+
+    def tell_configuration(self, sections: dict[str, Any]) -> None:
+        """Write the configuration in force; for a process that is the whole daemon."""
+        self._configuration.tell(sections, whole=True)
 
     def set_state(self, state: State) -> None:
         """Write the state of the controller."""
@@ -282,6 +311,38 @@ class ProcessStatistics:
         with self._lock:
             number = _WHOLE.unpack_from(self._memory, offset)[0]
             _WHOLE.pack_into(self._memory, offset, number + amount)
+
+    def count_dead_letter(self, queue: str, reason: str, exception: str) -> None:
+        """Count a dead letter.
+
+        :param exception: the name of its class; empty if the reason is another.
+        """
+        name = queue if queue in self.queues else OTHERS
+        self._dead_letters.count(DEAD_LETTERS, queue=name, reason=reason, exception=exception)
+
+    def claims_question(self, interval: float) -> bool:
+        """Return whether it is this process's turn to ask the broker what the queues hold.
+
+        :param interval: seconds since one of the daemon's processes asked last.
+        """
+        now = time.monotonic()
+        if now < _REAL.unpack_from(self._memory, _ASKED)[0] + interval:
+            return False
+        _REAL.pack_into(self._memory, _ASKED, now)
+        return True
+
+    def set_depth(self, queue: str, messages: int, consumers: int | None) -> None:
+        """Write what the broker says that a queue holds, now.
+
+        :param consumers: None: that is not known.
+        """
+        if (figures := self.queues[queue]) is not self.queues.get(OTHERS):
+            figures.set_depth(messages, consumers)
+
+    def set_dead(self, queue: str, messages: int, _: int | None = None) -> None:
+        """Write how many dead letters of a queue there are, now."""
+        if (figures := self.queues[queue]) is not self.queues.get(OTHERS):
+            figures.set_dead(messages)
 
     def read(self) -> Figures:
         """Return what this process has written."""
@@ -310,6 +371,7 @@ class ProcessStatistics:
         for name, queue in figures.queues.items():
             self.queues[name].add(queue)
         self.metrics.add(figures.series)
+        self._dead_letters.add(figures.dead_letters)
         if 'last_error' in figures.report:
             self.tell(last_error=figures.report['last_error'])
 
@@ -368,6 +430,20 @@ class QueueStatistics:
         """Count one of :data:`OUTCOMES`."""
         self._outcomes[OUTCOMES.index(name)] += 1
 
+    def set_depth(self, messages: int, consumers: int | None) -> None:
+        """Write what the broker says that the queue holds, now."""
+        known = _UNKNOWN if consumers is None else min(consumers, _UNKNOWN - 1)
+        self._write_answer(_DEPTH, min(messages, _MOST) << 32 | known, time.monotonic())
+
+    def set_dead(self, messages: int) -> None:
+        """Write how many dead letters there are, now."""
+        self._write_answer(_DEAD, messages, time.monotonic())
+
+    def _write_answer(self, place: int, number: int, now: float) -> None:
+        # In this order, so that nobody takes an old answer for a new one.
+        _WHOLE.pack_into(self._memory, self._offset + place, number)
+        _REAL.pack_into(self._memory, self._offset + place + 8, now)
+
     def sample(self, interval: int) -> None:
         """Note what was done since the last time as done in this interval.
 
@@ -394,6 +470,10 @@ class QueueStatistics:
                 self.histogram[number] += amount
         self.seconds += figures.seconds
         self.write()
+        for place in (_DEPTH, _DEAD):
+            number, when = figures.answers[place]
+            if when > _ANSWER.unpack_from(self._memory, self._offset + place)[1]:
+                self._write_answer(place, number, when)
         for sample in (*figures.samples, (int(time.monotonic() / SAMPLE_INTERVAL),
                                           *figures.unsampled)):
             if sample[0] > int(time.monotonic() / SAMPLE_INTERVAL) - SAMPLES:
@@ -415,8 +495,9 @@ class _Report:
         self._valid = valid
         self._facts: dict[str, Any] = {}
 
-    def tell(self, facts: dict[str, Any]) -> None:
-        changed = {name: fact for name, fact in (self._facts | facts).items() if fact is not None}
+    def tell(self, facts: dict[str, Any], *, whole: bool = False) -> None:
+        known = facts if whole else self._facts | facts
+        changed = {name: fact for name, fact in known.items() if whole or fact is not None}
         if changed == self._facts:
             return
         data = json.dumps(changed, ensure_ascii=False).encode(errors='replace')
@@ -464,6 +545,28 @@ class QueueFigures:
         self.seconds, *self._sampled = numbers[len(OUTCOMES) : len(OUTCOMES) + 3]
         self.histogram: Sequence[int] = numbers[-3 * SAMPLES - BUCKETS : -3 * SAMPLES]
         self._samples: Sequence[int] = numbers[-3 * SAMPLES :]
+        self.answers = dict.fromkeys((_DEPTH, _DEAD), (0, 0.0))
+        if memory is not None:
+            self.answers = {place: _ANSWER.unpack_from(memory, offset + place)
+                            for place in self.answers}
+
+    @property
+    def depth(self) -> tuple[int, int | None, float] | None:
+        """What the broker has said that the queue holds; None: it has not been asked.
+
+        The messages that are ready, the consumers (None: not known), and when that was, by the
+        monotonic clock.
+        """
+        number, when = self.answers[_DEPTH]
+        consumers = number & _UNKNOWN
+        known = None if consumers == _UNKNOWN else consumers
+        return (number >> 32, known, when) if when else None
+
+    @property
+    def dead(self) -> tuple[int, float] | None:
+        """How many dead letters there were, and when; None: the broker has not been asked."""
+        number, when = self.answers[_DEAD]
+        return (number, when) if when else None
 
     @property
     def samples(self) -> list[tuple[int, int, int]]:
@@ -483,6 +586,8 @@ class QueueFigures:
             name: count + other.outcomes[name] for name, count in self.outcomes.items()}
         both.histogram = [a + b for a, b in zip(self.histogram, other.histogram, strict=True)]
         both.seconds = self.seconds + other.seconds
+        both.answers = {place: max(answer, other.answers[place], key=lambda each: each[1])
+                        for place, answer in self.answers.items()}
         return both
 
     @property
@@ -532,6 +637,7 @@ class Figures:
     :ivar report: what it says of itself.
     :ivar queues: what it has counted, by the name of the queue.
     :ivar series: what the program has counted itself.
+    :ivar dead_letters: the dead letters by queue, reason and exception: series like the program's.
     """
 
     def __init__(self, memory: mmap, offset: int) -> None:
@@ -554,6 +660,7 @@ class Figures:
             for number, name in enumerate(names[:QUEUES])
         }
         self.series = series.read(memory, offset + _SERIES)
+        self.dead_letters = series.read(memory, offset + _DEAD_LETTERS)
 
 
 def _size(slots: int) -> int:

@@ -711,6 +711,8 @@ class Supervisor:
             return False
         old, self._config = self._config, config
         self._statistics.tell(config_read=time.time())
+        if config.daemon['metrics'] is not None:
+            self._statistics.tell_configuration(config.shown())
         self._old_config = self._old_config or old
         self._reloader.put_into_effect(config, old, begins_anew=begins_anew, supervised=True)
         if config.daemon['workers'] != old.daemon['workers']:
