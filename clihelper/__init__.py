@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clihelper.application import add_config_key as add_config_key
     from clihelper.application import run as run
     from clihelper.application import setup as setup
+    from clihelper.config.json_schema import json_schema as json_schema
     from clihelper.controller import AsyncConsumerController as AsyncConsumerController
     from clihelper.controller import ConsumerController as ConsumerController
     from clihelper.controller import Controller as Controller
@@ -36,6 +37,7 @@ _HOMES = {
     'setup': 'clihelper.application',
     'run': 'clihelper.application',
     'add_config_key': 'clihelper.application',
+    'json_schema': 'clihelper.config.json_schema',
     'PublishError': 'clihelper.amqp.publisher',
     'Reject': 'clihelper.amqp.settlement',
     'Requeue': 'clihelper.amqp.settlement',

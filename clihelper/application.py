@@ -75,13 +75,14 @@ def setup(appname: str, description: str | None = None, version: str | None = No
 def add_config_key(name: str, parse: Parse | None = None) -> None:
     """Require the section *name* in the configuration; without it the program ends with 78.
 
-    :param parse: turns the section, a dictionary, into what the program wants of it: a dataclass,
-        the ``model_validate`` of a pydantic model, and the like. ``config[name]`` is what it
-        returns. What it raises is reported as a fault of the configuration, at the key that the
-        error names (pydantic, msgspec, jsonschema), or else at the section: by ``--check``, at
-        the start, and by a reload before anything is stopped for it. It is called for each of
-        these, so it should open nothing. That of ``Application`` is called without
-        ``wake_interval``, and ``application_config`` is what it returns.
+    :param parse: turns the section, a dictionary, into what the program wants of it: the
+        ``model_validate`` of a pydantic model, what :func:`clihelper.json_schema` returns, or any
+        function; or a dataclass, which gets the keys as arguments. ``config[name]`` is what it
+        returns. What it raises is reported as faults of the configuration, at the keys that the
+        error names (pydantic, msgspec, jsonschema, unknown and missing arguments), or else at the
+        section: by ``--check``, at the start, and by a reload before anything is stopped for it.
+        It is called for each of these, so it should open nothing. That of ``Application`` is
+        called without ``wake_interval``, and ``application_config`` is what it returns.
     :raises ValueError: *parse* is given for ``Daemon``, ``Logging`` or ``AMQP``.
     :raises TypeError: *parse* cannot be called.
     """
