@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from clihelper.amqp.message import Message as Message
     from clihelper.amqp.publisher import PublishError as PublishError
     from clihelper.amqp.settlement import Reject as Reject
     from clihelper.amqp.settlement import Requeue as Requeue
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from clihelper.controller import ConsumerController as ConsumerController
     from clihelper.controller import Controller as Controller
     from clihelper.controller import IOLoopController as IOLoopController
+    from clihelper.options.types import Options as Options
     from clihelper.states import State as State
 
 _HOMES = {
@@ -33,6 +35,8 @@ _HOMES = {
     'IOLoopController': 'clihelper.controller',
     'AsyncConsumerController': 'clihelper.controller',
     'ConsumerController': 'clihelper.controller',
+    'Message': 'clihelper.amqp.message',
+    'Options': 'clihelper.options.types',
     'State': 'clihelper.states',
     'setup': 'clihelper.application',
     'run': 'clihelper.application',

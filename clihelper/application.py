@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from clihelper.controller import Controller
     from clihelper.operations.control import ControlServer
     from clihelper.options import Options
+    from clihelper.parser import Parser
     from clihelper.process.pidfile import Pidfile
     from clihelper.process.privileges import Identity
     from clihelper.process.scoreboard import Scoreboard
@@ -97,7 +98,7 @@ def add_config_key(name: str, parse: Parse | None = None) -> None:
 
 
 def run(
-    controller: type[Controller], option_callback: Callable[[Any], Any] | None = None
+    controller: type[Controller], option_callback: Callable[[Parser], object] | None = None
 ) -> None:
     """Run *controller* according to the command line and the configuration.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import subprocess
 import sys
@@ -269,108 +268,6 @@ def test_the_texts_of_msgspec(tmp_path: Path, text: str, expected: str) -> None:
     # Its ValidationError is a ValueError in some versions only.
     for error in (ValueError(text), RuntimeError(text)):
         assert faults(tmp_path, FILE, Shipping=raising(error)) == [f'app.yml:{expected}']
-
-
-# Libraries, each where it is installed: make test installs them all.
-
-def pydantic_2() -> Callable[[dict[str, Any]], Any]:
-    from pydantic import create_model
-
-    depot = create_model('Depot', port=(int, ...), name=(str, ...))
-    model: Any = create_model(
-        'Shipping', __config__={'extra': 'forbid'}, carriers=(list[str], ...), depot=(depot, ...))
-    return model.model_validate  # type: ignore[no-any-return]
-
-
-def pydantic_1() -> Callable[[dict[str, Any]], Any]:
-    try:
-        from pydantic import v1 as pydantic
-    except ImportError:
-        import pydantic  # type: ignore[no-redef]
-
-    depot = pydantic.create_model('Depot', port=(int, ...), name=(str, ...))
-    model: Any = pydantic.create_model(
-        'Shipping', __config__=type('Strict', (), {'extra': 'forbid'}),
-        carriers=(list[str], ...), depot=(depot, ...))
-    return model.parse_obj  # type: ignore[no-any-return]
-
-
-def msgspec_struct() -> Callable[[dict[str, Any]], Any]:
-    import msgspec
-
-    depot = msgspec.defstruct('Depot', [('port', int), ('name', str)])
-    struct = msgspec.defstruct(
-        'Shipping', [('carriers', list[str]), ('depot', depot)], forbid_unknown_fields=True)
-    return lambda section: msgspec.convert(section, struct)
-
-
-SCHEMA = {
-    'type': 'object',
-    'properties': {'carriers': {'type': 'array'}, 'depot': {'$ref': '#/$defs/depot'}},
-    'additionalProperties': False,
-    '$defs': {'depot': {
-        'type': 'object',
-        'properties': {'port': {'type': 'integer'}, 'name': {'type': 'string'}},
-        'required': ['port', 'name'],
-    }},
-}
-
-
-def from_schema() -> Callable[[dict[str, Any]], Any]:
-    return clihelper.json_schema(SCHEMA)
-
-
-def plain_jsonschema() -> Callable[[dict[str, Any]], Any]:
-    import jsonschema
-
-    def validated(section: dict[str, Any]) -> dict[str, Any]:
-        jsonschema.validate(section, SCHEMA)
-        return section
-
-    return validated
-
-
-def installed(*libraries: tuple[str, str, Callable[[], Any]]) -> list[Any]:
-    return [pytest.param(make, id=name) for name, module, make in libraries
-            if importlib.util.find_spec(module) and not (
-                # The first version of pydantic, which comes with the second, ends there.
-                name == 'pydantic_1' and sys.version_info >= (3, 14))]
-
-
-ALL = installed(
-    ('pydantic_2', 'pydantic.version', pydantic_2), ('pydantic_1', 'pydantic.version', pydantic_1),
-    ('msgspec', 'msgspec', msgspec_struct), ('json_schema', 'jsonschema', from_schema),
-    ('jsonschema', 'jsonschema', plain_jsonschema),
-) if importlib.util.find_spec('pydantic') else installed(
-    ('msgspec', 'msgspec', msgspec_struct), ('json_schema', 'jsonschema', from_schema))
-
-AT_ONCE = ('pydantic', 'json_schema')
-
-RIGHT = 'Shipping:\n  carriers: [bike]\n  depot:\n    port: 80\n    name: north\n'
-
-
-@pytest.mark.parametrize('library', ALL)
-def test_the_errors_of_libraries_have_their_places(
-    tmp_path: Path, library: Callable[[], Callable[[dict[str, Any]], Any]],
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    parse = library()
-    assert load(tmp_path, RIGHT, Shipping=parse)['Shipping']
-    (fault,) = faults(tmp_path, RIGHT.replace('80', 'http'), Shipping=parse)
-    assert fault.startswith('app.yml:4:5: Shipping.depot.port: ')
-    (fault,) = faults(tmp_path, RIGHT.replace('    name: north\n', ''), Shipping=parse)
-    plain = library is plain_jsonschema
-    assert fault.startswith(f'app.yml:3:3: Shipping.depot{"" if plain else ".name"}: ')
-    (fault,) = faults(tmp_path, RIGHT + '  carier: 1\n', Shipping=parse)
-    assert fault.startswith('app.yml:1:1: Shipping' if plain else 'app.yml:6:3: Shipping.carier')
-    several = RIGHT.replace('80', 'http').replace('[bike]', '1')
-    assert len(faults(tmp_path, several, Shipping=parse)) == (
-        2 if request.node.callspec.id.startswith(AT_ONCE) else 1)
-    for secret in ('swordfish', 'sword' * 40):
-        monkeypatch.setenv('PORT', secret)
-        (fault,) = faults(tmp_path, RIGHT.replace('80', '!env PORT'), Shipping=parse)
-        assert secret[:12] not in fault
-        assert secret[-12:] not in fault
 
 
 @pytest.mark.parametrize('secret', ['swordfish', 'sword' * 40, '0x1F4'])
