@@ -23,10 +23,7 @@ def pydantic_2() -> Callable[[dict[str, Any]], Any]:
 
 
 def pydantic_1() -> Callable[[dict[str, Any]], Any]:
-    try:
-        from pydantic import v1 as pydantic
-    except ImportError:
-        import pydantic  # type: ignore[no-redef]
+    from pydantic import v1 as pydantic
 
     depot = pydantic.create_model('Depot', port=(int, ...), name=(str, ...))
     model: Any = pydantic.create_model(
