@@ -567,7 +567,7 @@ class ConsumerController(Controller):
     exchanges: Sequence[Any] = ()
     """:class:`kombu.Exchange` objects to declare, besides ``AMQP.exchanges`` and the queues'."""
 
-    def on_message(self, body: Any, message: Message, /) -> Any:
+    def on_message(self, body: Any, message: Message) -> Any:
         """Handle a message. Returning acknowledges it; raising retries it: see ``AMQP.retry``.
 
         :param body: decoded: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
@@ -577,7 +577,7 @@ class ConsumerController(Controller):
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
-    def on_messages(self, messages: list[Message], /) -> Any:
+    def on_messages(self, messages: list[Message]) -> Any:
         """Handle several messages of one queue, instead of :meth:`on_message`; see ``AMQP.batch``.
 
         Returning acknowledges all of them. If it raises, it is called again with each half of
@@ -592,7 +592,7 @@ class ConsumerController(Controller):
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_messages')
 
-    def order_key(self, message: Message, /) -> Hashable:
+    def order_key(self, message: Message) -> Hashable:
         """Return the key of a message: those with the same key are handled in order.
 
         They are handled one after the other, in the order in which the broker delivers them, in
@@ -648,14 +648,14 @@ class AsyncConsumerController(IOLoopController, ConsumerController):
 
     loop_class = 'clihelper.loops.async_consumer.AsyncConsumerLoop'
 
-    async def on_message(self, body: Any, message: Message, /) -> Any:
+    async def on_message(self, body: Any, message: Message) -> Any:
         """Handle a message; see :meth:`ConsumerController.on_message`.
 
         Its context variables are those of a task of its own.
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
-    async def on_messages(self, messages: list[Message], /) -> Any:
+    async def on_messages(self, messages: list[Message]) -> Any:
         """Handle several messages; see :meth:`ConsumerController.on_messages`."""
         raise NotImplementedError(f'{type(self).__name__} has no on_messages')
 

@@ -37,13 +37,13 @@ class Crawler(clihelper.AsyncConsumerController):
                 self.logger.info('not begun yet: %s', error)
                 await asyncio.sleep(1)
 
-    async def on_message(self, url: str, message: clihelper.Message) -> None:
-        response = await self.fetch(url)
+    async def on_message(self, body: str, message: clihelper.Message) -> None:
+        response = await self.fetch(body)
         links: set[str] = set()
         if response.headers.get('Content-Type', '').startswith('text/html'):
             links = links_of(response.body.decode('utf-8', 'replace'), response.effective_url)
         await self.add(filter(self.is_wanted, links))
-        self.logger.info('%s: %d bytes, %d links', url, len(response.body), len(links))
+        self.logger.info('%s: %d bytes, %d links', body, len(response.body), len(links))
 
     async def fetch(self, url: str) -> HTTPResponse:
         """The page; what may be there later is tried again later, and what is not is given up."""

@@ -1,6 +1,7 @@
 """What type checkers say: nothing of all that is documented, and what is wrong of wrong programs.
 
-mypy, in its strict mode, and pyright see the same programs, each in one run.
+mypy, in its strict mode, and pyright see the same programs, each in one run. What an editor
+proposes is what pyright's language server does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+import clihelper
 from clihelper.commands import new
+from tests.editor import Editor
 from tests.test_docs import BLOCKS, ROOT
 
 #: What a block that is no program has without saying so: see CONTRIBUTING.rst.
@@ -127,6 +130,26 @@ def test_what_is_wrong_is_found(messages: Messages) -> None:
     lines = PROGRAMS['typed/wrong.py'].splitlines()
     wrong = {number for number, line in enumerate(lines, 1) if '# wrong' in line}
     assert {line for line, _ in messages['typed/wrong.py']} == wrong
+
+
+CLASS = 'import clihelper\nclass Orders(clihelper.ConsumerController):\n    '
+
+HANDLER = CLASS + 'def on_message(self, body, message):\n        '
+
+
+@pytest.mark.parametrize(('text', 'proposed'), [
+    ('import clihelper\nclihelper.|', clihelper.__all__),
+    (CLASS + 'def on_|', ['on_message', 'on_messages', 'on_configuration_reloaded', 'on_sigterm']),
+    (CLASS + 'def _|', ['_setup', '_process', '_loop', '_shutdown', '_cleanup']),
+    # By the types of the hook that it overrides.
+    (HANDLER + 'message.|', ['attempts', 'headers', 'correlation_id', 'ack']),
+    (HANDLER + 'self.options.|', ['configuration', 'foreground', 'check']),
+    (HANDLER + 'self.publish(body, |)', ['headers=', 'expiration=', 'delay=', 'mandatory=']),
+    (HANDLER + 'self.config.|', ['daemon', 'amqp', 'path']),
+], ids=['module', 'on_', '_', 'message', 'options', 'publish', 'config'])
+def test_an_editor_completes(tmp_path: Path, text: str, proposed: list[str]) -> None:
+    with Editor(tmp_path) as editor:
+        assert set(proposed) <= set(editor.completions(text))
 
 
 def test_the_types_are_shipped(tmp_path: Path) -> None:

@@ -58,22 +58,22 @@ class Plain(clihelper.Controller):
 
 
 class Consumer(clihelper.ConsumerController):
-    def on_message(self, order: Any, message: clihelper.Message) -> Any:
+    def on_message(self, body: Any, message: clihelper.Message) -> Any:
         assert_type(message.queue, str)
         assert_type(message.attempts, int)
         assert_type(message.headers, dict[str, Any])
         assert_type(message.correlation_id, str | None)
         if self.options.anything_of_its_own:
             raise clihelper.Retry('later', delay=3)
-        return order
+        return body
 
     def order_key(self, message: clihelper.Message) -> str:
         return message.routing_key
 
 
 class Batches(clihelper.ConsumerController):
-    def on_messages(self, orders: list[clihelper.Message]) -> None:
-        assert_type(orders[0].raw, bytes)
+    def on_messages(self, messages: list[clihelper.Message]) -> None:
+        assert_type(messages[0].raw, bytes)
 
 
 class Server(clihelper.IOLoopController):
@@ -98,8 +98,8 @@ class Coroutines(clihelper.AsyncConsumerController):
     def _setup(self) -> None:
         pass
 
-    async def on_message(self, url: str, message: clihelper.Message) -> None:
-        await self.publish(url, routing_key='pages')
+    async def on_message(self, body: str, message: clihelper.Message) -> None:
+        await self.publish(body, routing_key='pages')
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
