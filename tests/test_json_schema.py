@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import runpy
 import sys
@@ -51,12 +50,11 @@ def test_a_relative_file_is_beside_the_module_that_names_it(
     for name in ('own.json', 'own.yml'):
         module = package / 'module.py'
         module.write_text(f'import clihelper\nparse = clihelper.json_schema({name!r})\n')
-        monkeypatch.chdir(package)
-        parse = runpy.run_path('module.py')['parse']
+        monkeypatch.chdir(tmp_path)
+        parse = runpy.run_path(str(module))['parse']
         monkeypatch.chdir('/')  # as a daemon does
-        if importlib.util.find_spec('jsonschema'):
-            assert load(tmp_path, '{limit: 3}', parse) == {'limit': 3}
-            assert 'Own.limit' in str(failure(tmp_path, parse, '{limit: x}'))
+        assert load(tmp_path, '{limit: 3}', parse) == {'limit': 3}
+        assert 'Own.limit' in str(failure(tmp_path, parse, '{limit: x}'))
 
 
 def test_without_jsonschema_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,42 +83,43 @@ def test_a_file_that_cannot_be_read_is_one_line(
     assert error.status == 78
 
 
-if importlib.util.find_spec('jsonschema'):  # make test installs it, but among Debian's packages
+@pytest.mark.parametrize(('schema', 'fault'), [
+    ([], 'not a JSON Schema: expected an object'),
+    ({'properties': {'limit': {'type': 'int'}}}, 'not a JSON Schema: properties.limit.type: '),
+    ({'items': [{'$ref': 'https://example.com/'}]}, '$ref: not within the same file: https:'),
+])
+def test_what_is_no_schema_is_one_line(tmp_path: Path, schema: Any, fault: str) -> None:
+    if isinstance(schema, dict) and 'items' in schema:
+        schema['$schema'] = 'http://json-schema.org/draft-07/schema#'
+    path = tmp_path / 'own.json'
+    path.write_text(json.dumps(schema))
+    error = failure(tmp_path, clihelper.json_schema(path))
+    assert str(error).startswith(f'{path}: {fault}')
+    assert error.status == 78
 
-    @pytest.mark.parametrize(('schema', 'fault'), [
-        ([], 'not a JSON Schema: expected an object'),
-        ({'properties': {'limit': {'type': 'int'}}}, 'not a JSON Schema: properties.limit.type: '),
-        ({'items': [{'$ref': 'https://example.com/'}]}, '$ref: not within the same file: https:'),
-    ])
-    def test_what_is_no_schema_is_one_line(tmp_path: Path, schema: Any, fault: str) -> None:
-        if isinstance(schema, dict) and 'items' in schema:
-            schema['$schema'] = 'http://json-schema.org/draft-07/schema#'
-        path = tmp_path / 'own.json'
-        path.write_text(json.dumps(schema))
-        error = failure(tmp_path, clihelper.json_schema(path))
-        assert str(error).startswith(f'{path}: {fault}')
-        assert error.status == 78
 
-    def test_what_conforms_is_returned_as_it_was(tmp_path: Path) -> None:
-        parse = clihelper.json_schema(SCHEMA)
-        assert load(tmp_path, '{x-y: 1}', parse) == {'x-y': 1}
-        assert str(load(tmp_path, '{since: 2026-12-01}', parse)['since']) == '2026-12-01'
+def test_what_conforms_is_returned_as_it_was(tmp_path: Path) -> None:
+    parse = clihelper.json_schema(SCHEMA)
+    assert load(tmp_path, '{x-y: 1}', parse) == {'x-y': 1}
+    assert str(load(tmp_path, '{since: 2026-12-01}', parse)['since']) == '2026-12-01'
 
-    def test_every_fault_has_its_place(tmp_path: Path) -> None:
-        section = '{since: "soon", limt: 1, at: {port: x}, limit: 0}'
-        error = failure(tmp_path, clihelper.json_schema(SCHEMA), section)
-        lines = str(error).splitlines()
-        assert lines[1] == 'app.yml:1:22: Own.limt: unknown key; did you mean limit?'
-        assert [line.split(' ')[:2] for line in lines] == [
-            ['app.yml:1:7:', 'Own.since:'], ['app.yml:1:22:', 'Own.limt:'],
-            ['app.yml:1:36:', 'Own.at.port:'], ['app.yml:1:46:', 'Own.limit:'],
-        ]
 
-    def test_the_file_is_read_once(tmp_path: Path) -> None:
-        """A daemon that has left its user or root cannot read it again, and its code stays."""
-        path = tmp_path / 'own.json'
-        path.write_text(json.dumps(SCHEMA))
-        parse = clihelper.json_schema(path)
-        load(tmp_path, '{}', parse)
-        path.unlink()
-        load(tmp_path, '{}', parse)
+def test_every_fault_has_its_place(tmp_path: Path) -> None:
+    section = '{since: "soon", limt: 1, at: {port: x}, limit: 0}'
+    error = failure(tmp_path, clihelper.json_schema(SCHEMA), section)
+    lines = str(error).splitlines()
+    assert lines[1] == 'app.yml:1:22: Own.limt: unknown key; did you mean limit?'
+    assert [line.split(' ')[:2] for line in lines] == [
+        ['app.yml:1:7:', 'Own.since:'], ['app.yml:1:22:', 'Own.limt:'],
+        ['app.yml:1:36:', 'Own.at.port:'], ['app.yml:1:46:', 'Own.limit:'],
+    ]
+
+
+def test_the_file_is_read_once(tmp_path: Path) -> None:
+    """A daemon that has left its user or root cannot read it again, and its code stays."""
+    path = tmp_path / 'own.json'
+    path.write_text(json.dumps(SCHEMA))
+    parse = clihelper.json_schema(path)
+    load(tmp_path, '{}', parse)
+    path.unlink()
+    load(tmp_path, '{}', parse)

@@ -104,6 +104,7 @@ class WithErrors(ValueError):
             {'loc': ('depot', 'port'), 'msg': 'too low', 'input': 80},
             {'loc': ('depot', 'hosts', 1), 'msg': 'not known'},
             {'loc': ('depot', 'name'), 'msg': 'Field required'},
+            {'loc': ('carriers', '__root__'), 'msg': 'too many'},
             {'loc': (), 'msg': 'of\nno use'},
         ]
 
@@ -121,6 +122,7 @@ class WithPath(Exception):
 @pytest.mark.parametrize(('error', 'expected'), [
     (WithErrors(), [
         '4:1: Shipping: of no use',
+        '5:3: Shipping.carriers: too many',
         '6:3: Shipping.depot.name: Field required',
         '7:5: Shipping.depot.port: too low',
         '8:20: Shipping.depot.hosts[1]: not known',
