@@ -60,6 +60,10 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger('clihelper')
 
+OF_MODELS = ('__struct_fields__', '__attrs_attrs__', 'model_validate', 'parse_obj')
+"""what a class of msgspec's, attrs' or pydantic's has; the first two would take a section for the
+value of their first field, silently"""
+
 
 def setup(appname: str, description: str | None = None, version: str | None = None) -> None:
     """Describe the program.
@@ -85,13 +89,17 @@ def add_config_key(name: str, parse: Parse | None = None) -> None:
         It is called for each of these, so it should open nothing. That of ``Application`` is
         called without ``wake_interval``, and ``application_config`` is what it returns.
     :raises ValueError: *parse* is given for ``Daemon``, ``Logging`` or ``AMQP``.
-    :raises TypeError: *parse* cannot be called.
+    :raises TypeError: *parse* cannot be called, or is a class that would take the section for its
+        first field.
     """
     if parse is not None:
         if name in ('Daemon', 'Logging', 'AMQP'):
             raise ValueError(f'the section {name} is read by clihelper itself')
         if not callable(parse):
             raise TypeError(f'parse is no function: {parse!r}')
+        if any(hasattr(parse, each) for each in OF_MODELS):
+            raise TypeError(f'parse is a class of models, {parse.__name__}: expected a function'
+                            ' that makes one of a dictionary')
         program.current.parsers[name] = parse
     if name not in program.current.required_sections:
         program.current.required_sections.append(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import clihelper
+from clihelper import program
 from tests.test_sections import faults, load
 
 
@@ -39,6 +41,30 @@ def msgspec_struct() -> Callable[[dict[str, Any]], Any]:
     struct = msgspec.defstruct(
         'Shipping', [('carriers', list[str]), ('depot', depot)], forbid_unknown_fields=True)
     return lambda section: msgspec.convert(section, struct)
+
+
+@dataclasses.dataclass
+class Depot:
+    port: int
+    name: str
+
+
+@dataclasses.dataclass
+class Shipping:
+    carriers: list[str]
+    depot: Depot
+
+
+def dataclass_by_msgspec() -> Callable[[dict[str, Any]], Any]:
+    import msgspec
+
+    return lambda section: msgspec.convert(section, Shipping)
+
+
+def dataclass_by_pydantic() -> Callable[[dict[str, Any]], Any]:
+    import pydantic
+
+    return pydantic.TypeAdapter(Shipping).validate_python
 
 
 SCHEMA = {
@@ -98,3 +124,27 @@ def test_the_errors_of_libraries_have_their_places(
         (fault,) = faults(tmp_path, RIGHT.replace('80', '!env PORT'), Shipping=parse)
         assert secret[:12] not in fault
         assert secret[-12:] not in fault
+
+
+@pytest.mark.parametrize('library', [dataclass_by_msgspec, dataclass_by_pydantic],
+                         ids=['msgspec', 'pydantic'])
+def test_dataclasses_that_nest_are_made_by_libraries(
+    tmp_path: Path, library: Callable[[], Callable[[dict[str, Any]], Any]]
+) -> None:
+    parse = library()
+    assert load(tmp_path, RIGHT, Shipping=parse)['Shipping'] == Shipping(
+        ['bike'], Depot(80, 'north'))
+    (fault,) = faults(tmp_path, RIGHT.replace('80', 'http'), Shipping=parse)
+    assert fault.startswith('app.yml:4:5: Shipping.depot.port: ')
+
+
+def test_a_model_that_would_take_the_section_for_a_field_is_refused() -> None:
+    import msgspec
+    import pydantic
+
+    struct = msgspec.defstruct('Struct', [('carriers', dict)])
+    model = pydantic.create_model('Model', carriers=(dict, ...))
+    for each in (struct, model):
+        with pytest.raises(TypeError, match='parse is a class of models, '):
+            clihelper.add_config_key('Shipping', each)
+    assert program.current.parsers == {}

@@ -13,10 +13,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import clihelper
+from clihelper.amqp.property_types import Properties
 from clihelper.commands import new
 from tests.editor import Editor
 from tests.test_docs import BLOCKS, ROOT
@@ -150,6 +152,13 @@ HANDLER = CLASS + 'def on_message(self, body, message):\n        '
 def test_an_editor_completes(tmp_path: Path, text: str, proposed: list[str]) -> None:
     with Editor(tmp_path) as editor:
         assert set(proposed) <= set(editor.completions(text))
+
+
+def test_every_property_of_a_message_is_among_them() -> None:
+    names = get_type_hints(Properties)
+    for name, any_is_right in ((each, each == 'partition_key') for each in names):
+        assert f' {name}=' in PROGRAMS['typed/right.py']
+        assert any_is_right or f'publish({{}}, {name}=' in PROGRAMS['typed/wrong.py']
 
 
 def test_the_types_are_shipped() -> None:

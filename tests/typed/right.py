@@ -43,7 +43,9 @@ class Plain(clihelper.Controller):
         self.publish({'at': datetime.now(UTC)}, 'shop', 'order.new', delay=1.5,
                      mandatory=False, compress=True, headers={'a': [1]}, expiration=2.5,
                      priority=3, timestamp=datetime.now(UTC), type='order.created',
-                     reply_to='answers', message_id=None, partition_key=7)
+                     reply_to='answers', message_id=None, partition_key=7, correlation_id='1',
+                     content_type='text/plain', content_encoding='utf-8', delivery_mode=1,
+                     user_id='guest', app_id='typed')
         assert_type(self.call({}, routing_key='ask', timeout=3, priority=1), Any)
         assert_type(self.queue_depth('orders'), int)
         assert_type(self.get('orders'), clihelper.Message | None)

@@ -13,6 +13,14 @@ class Wrong(clihelper.ConsumerController):
         self.publish({}, timestamp='noon')  # wrong: a datetime
         self.publish({}, headers=['a'])  # wrong: a mapping
         self.publish({}, correlation_id=7)  # wrong: a string
+        self.publish({}, content_type=7)  # wrong: a string
+        self.publish({}, content_encoding=7)  # wrong: a string
+        self.publish({}, delivery_mode='1')  # wrong: an integer
+        self.publish({}, message_id=7)  # wrong: a string
+        self.publish({}, type=7)  # wrong: a string
+        self.publish({}, user_id=7)  # wrong: a string
+        self.publish({}, app_id=7)  # wrong: a string
+        self.publish({}, reply_to=7)  # wrong: a string
         self.publish({}, delay='1')  # wrong: a number
         self.publish({}, 'shop', 'new', True)  # wrong: by name only
         self.call({}, reply_to='me')  # wrong: set by the call
