@@ -48,7 +48,11 @@ PROMTOOL := /usr/bin/promtool
 DEBOOTSTRAP := /usr/sbin/debootstrap
 PIUPARTS := /usr/sbin/piuparts
 
-# The documentation, and a daemon's page, in a browser: what it is examined with is the package of npm's registry, and
+# Without an index, as among a release's own packages, the tests that need these are left out.
+OPTIONAL := $(if $(PIP_NO_INDEX),,$(VENV)/installed-optional)
+
+# The documentation, and a daemon's page, in a browser: what it is examined with is the package of
+# npm's registry, and
 # the SHA-256 of its archive.
 PAGES := tests/test_pages.py tests/test_page_browser.py
 AXE_VERSION := 4.14.1
@@ -68,7 +72,7 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
+test: $(VENV)/installed-test $(OPTIONAL) $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
       $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(PROMTOOL)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(PAGES:%=--ignore=%) $(ARGS)
 

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from clihelper.amqp.message import Message as Message
     from clihelper.amqp.publisher import PublishError as PublishError
     from clihelper.amqp.settlement import Reject as Reject
     from clihelper.amqp.settlement import Requeue as Requeue
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from clihelper.application import add_config_key as add_config_key
     from clihelper.application import run as run
     from clihelper.application import setup as setup
+    from clihelper.config.json_schema import json_schema as json_schema
     from clihelper.controller import AsyncConsumerController as AsyncConsumerController
     from clihelper.controller import ConsumerController as ConsumerController
     from clihelper.controller import Controller as Controller
     from clihelper.controller import IOLoopController as IOLoopController
+    from clihelper.options.types import Options as Options
     from clihelper.states import State as State
 
 _HOMES = {
@@ -32,10 +35,13 @@ _HOMES = {
     'IOLoopController': 'clihelper.controller',
     'AsyncConsumerController': 'clihelper.controller',
     'ConsumerController': 'clihelper.controller',
+    'Message': 'clihelper.amqp.message',
+    'Options': 'clihelper.options.types',
     'State': 'clihelper.states',
     'setup': 'clihelper.application',
     'run': 'clihelper.application',
     'add_config_key': 'clihelper.application',
+    'json_schema': 'clihelper.config.json_schema',
     'PublishError': 'clihelper.amqp.publisher',
     'Reject': 'clihelper.amqp.settlement',
     'Requeue': 'clihelper.amqp.settlement',

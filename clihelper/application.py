@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from clihelper.controller import Controller
     from clihelper.operations.control import ControlServer
     from clihelper.options import Options
+    from clihelper.parser import Parser
     from clihelper.process.pidfile import Pidfile
     from clihelper.process.privileges import Identity
     from clihelper.process.scoreboard import Scoreboard
@@ -58,6 +59,10 @@ if TYPE_CHECKING:
     C = TypeVar('C', bound=Controller)
 
 LOGGER = logging.getLogger('clihelper')
+
+OF_MODELS = ('__struct_fields__', '__attrs_attrs__', 'model_validate', 'parse_obj')
+"""what a class of msgspec's, attrs' or pydantic's has; the first two would take a section for the
+value of their first field, silently"""
 
 
 def setup(appname: str, description: str | None = None, version: str | None = None) -> None:
@@ -75,28 +80,33 @@ def setup(appname: str, description: str | None = None, version: str | None = No
 def add_config_key(name: str, parse: Parse | None = None) -> None:
     """Require the section *name* in the configuration; without it the program ends with 78.
 
-    :param parse: turns the section, a dictionary, into what the program wants of it: a dataclass,
-        the ``model_validate`` of a pydantic model, and the like. ``config[name]`` is what it
-        returns. What it raises is reported as a fault of the configuration, at the key that the
-        error names (pydantic, msgspec, jsonschema), or else at the section: by ``--check``, at
-        the start, and by a reload before anything is stopped for it. It is called for each of
-        these, so it should open nothing. That of ``Application`` is called without
-        ``wake_interval``, and ``application_config`` is what it returns.
+    :param parse: turns the section, a dictionary, into what the program wants of it: the
+        ``model_validate`` of a pydantic model, what :func:`clihelper.json_schema` returns, or any
+        function; or a dataclass, which gets the keys as arguments. ``config[name]`` is what it
+        returns. What it raises is reported as faults of the configuration, at the keys that the
+        error names (pydantic, msgspec, jsonschema, unknown and missing arguments), or else at the
+        section: by ``--check``, at the start, and by a reload before anything is stopped for it.
+        It is called for each of these, so it should open nothing. That of ``Application`` is
+        called without ``wake_interval``, and ``application_config`` is what it returns.
     :raises ValueError: *parse* is given for ``Daemon``, ``Logging`` or ``AMQP``.
-    :raises TypeError: *parse* cannot be called.
+    :raises TypeError: *parse* cannot be called, or is a class that would take the section for its
+        first field.
     """
     if parse is not None:
         if name in ('Daemon', 'Logging', 'AMQP'):
             raise ValueError(f'the section {name} is read by clihelper itself')
         if not callable(parse):
             raise TypeError(f'parse is no function: {parse!r}')
+        if any(hasattr(parse, each) for each in OF_MODELS):
+            raise TypeError(f'parse is a class of models, {parse.__name__}: expected a function'
+                            ' that makes one of a dictionary')
         program.current.parsers[name] = parse
     if name not in program.current.required_sections:
         program.current.required_sections.append(name)
 
 
 def run(
-    controller: type[Controller], option_callback: Callable[[Any], Any] | None = None
+    controller: type[Controller], option_callback: Callable[[Parser], object] | None = None
 ) -> None:
     """Run *controller* according to the command line and the configuration.
 

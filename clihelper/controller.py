@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any, Protocol, Unpack
 
+    from tornado.ioloop import IOLoop
+
     from clihelper.amqp.async_client import AsyncClient, AsyncPipeline
     from clihelper.amqp.async_iterators import AsyncMessages
     from clihelper.amqp.client import Pipeline
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.property_types import CallProperties, Properties
     from clihelper.config import Config
     from clihelper.loops import Host, Loop
+    from clihelper.options.types import Options, OptionsAttribute
     from clihelper.process.series import Metrics
 
     class Runner(Host, Protocol):
@@ -83,14 +86,17 @@ class Controller:
     _life: Runner | None = None
     _config: Config | None = None
 
-    def __init__(self, options: Any, arguments: list[str]) -> None:
+    if TYPE_CHECKING:
+        options = OptionsAttribute()
+
+    def __init__(self, options: Options, arguments: list[str]) -> None:
         self.options = options
         self.arguments = arguments
         self._state = State.INITIALIZING
 
     # The hooks.
 
-    def _setup(self) -> None:
+    def _setup(self) -> Any:
         """Open what the work needs. Called once before the loop, and again after each HUP."""
 
     def _process(self) -> Any:
@@ -104,7 +110,7 @@ class Controller:
         """Make :meth:`_loop` return. Called in the main thread, for a stop and for a HUP."""
         self._life_cycle.loop.stop()
 
-    def _cleanup(self) -> None:
+    def _cleanup(self) -> Any:
         """Close what ``_setup`` opened. Called once after the loop, however it ended."""
 
     def on_sigterm(self) -> None:
@@ -462,9 +468,10 @@ class IOLoopController(Controller):
     loop_class = 'clihelper.loops.ioloop.TornadoLoop'
 
     @property
-    def io_loop(self) -> Any:
+    def io_loop(self) -> IOLoop:
         """The :class:`tornado.ioloop.IOLoop`."""
-        return self._life_cycle.loop.io_loop  # type: ignore[attr-defined]
+        io_loop: IOLoop = self._life_cycle.loop.io_loop  # type: ignore[attr-defined]
+        return io_loop
 
     # Messages, as in every controller, but awaited. Only code on the IOLoop may call these.
 
@@ -560,17 +567,17 @@ class ConsumerController(Controller):
     exchanges: Sequence[Any] = ()
     """:class:`kombu.Exchange` objects to declare, besides ``AMQP.exchanges`` and the queues'."""
 
-    def on_message(self, body: Any, message: Any) -> Any:
+    def on_message(self, body: Any, message: Message) -> Any:
         """Handle a message. Returning acknowledges it; raising retries it: see ``AMQP.retry``.
 
         :param body: decoded: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
-        :param message: a :class:`clihelper.amqp.message.Message`: its properties, and
+        :param message: a :class:`clihelper.Message`: its properties, and
             ``ack()``, ``reject()`` and ``requeue()`` for settling it explicitly.
         :returns: None, or the reply to a message that has ``reply_to``.
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
-    def on_messages(self, messages: list[Any]) -> Any:
+    def on_messages(self, messages: list[Message]) -> Any:
         """Handle several messages of one queue, instead of :meth:`on_message`; see ``AMQP.batch``.
 
         Returning acknowledges all of them. If it raises, it is called again with each half of
@@ -578,7 +585,7 @@ class ConsumerController(Controller):
         should undo what it has done before it raises. :exc:`clihelper.Requeue` returns all of
         them to the queue at once.
 
-        :param messages: :class:`clihelper.amqp.message.Message` objects, in the order of their
+        :param messages: :class:`clihelper.Message` objects, in the order of their
             arrival; their ``body`` is decoded. Those that it settles itself, with ``ack()``,
             ``reject()`` or ``requeue()``, are left out of what becomes of the others.
         :returns: None: there are no replies.
@@ -641,14 +648,14 @@ class AsyncConsumerController(IOLoopController, ConsumerController):
 
     loop_class = 'clihelper.loops.async_consumer.AsyncConsumerLoop'
 
-    async def on_message(self, body: Any, message: Any) -> Any:
+    async def on_message(self, body: Any, message: Message) -> Any:
         """Handle a message; see :meth:`ConsumerController.on_message`.
 
         Its context variables are those of a task of its own.
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
-    async def on_messages(self, messages: list[Any]) -> Any:
+    async def on_messages(self, messages: list[Message]) -> Any:
         """Handle several messages; see :meth:`ConsumerController.on_messages`."""
         raise NotImplementedError(f'{type(self).__name__} has no on_messages')
 

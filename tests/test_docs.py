@@ -17,6 +17,7 @@ import textwrap
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import kombu
 import pytest
@@ -287,7 +288,7 @@ SNIPPETS = [
 @pytest.mark.parametrize('block', SNIPPETS, ids=[block.id for block in SNIPPETS])
 def test_a_documented_snippet_executes(block: Block) -> None:
     code = compile(block.text, block.id, 'exec')
-    exec(code, {'__name__': 'snippet', 'clihelper': clihelper})
+    exec(code, {'__name__': 'snippet', 'clihelper': clihelper, 'Any': Any})
 
 
 CONFIGURATIONS = [

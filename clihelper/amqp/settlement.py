@@ -216,7 +216,7 @@ def reason(error: BaseException) -> str:
 def run_headers(runs: int, origin: Mapping[str, Any]) -> dict[str, Any]:
     """The headers of a copy of a message: how often it was run, and where it was published to.
 
-    :param origin: :attr:`clihelper.amqp.message.Message.origin`.
+    :param origin: :attr:`clihelper.Message.origin`.
     """
     return {ATTEMPTS: min(runs, MOST_RUNS), **origin}
 

@@ -31,6 +31,7 @@ from clihelper.testing.process import signal_number
 from clihelper.testing.waiting import TIMEOUT, WaitError
 
 if TYPE_CHECKING:
+    from clihelper.parser import Parser
     from clihelper.testing.messages import Delivered, Mailbox, Outbox, Published
 
 C = TypeVar('C', bound=Controller)
@@ -81,7 +82,7 @@ class Harness(Generic[C]):
         config: configuration.Source = None,
         *,
         options: Mapping[str, Any] | None = None,
-        option_callback: Callable[[Any], Any] | None = None,
+        option_callback: Callable[[Parser], object] | None = None,
         arguments: Sequence[str] = (),
         appname: str = 'test',
         required: configuration.Required = (),

@@ -7,12 +7,12 @@ from typing import Any
 
 from clihelper.errors import UsageError, did_you_mean
 from clihelper.options import Options
-from clihelper.parser import make_parser, parse
+from clihelper.parser import Parser, make_parser, parse
 
 
 def command_line(
     path: str,
-    option_callback: Callable[[Any], Any] | None,
+    option_callback: Callable[[Parser], object] | None,
     given: Mapping[str, Any],
     arguments: Sequence[str],
     appname: str,

@@ -10,7 +10,8 @@ from clihelper.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+
+    from clihelper.parser import Parser
 
 
 class Options(SimpleNamespace):
@@ -30,7 +31,7 @@ def parse(
     appname: str,
     description: str | None,
     version: str | None,
-    option_callback: Callable[[Any], Any] | None = None,
+    option_callback: Callable[[Parser], object] | None = None,
 ) -> tuple[Options, list[str]]:
     """Read the command line.
 
