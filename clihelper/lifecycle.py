@@ -156,6 +156,7 @@ class LifeCycle:
         self._report_ready = report_ready
         self._deadline = Deadline(ending)
         self._controller: Controller
+        self._surround: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
         self._next_config: Config | None = None
         self._proven: Config | None = None  # the last one that a round was ready with
         self._undone_by: BaseException | None = None
@@ -194,6 +195,7 @@ class LifeCycle:
     def alive(self, controller: Controller) -> Iterator[None]:
         """A context for the whole life of *controller*."""
         self._controller = controller.driven()
+        self._surround = controller.surround
         self.signals.urgent = self._urgent
         try:
             yield
@@ -420,12 +422,14 @@ class LifeCycle:
     @property
     def on_message(self) -> Callable[[Any, Any], Any]:
         """The ``on_message`` of a consumer's controller."""
-        return self._controller.on_message  # type: ignore[attr-defined, no-any-return]
+        handler: Callable[[Any, Any], Any] = self._controller.on_message  # type: ignore[attr-defined]
+        return handler if self._surround is None else self._surround(handler)
 
     @property
     def on_messages(self) -> Callable[[Any], Any]:
         """The ``on_messages`` of a consumer's controller."""
-        return self._controller.on_messages  # type: ignore[attr-defined, no-any-return]
+        handler: Callable[[Any], Any] = self._controller.on_messages  # type: ignore[attr-defined]
+        return handler if self._surround is None else self._surround(handler)
 
     @property
     def handles_batches(self) -> bool:
