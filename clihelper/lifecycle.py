@@ -127,6 +127,8 @@ class LifeCycle:
     :ivar bool was_told: whether a signal or a limit stopped it, rather than the program itself.
     """
 
+    _surround: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+
     def __init__(
         self,
         *,
@@ -156,7 +158,6 @@ class LifeCycle:
         self._report_ready = report_ready
         self._deadline = Deadline(ending)
         self._controller: Controller
-        self._surround: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
         self._next_config: Config | None = None
         self._proven: Config | None = None  # the last one that a round was ready with
         self._undone_by: BaseException | None = None
