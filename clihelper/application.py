@@ -129,8 +129,6 @@ def run(
             version=program.current.version,
             option_callback=option_callback,
         )
-        if options.restarts:
-            _run_anew(appname, signals, options)
         status = Run(appname, signals, controller, options, arguments, collects).run()
     except ConfigurationError as error:
         # A fault starts with its file's name, so that people and editors can open the place.
@@ -148,18 +146,6 @@ def run(
         status = Error.status
     if status:
         sys.exit(status)
-
-
-def _run_anew(appname: str, signals: Signals, options: Options) -> None:
-    """Start the program again whenever it changes, unless this is the process that was started.
-
-    :raises SystemExit: with its last exit status.
-    """
-    from clihelper.development import restarting
-
-    if not restarting.is_watched():
-        restarter = restarting.Restarter(signals, options.configuration, partial(_say, appname))
-        sys.exit(restarter.run())
 
 
 class Run:
@@ -219,6 +205,8 @@ class Run:
         LOGGER.addHandler(logging.NullHandler())
         if not self.detaches:
             self.signals.follow_terminal()
+        if self.options.restarts:
+            self._run_anew()
         self.config = self.read_configuration()
         if self.options.check:
             sys.exit(self._check())
@@ -281,6 +269,16 @@ class Run:
                 return os.EX_UNAVAILABLE
         print(encodable(f'{self._shown}: ok', sys.stdout.encoding))
         return 0
+
+    def _run_anew(self) -> None:
+        """Start the program again whenever it changes, unless this is a process started so.
+
+        :raises SystemExit: with its last exit status.
+        """
+        from clihelper.development import restarting
+
+        if not restarting.is_watched():
+            sys.exit(restarting.Restarter(self.signals, self._path, self._say).run())
 
     def _try(self) -> int:
         """Run the handler on one message; see :mod:`clihelper.development.trial`.

@@ -122,11 +122,18 @@ def test_one_that_does_not_stop_is_ended_at_once(source):
 
 def test_ctrl_c_twice_ends_it_at_once(source):
     source.write('mine.py', PROGRAM.replace(
-        'encode())\n\n', 'encode())\n        while helper.WORD == 1: pass\n\n', 1))
+        'encode())\n\n', """encode())
+        while not self._life.signals.arrived:
+            pass
+        os.write(1, b'told\\n')
+        while True:
+            pass
+
+""", 1))
     with source.run() as program:
         program.wait_line('word 1 a')
         program.signal('INT')
-        program.wait_line('SIGTERM')
+        program.wait_line('told')
         assert program.stop('INT') == 128 + signal.SIGQUIT
 
 

@@ -63,7 +63,7 @@ class Restarter:
     """Starts the program again and again, until a signal ends it.
 
     :param signals: the signal pipe, installed.
-    :param configuration: the path of the configuration.
+    :param configuration: the absolute path of the configuration.
     :param say: prints a line for the user.
     """
 
@@ -72,7 +72,7 @@ class Restarter:
     ) -> None:
         self._signals = signals
         self._say = say
-        self._changes = Changes(os.path.abspath(configuration))
+        self._changes = Changes(configuration)
         self._child: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._is_stopping = False
@@ -85,7 +85,6 @@ class Restarter:
         :raises clihelper.errors.Error: watchdog is missing, or cannot watch the files.
         """
         self._signals.urgent = None
-        self._signals.follow_terminal()
         with self._changes:
             self._start()
             while not self._is_stopping:
