@@ -436,7 +436,7 @@ class Controller:
         return loops.load(self.loop_class)(life)
 
     @property
-    def surround(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    def own_surroundings(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """What puts the context of the subclass around its handler; None: it has none."""
         return None
 
@@ -624,7 +624,7 @@ class ConsumerController(Controller):
         return nullcontext()
 
     @property
-    def surround(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    def own_surroundings(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
         """What puts :meth:`around_message`, or :meth:`around_messages`, around the handler."""
         hook = CONTEXTS['on_messages' if self.handles_batches else 'on_message']
         if not _overridden(self, hook):

@@ -196,7 +196,7 @@ class LifeCycle:
     def alive(self, controller: Controller) -> Iterator[None]:
         """A context for the whole life of *controller*."""
         self._controller = controller.driven()
-        self._surround = controller.surround
+        self._surround = controller.own_surroundings
         self.signals.urgent = self._urgent
         try:
             yield
