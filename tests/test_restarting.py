@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from clihelper.testing import Program
 from tests.test_workers import wait_gone
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """\
 import os
@@ -138,6 +141,9 @@ def test_ctrl_c_twice_ends_it_at_once(source):
 
 
 def test_ctrl_c_in_a_terminal_stops_it_gracefully(source):
+    # It takes so long to stop that what else it is sent reaches it.
+    source.write('mine.py', PROGRAM.replace(
+        'def _cleanup(self):', 'def _cleanup(self):\n        __import__("time").sleep(0.5)'))
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, '-c',
@@ -159,6 +165,24 @@ def test_ctrl_c_in_a_terminal_stops_it_gracefully(source):
     os.close(master)
     assert process.wait(30) == 0
     assert b'cleaned up' in output
+
+
+def test_packages_elsewhere_are_watched(source):
+    package = source.folder / 'src' / 'words'
+    (package / 'further').mkdir(parents=True)
+    (package / '__init__.py').write_text('WORD = 1\n')
+    (package / 'further' / 'others.py').write_text('')  # not imported, and may be at any time
+    (source.folder / 'helper.py').unlink()
+    source.write('mine.py', PROGRAM.replace('import helper', 'import words').replace('helper.', 'words.'))
+    with source.run(env={'PYTHONPATH': f'{ROOT}:{source.folder}/src'}) as program:
+        program.wait_line('word 1 a')
+        (package / '__init__.py').write_text('WORD = 22\n')
+        program.wait_line('src/words/__init__.py has changed')
+        program.wait_line('word 22 a')
+        (package / 'further' / 'others.py').write_text('pass\n')
+        program.wait_line('src/words/further/others.py has changed')
+        program.wait_line('word 22 a')
+        assert program.stop() == 0
 
 
 def test_with_workers(source):

@@ -7,12 +7,14 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from clihelper.development import captured
 from clihelper.testing import Program
 
 KINDS = {
@@ -121,6 +123,23 @@ def test_its_headers_say_which_run_it_is(tmp_path):
     headers = {'x-clihelper-attempts': 3, 'x-clihelper-reason': 'exception'}
     status, lines, _ = shop.run(shop.captured('', headers=headers))
     assert lines[-1].startswith('outcome: run again in 2 s, as run 1 of 3')
+
+
+def test_a_dead_letter_has_the_headers_that_its_replay_would_have(tmp_path):
+    headers = {'x-clihelper-reason': 'exception', 'x-clihelper-exception': 'ValueError',
+               'x-clihelper-routing-key': 'order.new', 'mine': 1}
+    path = str(tmp_path / Shop(tmp_path).captured('tea', headers=headers))
+    found = captured.read(path, ['json']).properties['headers']
+    assert found == {'x-clihelper-routing-key': 'order.new', 'mine': 1}
+
+
+def test_it_runs_beside_the_daemon(tmp_path):
+    shop = Shop(tmp_path)
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        text = (tmp_path / 'shop.yml').read_text()
+        (tmp_path / 'shop.yml').write_text(
+            text.replace('127.0.0.1:1', f'127.0.0.1:{taken.getsockname()[1]}'))
+        assert shop.run(shop.captured('tea'))[0] == 0
 
 
 def test_a_reply_is_shown(tmp_path):
