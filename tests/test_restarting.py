@@ -173,7 +173,8 @@ def test_packages_elsewhere_are_watched(source):
     (package / '__init__.py').write_text('WORD = 1\n')
     (package / 'further' / 'others.py').write_text('')  # not imported, and may be at any time
     (source.folder / 'helper.py').unlink()
-    source.write('mine.py', PROGRAM.replace('import helper', 'import words').replace('helper.', 'words.'))
+    program = PROGRAM.replace('import helper', 'import words').replace('helper.WORD', 'words.WORD')
+    source.write('mine.py', program)
     with source.run(env={'PYTHONPATH': f'{ROOT}:{source.folder}/src'}) as program:
         program.wait_line('word 1 a')
         (package / '__init__.py').write_text('WORD = 22\n')
