@@ -170,15 +170,16 @@ def test_ctrl_c_in_a_terminal_stops_it_gracefully(source):
 def test_packages_elsewhere_are_watched(source):
     package = source.folder / 'src' / 'words'
     (package / 'further').mkdir(parents=True)
-    (package / '__init__.py').write_text('WORD = 1\n')
+    (package.parent / 'plain.py').write_text('WORD = 1\n')
+    (package / '__init__.py').write_text('from plain import WORD as WORD\n')
     (package / 'further' / 'others.py').write_text('')  # not imported, and may be at any time
     (source.folder / 'helper.py').unlink()
     program = PROGRAM.replace('import helper', 'import words').replace('helper.WORD', 'words.WORD')
     source.write('mine.py', program)
     with source.run(env={'PYTHONPATH': f'{ROOT}:{source.folder}/src'}) as program:
         program.wait_line('word 1 a')
-        (package / '__init__.py').write_text('WORD = 22\n')
-        program.wait_line('src/words/__init__.py has changed')
+        (package.parent / 'plain.py').write_text('WORD = 22\n')
+        program.wait_line('src/plain.py has changed')
         program.wait_line('word 22 a')
         (package / 'further' / 'others.py').write_text('pass\n')
         program.wait_line('src/words/further/others.py has changed')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import sys
 import time
@@ -167,6 +168,31 @@ def test_on_the_ioloop_it_may_be_either(asynchronous):
     with Harness(Either, CONFIG) as harness:
         assert harness.deliver('a').outcome is Outcome.ACK
     assert notes == ['a', 'left']
+
+
+@pytest.mark.parametrize('body', ['returns', 'raises'])
+def test_a_process_that_the_handler_forks_does_not_leave_it(tmp_path, body):
+    class Forking(clihelper.ConsumerController):
+        @contextlib.contextmanager
+        def around_message(self, message):
+            try:
+                yield
+            finally:
+                with open(tmp_path / 'left', 'a') as file:
+                    file.write(f'{os.getpid()}\n')
+
+        def on_message(self, body, message):
+            child = os.fork()
+            if not child:
+                if body == 'raises':
+                    raise SystemExit(3)
+                return
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert status == (3 if body == 'raises' else 0)
+
+    with Harness(Forking, CONFIG) as harness:
+        assert harness.deliver(body).outcome is Outcome.ACK
+    assert (tmp_path / 'left').read_text() == f'{os.getpid()}\n'
 
 
 def test_what_is_no_context_manager_is_a_failure_of_the_message(caplog):

@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
-from clihelper.amqp.processing import check_answer, make_reply
+import os
+from contextlib import contextmanager
+
+from clihelper.amqp.processing import check_answer, end_child, make_reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     Handler = Callable[..., Any]
@@ -39,7 +42,7 @@ class Surroundings:
 
     def _called(self, handler: Handler) -> Handler:
         def handle(*arguments: Any) -> Any:
-            with self._plain(self._around(arguments[-1])):
+            with self._plain(self._around(arguments[-1])), _left_by_parent():
                 return _proven(handler(*arguments), arguments[-1])
             return None  # something was raised, and suppressed
 
@@ -47,10 +50,11 @@ class Surroundings:
 
     def _awaited(self, handler: Handler) -> Handler:
         async def run(*arguments: Any) -> Any:
-            answer = handler(*arguments)
-            if hasattr(type(answer), '__await__'):
-                answer = await answer
-            return _proven(answer, arguments[-1])
+            with _left_by_parent():
+                answer = handler(*arguments)
+                if hasattr(type(answer), '__await__'):
+                    answer = await answer
+                return _proven(answer, arguments[-1])
 
         async def handle(*arguments: Any) -> Any:
             context = self._around(arguments[-1])
@@ -76,6 +80,20 @@ class Surroundings:
         if hasattr(kind, '__aenter__'):
             wrong = 'which is asynchronous: only that of an AsyncConsumerController may be'
         raise TypeError(f'{self._hook} returned an object of type {kind.__name__}, {wrong}')
+
+
+@contextmanager
+def _left_by_parent() -> Iterator[None]:
+    """A context that ends a process which the handler has forked: it must commit nothing."""
+    pid = os.getpid()
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() != pid:
+            end_child(error)
+        raise
+    if os.getpid() != pid:
+        end_child(None)
 
 
 def _proven(answer: Any, handled: Any) -> Any:
