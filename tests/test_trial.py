@@ -142,6 +142,19 @@ def test_it_runs_beside_the_daemon(tmp_path):
         assert shop.run(shop.captured('tea'))[0] == 0
 
 
+@pytest.mark.parametrize('kind', ['one', 'coroutines'])
+def test_a_call_is_shown_and_has_no_reply(kind, tmp_path):
+    shop = Shop(tmp_path, kind)
+    program = (tmp_path / 'shop.py').read_text()
+    wait = 'await ' if kind == 'coroutines' else ''
+    (tmp_path / 'shop.py').write_text(program.replace(
+        'price = ', f"price = {wait}self.call(body, routing_key='prices') or "))
+    status, lines, _ = shop.run(shop.captured('tea'))
+    assert status == 1
+    assert lines[2] == "it would have published to routing key 'prices': 'tea'"
+    assert lines[3].startswith('outcome: run again in 2 s, as run 1 of 3 has failed: ')
+
+
 def test_a_reply_is_shown(tmp_path):
     shop = Shop(tmp_path)
     properties = {'content_type': 'text/plain', 'reply_to': 'answers'}

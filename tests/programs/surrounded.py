@@ -4,23 +4,21 @@ import asyncio
 import contextlib
 import os
 
-from sqlalchemy import String, create_engine
+from sqlalchemy import Column, String, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session, declarative_base
 
 import clihelper
 
 KIND = os.environ['KIND']
 WAIT = {'connect_args': {'timeout': 30}}
 
-
-class Base(DeclarativeBase):
-    pass
+Base = declarative_base()
 
 
 class Shipped(Base):
     __tablename__ = 'shipped'
-    name: Mapped[str] = mapped_column(String, primary_key=True)
+    name = Column(String, primary_key=True)
 
 
 class WithSession:
