@@ -170,9 +170,10 @@ def check_suite() -> None:
         chroot.install(
             'acl', 'chromium', 'faketime', 'furo', 'gcc', 'git', 'libc6-dev', 'libfaketime',
             'make', 'procps', 'logrotate', 'python3-aiosqlite', 'python3-amqp',
-            'python3-daemon', 'python3-dev', 'python3-kombu', 'python3-logutils', 'python3-pytest', 'python3-sphinx',
-            'python3-sphinx-copybutton', 'python3-sqlalchemy', 'python3-tornado',
-            'python3-uvloop', 'python3-watchdog', 'python3-yaml',
+            'python3-daemon', 'python3-dev', 'python3-kombu', 'python3-logutils',
+            'python3-pytest', 'python3-sphinx', 'python3-sphinx-copybutton',
+            'python3-sqlalchemy', 'python3-tornado', 'python3-uvloop', 'python3-watchdog',
+            'python3-yaml',
             'rabbitmq-server', 'systemd',
             *chroot.copy_in(debs('python3-clihelper'), '/debs'))
         # Not in a process namespace, so that what detaches is somebody's to reap.

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import textwrap
 
+import kombu
 import pytest
 
 from clihelper.development import captured
 from clihelper.testing import Program
+from tests.test_dead_letters import Desk
 
 KINDS = {
     'one': ('ConsumerController', '', 'def on_message(self, body, message)'),
@@ -292,3 +294,18 @@ def test_what_setup_raises_has_a_traceback(tmp_path):
     status, lines, _ = shop.run(shop.captured('tea'), '--pdb', input='q\n')
     assert status == 1
     assert any("raise ValueError('no shop')" in line for line in lines)
+
+
+@pytest.mark.parametrize('option', ['--json', '--raw'])
+def test_it_takes_what_dead_letters_shows(option, tmp_path, broker, queue_name):
+    shop = Shop(tmp_path, queues=f'{queue_name}: ')
+    with kombu.Connection(broker.url()) as connection:
+        desk = Desk(tmp_path, broker.url(), connection.channel(), queue_name)
+        desk.die('four', correlation_id='7', timestamp=1750000000, content_type='text/plain')
+        (letter,) = desk.ids()
+        (tmp_path / 'letter').write_bytes(desk.run('show', letter, option, text=False))
+        status, lines, _ = shop.run('letter')
+        assert status == 0
+        assert lines[0].startswith(f'message from queue {queue_name}: 4 bytes, text/plain')
+        assert lines[-1] == 'outcome: acknowledged'
+        assert desk.ids() == [letter]  # nothing was settled
