@@ -52,8 +52,7 @@ PIUPARTS := /usr/sbin/piuparts
 OPTIONAL := $(if $(PIP_NO_INDEX),,$(VENV)/installed-optional)
 
 # The documentation, and a daemon's page, in a browser: what it is examined with is the package of
-# npm's registry, and
-# the SHA-256 of its archive.
+# npm's registry, and the SHA-256 of its archive.
 PAGES := tests/test_pages.py tests/test_page_browser.py
 AXE_VERSION := 4.14.1
 AXE_SHA256 := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745

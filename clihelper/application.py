@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from socket import socket
     from types import FrameType
-    from typing import Any, TypeVar
+    from typing import Any
 
     from clihelper.config import Config
     from clihelper.controller import Controller
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from clihelper.process.statistics import Statistics
     from clihelper.program import Parse
     from clihelper.supervisor.child import WorkerChannel
-
-    C = TypeVar('C', bound=Controller)
 
 LOGGER = logging.getLogger('clihelper')
 
@@ -217,9 +215,13 @@ class Run:
         LOGGER.addHandler(logging.NullHandler())
         if not self.detaches:
             self.signals.follow_terminal()
+        if self.options.restarts:
+            self._run_anew()
         self.config = self.read_configuration()
         if self.options.check:
             sys.exit(self._check())
+        if self.options.message_file is not None:
+            return self._try()
         with ExitStack() as held:
             # Pushed first, so that it reports last: with all released, it can be started again.
             held.callback(self._report)
@@ -277,6 +279,33 @@ class Run:
                 return os.EX_UNAVAILABLE
         print(encodable(f'{self._shown}: ok', sys.stdout.encoding))
         return 0
+
+    def _run_anew(self) -> None:
+        """Start the program again whenever it changes, unless this is a process started so.
+
+        :raises SystemExit: with its last exit status.
+        """
+        from clihelper.development import restarting
+
+        if not restarting.is_watched():
+            sys.exit(restarting.Restarter(self.signals, self._path, self._say).run())
+
+    def _try(self) -> int:
+        """Run the handler on one message; see :mod:`clihelper.development.trial`.
+
+        Whatever another hook raises has its traceback on the terminal.
+
+        :returns: the exit status.
+        """
+        from clihelper.development.trial import Trial
+
+        self._warn_of_logs()
+        self.configure_logging(self.config)
+        parsers = {
+            name: program.current.parsers.get(name) for name in program.current.required_sections}
+        return Trial(
+            self.controller, self.config, self.appname, self.options, self.arguments, parsers
+        ).run(self.signals)
 
     # Before detaching: everything that can be wrong is found here.
 
@@ -599,7 +628,10 @@ class Run:
 
             self.signals.take_over((CALL,))
             Agent(server, life, context.worker, supervised=context.supervised).start()
-        return life.run(make_controller(self.controller, life, self.options, self.arguments))
+        from clihelper import legacy  # --help, and --check, do without it
+
+        return life.run(
+            legacy.make_controller(self.controller, life, self.options, self.arguments))
 
     def _become_daemon_user(self) -> None:
         """Become the daemon's user, in its directory, with its pid in the pidfile."""
@@ -692,18 +724,6 @@ def _flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-
-
-def make_controller(
-    cls: type[C], life: LifeCycle, options: Options, arguments: list[str]
-) -> C:
-    """Make a controller whose configuration is already available in its ``__init__``."""
-    from clihelper import legacy  # --help, and --check, do without it
-
-    controller = legacy.new_controller(cls)
-    controller.attach(life)
-    controller.__init__(options, arguments)  # type: ignore[misc]
-    return controller
 
 
 def _stop_early(signals: Signals) -> None:

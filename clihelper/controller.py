@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from functools import cached_property
 
 from clihelper.errors import ConfigurationError, Error, is_misspelt
@@ -13,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from socket import socket
-    from typing import Any, Protocol, Unpack
+    from typing import Any, NoReturn, Protocol, Unpack
 
     from tornado.ioloop import IOLoop
 
@@ -52,11 +53,14 @@ AWAITED = ('_setup', '_process', '_cleanup')
 HANDLERS = ('on_message', 'on_messages')
 """The hooks of a consumer, of which it has one"""
 
-HOOKS = (*AWAITED, *HANDLERS, '_loop', '_shutdown', 'order_key', 'on_configuration_reloaded',
-         'on_sigterm', 'on_sighup', 'on_sigusr1', 'on_sigusr2')
+CONTEXTS = {'on_message': 'around_message', 'on_messages': 'around_messages'}
+"""The hook of a consumer that is around each run of its handler, by the handler"""
+
+HOOKS = (*AWAITED, *HANDLERS, *CONTEXTS.values(), '_loop', '_shutdown', 'order_key',
+         'on_configuration_reloaded', 'on_sigterm', 'on_sighup', 'on_sigusr1', 'on_sigusr2')
 """The methods that a subclass may override for clihelper to call"""
 
-OF_CONSUMERS = (*HANDLERS, 'order_key')
+OF_CONSUMERS = (*HANDLERS, *CONTEXTS.values(), 'order_key')
 """Those of them that only consumers have"""
 
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
@@ -438,6 +442,11 @@ class Controller:
         return loops.load(self.loop_class)(life)
 
     @property
+    def own_surroundings(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """What puts the context of the subclass around its handler; None: it has none."""
+        return None
+
+    @property
     def brings_loop(self) -> bool:
         """Whether the subclass waits for work in its own way."""
         return _overridden(self, '_loop')
@@ -592,6 +601,46 @@ class ConsumerController(Controller):
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_messages')
 
+    def around_message(self, message: Message) -> Any:
+        """Return a context manager that is around each run of :meth:`on_message`::
+
+            @contextlib.contextmanager
+            def around_message(self, message):
+                with super().around_message(message), Session(self.engine) as self.session:
+                    yield
+                    self.session.commit()
+
+        It is entered when the body has been decoded, and left before the message is settled and
+        its reply is published. What it raises is a failure of the message, as if the handler had
+        raised it. If it suppresses what the handler raises, the message is acknowledged, without
+        a reply. It is not around a loop over :meth:`messages`. See :ref:`around`.
+
+        :param message: as for :meth:`on_message`.
+        :returns: a context manager; of an :class:`AsyncConsumerController`, an asynchronous one
+            or a plain one. By default, one that does nothing and is both.
+        """
+        return nullcontext()
+
+    def around_messages(self, messages: list[Any]) -> Any:
+        """Return a context manager that is around each run of :meth:`on_messages`.
+
+        See :meth:`around_message`. After a failure it is around the run of each half, too.
+
+        :param messages: as for :meth:`on_messages`.
+        """
+        return nullcontext()
+
+    @property
+    def own_surroundings(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """What puts :meth:`around_message`, or :meth:`around_messages`, around the handler."""
+        hook = CONTEXTS['on_messages' if self.handles_batches else 'on_message']
+        if not _overridden(self, hook):
+            return None
+        from clihelper.amqp.surroundings import Surroundings
+
+        awaits = isinstance(self, AsyncConsumerController)
+        return Surroundings(getattr(self, hook), hook, awaits=awaits).surround
+
     def order_key(self, message: Message) -> Hashable:
         """Return the key of a message: those with the same key are handled in order.
 
@@ -686,6 +735,7 @@ def check_class(cls: type[Controller], config: Config) -> None:
     """
     for name in HOOKS:
         _check_hook(cls, name)
+    _check_contexts(cls)
     _check_batches(cls, config)
     _check_topology(cls, config)
 
@@ -694,6 +744,8 @@ def _check_hook(cls: type[Controller], name: str) -> None:
     """Check that a hook is a plain function, or a coroutine if allowed, and spelt correctly."""
     flags = getattr(code_of(getattr(cls, name, None)), 'co_flags', 0)
     shown = f'{cls.__name__}.{name}'
+    if name in CONTEXTS.values() and flags & (CO_GENERATOR | CO_ASYNC_GENERATOR | CO_COROUTINE):
+        _refuse_undecorated(cls, shown, flags)
     if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
         raise Error(f'{shown} is a generator function, which would never be run: it has a yield')
     if flags & CO_COROUTINE and not (issubclass(cls, IOLoopController) and name in AWAITED):
@@ -711,6 +763,31 @@ def _refuse_coroutine(cls: type[Controller], name: str) -> None:
         may = f'{", ".join(AWAITED[:-1])} and {AWAITED[-1]} of an IOLoopController may be'
     raise Error(
         f'{cls.__name__}.{name} is a coroutine function, which would never be run: only {may}')
+
+
+def _refuse_undecorated(cls: type[Controller], shown: str, flags: int) -> NoReturn:
+    """Raise an error for a function that was meant to be made a context manager."""
+    kind = 'generator' if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) else 'coroutine'
+    awaits = issubclass(cls, AsyncConsumerController) and not flags & CO_GENERATOR
+    decorator = 'asynccontextmanager' if awaits else 'contextmanager'
+    raise Error(f'{shown} is a {kind} function, which returns no context manager: decorate one'
+                f' that has a yield with @contextlib.{decorator}')
+
+
+def _check_contexts(cls: type[Controller]) -> None:
+    """Check that what is meant to be around the handler is around it, and can be."""
+    if not issubclass(cls, ConsumerController):
+        return
+    defined = {name for owner in classes_of_program(cls) for name in vars(owner)}
+    handler, other = HANDLERS[::-1] if 'on_messages' in defined else HANDLERS
+    if CONTEXTS[other] in defined and CONTEXTS[handler] not in defined:
+        raise Error(f'{cls.__name__}.{CONTEXTS[other]} would never be called: {handler} has'
+                    f' {CONTEXTS[handler]}')
+    made_of = getattr(getattr(cls, CONTEXTS[handler]), '__wrapped__', None)
+    flags = getattr(code_of(made_of), 'co_flags', 0)
+    if flags & CO_ASYNC_GENERATOR and not issubclass(cls, AsyncConsumerController):
+        raise Error(f'{cls.__name__}.{CONTEXTS[handler]} is asynchronous: only that of an'
+                    ' AsyncConsumerController may be')
 
 
 def _check_spelling(cls: type[Controller], name: str) -> None:

@@ -127,6 +127,8 @@ class LifeCycle:
     :ivar bool was_told: whether a signal or a limit stopped it, rather than the program itself.
     """
 
+    _surround: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+
     def __init__(
         self,
         *,
@@ -194,6 +196,7 @@ class LifeCycle:
     def alive(self, controller: Controller) -> Iterator[None]:
         """A context for the whole life of *controller*."""
         self._controller = controller.driven()
+        self._surround = controller.own_surroundings
         self.signals.urgent = self._urgent
         try:
             yield
@@ -420,12 +423,14 @@ class LifeCycle:
     @property
     def on_message(self) -> Callable[[Any, Any], Any]:
         """The ``on_message`` of a consumer's controller."""
-        return self._controller.on_message  # type: ignore[attr-defined, no-any-return]
+        handler: Callable[[Any, Any], Any] = self._controller.on_message  # type: ignore[attr-defined]
+        return handler if self._surround is None else self._surround(handler)
 
     @property
     def on_messages(self) -> Callable[[Any], Any]:
         """The ``on_messages`` of a consumer's controller."""
-        return self._controller.on_messages  # type: ignore[attr-defined, no-any-return]
+        handler: Callable[[Any], Any] = self._controller.on_messages  # type: ignore[attr-defined]
+        return handler if self._surround is None else self._surround(handler)
 
     @property
     def handles_batches(self) -> bool:

@@ -366,7 +366,7 @@ def own_public_names(cls: type) -> list[str]:
     internal = {
         'attach', 'take_over', 'driven', 'make_loop', 'brings_loop', 'has_process',
         'has_order_key', 'overrides_wake_interval', 'overrides_sigusr2', 'further_attributes',
-        'handles_batches',
+        'handles_batches', 'own_surroundings',
     }
     return [
         name for name in vars(cls) if (name in hooks or name[0] != '_') and name not in internal

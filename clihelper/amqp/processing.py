@@ -311,7 +311,7 @@ class Processor:
     def _end_if_forked(self, error: BaseException | None) -> None:
         """End a process that the handler has forked: the message belongs to its parent."""
         if _forks != self._forks:
-            _end_child(error)
+            end_child(error)
 
     def _settle(
         self, message: Message, error: BaseException | None, reply: Reply | None
@@ -858,7 +858,7 @@ def check_answer(answer: Any, hook: str = 'on_message') -> None:
     raise TypeError(f'{hook} returned {kind}, which would never be run')
 
 
-def _end_child(error: BaseException | None) -> NoReturn:
+def end_child(error: BaseException | None) -> NoReturn:
     """End this process, which a handler has forked, in the way the interpreter would."""
     import sys
 

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from clihelper.parser import Parser
 
 
+UNUSUAL = {'check_broker': False, 'message_file': None, 'post_mortem': False, 'restarts': False}
+"""the values of the options that an application may define itself, if they are not given"""
+
+
 class Options(SimpleNamespace):
     """The options: ``configuration``, ``foreground``, ``check``, and the application's own.
 
-    ``check_broker`` is clihelper's ``--broker``; an application may define another option of
-    that name.
+    ``check_broker`` is clihelper's ``--broker``, ``message_file`` its ``--message``,
+    ``post_mortem`` its ``--pdb`` and ``restarts`` its ``--reload``; an application may define
+    other options of those names.
     """
 
     def __contains__(self, name: str) -> bool:
@@ -42,7 +47,7 @@ def parse(
     :raises clihelper.errors.UsageError: the command line is wrong.
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
-    options = Options(configuration=None, foreground=False, check=False, check_broker=False)
+    options = Options(configuration=None, foreground=False, check=False, **UNUSUAL)
     if option_callback is None and _is_plain(argv, options):
         return _checked(options, appname), []
     from clihelper import parser as by_argparse
@@ -60,6 +65,15 @@ def parse(
 def _checked(options: Options, appname: str) -> Options:
     if options.check_broker and not options.check:
         raise UsageError(f'argument --broker: only with --check (see {appname} --help)')
+    if options.post_mortem and options.message_file is None:
+        raise UsageError(f'argument --pdb: only with --message (see {appname} --help)')
+    if options.restarts and not options.foreground:
+        raise UsageError(f'argument --reload: only with -f (see {appname} --help)')
+    if options.message_file is not None:
+        if options.check or options.restarts:
+            raise UsageError(
+                f'argument --message: not with --check or --reload (see {appname} --help)')
+        options.foreground = True
     return options
 
 
@@ -76,6 +90,8 @@ def _is_plain(argv: Sequence[str], options: Options) -> bool:
             options.check = True
         elif word == '--broker':
             options.check_broker = True
+        elif word == '--reload':
+            options.restarts = True
         elif word in ('-c', '--config'):
             options.configuration = next(words, None)
         else:
