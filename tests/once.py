@@ -48,10 +48,15 @@ class Trial:
         self._config = folder / 'once.yml'
         self.configure(once=True)
 
-    def configure(self, once: bool) -> None:
-        """Write the configuration."""
+    def configure(self, once: bool, statements: int = 1) -> None:
+        """Write the configuration.
+
+        :param once: whether the program uses ``once``.
+        :param statements: rows that make up an effect.
+        """
         self._config.write_text(
-            f'Application: {{database: "{self._database}", once: {str(once).lower()}}}\n'
+            f'Application: {{database: "{self._database}", once: {str(once).lower()},'
+            f' statements: {statements}}}\n'
             f'AMQP:\n  url: {self._broker.url()}\n  retry: {{attempts: 50, delay: 0}}\n'
             f'  queues: {{{self._queue}: {{durable: true}}}}\n')
 

@@ -19,12 +19,11 @@ class Booking(clihelper.ConsumerController):
         with self.database:
             if self.application_config['once'] and not self.once(message, self.database):
                 return
-            cursor = self.database.cursor()
-            if isinstance(self.database, sqlite3.Connection):
-                cursor.execute(EFFECT.replace('%s', '?'), (body,))
-            else:
-                cursor.execute(EFFECT, (body,))
-            cursor.close()
+            for _ in range(self.application_config['statements']):
+                if isinstance(self.database, sqlite3.Connection):
+                    self.database.execute(EFFECT.replace('%s', '?'), (body,))
+                else:
+                    self.database.execute(EFFECT, (body,))
 
 
 def connect(database):
