@@ -152,6 +152,7 @@ def test_what_is_rolled_back_has_not_happened_nor_has_the_table(
     with closing(connect()) as connection:
         for _ in range(2):
             assert harness.controller.once(message(harness, message_id='a'), connection)
+            assert harness.controller.once(message(harness, message_id='b'), connection)
             connection.rollback()
             if isinstance(connection, sqlite3.Connection) and connection.isolation_level is None:
                 connection.execute('BEGIN')
@@ -214,16 +215,24 @@ def test_expired_notes_are_removed_a_bounded_number_at_a_time(
     assert caplog.messages == []
 
 
-def test_notes_that_another_transaction_removes_are_left_to_it(postgres: str) -> None:
-    with psycopg.connect(postgres) as first, psycopg.connect(postgres) as second:
-        with testing.Harness(Consumer, QUEUES) as one:
-            one.controller.once(message(one), first, key='old')
-            let_expire(first, 'true')
-            first.commit()
-        for each in (first, second):  # a new process begins with a sweep
-            each.execute("SET statement_timeout = '5s'")
-            with testing.Harness(Consumer, QUEUES) as one:
-                assert one.controller.once(message(one), each, key=id(each))
+def test_notes_that_another_transaction_removes_are_left_to_it(
+    postgres: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process begins with a sweep, here each of two that have not committed yet."""
+    with (
+        psycopg.connect(postgres) as first, psycopg.connect(postgres) as second,
+        testing.Harness(Consumer, QUEUES) as one, testing.Harness(Consumer, QUEUES) as other,
+    ):
+        found = message(one, message_id='a')
+        with testing.Harness(Consumer, QUEUES) as before:
+            before.controller.once(found, first, key='old')
+        let_expire(first, 'true')
+        first.commit()
+        for each in (first, second):
+            each.execute("SET lock_timeout = '2s'")
+        assert one.controller.once(found, first, key='first')
+        assert other.controller.once(found, second, key='second')
+    assert caplog.messages == []
 
 
 def test_that_expired_notes_may_not_be_removed_is_a_warning(
