@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.client import Pipeline
     from clihelper.amqp.iterators import Messages
     from clihelper.amqp.message import Message
+    from clihelper.amqp.once import Ledger
     from clihelper.amqp.property_types import CallProperties, Properties
     from clihelper.config import Config
     from clihelper.loops import Host, Loop
@@ -345,6 +346,42 @@ class Controller:
         messages: Messages = self._life_cycle.loop.iterations.messages(queue, timeout, prefetch)
         return messages
 
+    def once(
+        self,
+        message: Message,
+        connection: Any,
+        *,
+        key: object = ...,
+        keep: float = 7 * 24 * 3600,
+    ) -> bool:
+        """Note in the program's own transaction that a message has its effect::
+
+            with connection:
+                if self.once(message, connection):
+                    connection.execute('UPDATE accounts ...')
+
+        The note is committed or rolled back together with the effect, so that the effect happens
+        once, however often the message is delivered; see :ref:`once`. Notes are kept by
+        application, queue and key in the table ``clihelper_once``, which is made if it is missing.
+
+        :param connection: to SQLite or PostgreSQL: of :mod:`sqlite3`, psycopg, psycopg2, or a
+            Connection or Session of SQLAlchemy.
+        :param key: what identifies the effect, as ``str(key)``; by default the ``message_id``.
+        :param keep: seconds for which the note is kept, rounded up; by default 7 days.
+        :returns: True the first time; False if the message has had its effect.
+        :raises clihelper.Reject: the message has no ``message_id``, and there is no key; or the
+            key is None or ''.
+        :raises RuntimeError: the connection commits each statement at once.
+        :raises TypeError, ValueError: it is not such a connection; *keep* is out of range.
+        """
+        return self._ledger.claim(message, connection, key, keep)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        from clihelper.amqp.once import Ledger
+
+        return Ledger(self._life_cycle.appname)
+
     # The state.
 
     @property
@@ -553,6 +590,21 @@ class IOLoopController(Controller):
         loop = self._life_cycle.loop
         messages: AsyncMessages = loop.iterations.messages(queue, timeout, prefetch)
         return messages
+
+    async def once(  # type: ignore[override]
+        self,
+        message: Message,
+        connection: Any,
+        *,
+        key: object = ...,
+        keep: float = 7 * 24 * 3600,
+    ) -> bool:
+        """Note in the program's own transaction that a message has its effect.
+
+        The connection is an AsyncConnection of psycopg, one of aiosqlite, or an AsyncConnection
+        or AsyncSession of SQLAlchemy. See :meth:`Controller.once`.
+        """
+        return await self._ledger.claim_async(message, connection, key, keep)
 
     @property
     def _async_client(self) -> AsyncClient:
