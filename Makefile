@@ -6,6 +6,7 @@
 #   make test-pages   open each page of the documentation in a browser; installs Chromium
 #   make lint    check style and types
 #   make docs    build the documentation: build/docs/index.html
+#   make diagrams   draw the pictures of docs/*.dot again, by Graphviz
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
 #   make faults  kill, stop and silence what a consumer needs, and print tables (ARGS, too)
 #   make soak    a million messages and a hundred faults, and the model test: 10 seeds of 10,000
@@ -56,7 +57,7 @@ AXE := build/axe-core-$(AXE_VERSION).js
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test test-pages test-on lint docs bench faults soak deb deb-check clean
+.PHONY: help run test test-pages test-on lint docs diagrams bench faults soak deb deb-check clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -82,7 +83,9 @@ lint: $(VENV)/installed-lint
 	ruff check .
 	mypy
 
-docs/architecture.svg: docs/architecture.dot
+diagrams: $(patsubst %.dot,%.svg,$(wildcard docs/*.dot))
+
+docs/%.svg: docs/%.dot
 	dot -Tsvg $< -o $@
 
 docs: $(VENV)/installed-docs
