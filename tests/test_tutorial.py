@@ -26,7 +26,7 @@ STEPS = sorted(
 READING = ('grep ', 'curl ', 'clihelper status', 'clihelper dead-letters -c parcels.yml list')
 
 #: Seconds that a command may take to show what is expected.
-PATIENCE = 20
+PATIENCE = 60
 
 PROGRAMS = {
     'python': 'exec "$PYTHON" "$@"',
