@@ -1,4 +1,4 @@
-"""The tutorial can be followed: its files are written, its commands typed, their output compared."""
+"""The tutorial can be followed: files are written, commands typed, their output compared."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class Terminal:
 
     def __init__(self, folder: Path, replaced: dict[str, str]) -> None:
         self._replaced = replaced
+        self.typed = ''
         self._pending = b''
         for name, text in PROGRAMS.items():
             path = folder / 'bin' / name
@@ -71,13 +72,15 @@ class Terminal:
     def run(self, command: str) -> list[str]:
         """Type a command; the lines that it prints."""
         self.type(command)
-        return list(self.rest())
+        lines = list(self.rest())
+        return lines if lines[-1] else lines[:-1]  # the last may have had no end of its own
 
     def type(self, command: str) -> None:
         assert self.process.stdin
+        self.typed = command
         line = self._here(command)
         self.process.stdin.write(
-            f'{line}\n_status=$?; echo "--- done"; (exit $_status)\n'.encode())
+            f'{line}\n_status=$?; printf "\\n--- done\\n"; (exit $_status)\n'.encode())
         self.process.stdin.flush()
 
     def rest(self) -> Iterator[str]:
@@ -88,7 +91,8 @@ class Terminal:
         """The next line, as the tutorial would have it."""
         assert self.process.stdout
         while b'\n' not in self._pending:
-            assert select.select([self.process.stdout], [], [], PATIENCE)[0], 'it does not end'
+            readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+            assert readable, f'it does not end: {self.typed}'
             got = os.read(self.process.stdout.fileno(), 65536)
             assert got, 'the shell has ended'
             self._pending += got
