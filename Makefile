@@ -8,6 +8,7 @@
 #   make pictures   draw the pictures of a daemon's page in the documentation
 #   make lint    check style and types
 #   make docs    build the documentation: build/docs/index.html
+#   make diagrams   draw the pictures of docs/*.dot again, by Graphviz
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
 #   make faults  kill, stop and silence what a consumer needs, and print tables (ARGS, too)
 #   make soak    a million messages and a hundred faults, and the model test: 10 seeds of 10,000
@@ -61,7 +62,8 @@ AXE := build/axe-core-$(AXE_VERSION).js
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test test-pages test-on lint docs pictures bench faults soak deb deb-check clean
+.PHONY: help run test test-pages test-on lint docs diagrams pictures bench faults soak deb \
+        deb-check clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -87,7 +89,9 @@ lint: $(VENV)/installed-lint
 	ruff check .
 	mypy
 
-docs/architecture.svg: docs/architecture.dot
+diagrams: $(patsubst %.dot,%.svg,$(wildcard docs/*.dot))
+
+docs/%.svg: docs/%.dot
 	dot -Tsvg $< -o $@
 
 docs: $(VENV)/installed-docs
