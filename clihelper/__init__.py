@@ -14,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from clihelper.amqp.message import Message as Message
     from clihelper.amqp.publisher import PublishError as PublishError
+    from clihelper.amqp.routes import handles as handles
     from clihelper.amqp.settlement import Reject as Reject
     from clihelper.amqp.settlement import Requeue as Requeue
     from clihelper.amqp.settlement import Retry as Retry
@@ -36,6 +38,8 @@ _HOMES = {
     'setup': 'clihelper.application',
     'run': 'clihelper.application',
     'add_config_key': 'clihelper.application',
+    'handles': 'clihelper.amqp.routes',
+    'Message': 'clihelper.amqp.message',
     'PublishError': 'clihelper.amqp.publisher',
     'Reject': 'clihelper.amqp.settlement',
     'Requeue': 'clihelper.amqp.settlement',

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from clihelper.amqp.handlers import Handlers
     from clihelper.config import Config
     from clihelper.controller import Controller
     from clihelper.loops import Loop
@@ -426,6 +427,16 @@ class LifeCycle:
     def on_messages(self) -> Callable[[Any], Any]:
         """The ``on_messages`` of a consumer's controller."""
         return self._controller.on_messages  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def handlers(self) -> Handlers | None:
+        """The handlers of a consumer's controller; None: it is no consumer."""
+        controller: Any = self._controller
+        return controller.handler_table if controller.is_consumer else None
+
+    def handler(self, name: str) -> Callable[[Any, Any], Any]:
+        """The method of a consumer's controller that handles a message."""
+        return getattr(self._controller, name)  # type: ignore[no-any-return]
 
     @property
     def handles_batches(self) -> bool:
