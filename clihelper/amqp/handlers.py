@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from clihelper.amqp.annotations import body_type, body_type_of_messages
+from clihelper.amqp.properties import type_field
 from clihelper.amqp.routes import routed_methods
 from clihelper.amqp.settlement import Unrouted
 from clihelper.errors import Error, did_you_mean
@@ -55,7 +56,7 @@ class Handler:
 
 
 class Handlers:
-    """All handlers of a consumer.
+    """All handlers of a consumer. Which one a message is for is remembered by what decides it.
 
     :param routed: those for certain messages, in the order in which they are tried.
     :param rest: the one for all others, ``on_message`` or ``on_messages``, if there is one.
@@ -75,6 +76,7 @@ class Handlers:
         routes = [route for each in routed for route in each.routes]
         self._by_type = any(route.type is not None for route in routes)
         self._by_key = any(route.routing_key is not None for route in routes)
+        self._by_more = self._by_key or any(route.queue is not None for route in routes)
 
     def within(self, partitions: Mapping[str, str]) -> Handlers:
         """Return the same handlers for a topology with these partitions."""
@@ -96,31 +98,39 @@ class Handlers:
         :raises Unrouted: there is none.
         :raises InvalidProperties: its type or routing key cannot be decoded.
         """
-        found = (
-            message.queue,
-            message.type if self._by_type else None,
-            message.routing_key if self._by_key else '',
-        )
+        key: Any = None
+        if self._by_type:
+            try:
+                key = type_field(message.delivery.packed)
+            except AttributeError:  # it is not as RabbitMQ's transport delivers it
+                key = message.type
+        if self._by_more:
+            key = key, message.queue, message.routing_key if self._by_key else ''
         try:
-            return self._choices[found]
+            return self._choices[key]
         except KeyError:
-            return self._choose(*found)
-
-    def _choose(self, queue: str, type: str | None, routing_key: str) -> Handler:
-        label = self._partitions.get(queue, queue)
-        handler = next((each for each in self.routed if any(
-            route.fits(label, type, routing_key) for route in each.routes)), self.rest)
-        if handler is None:
-            parts = [f'queue {label}']
-            if self._by_type:
-                parts.append('no type' if type is None else f'type {type!r}')
-            if self._by_key:
-                parts.append(f'routing key {routing_key!r}')
-            raise Unrouted(f'no handler is for {", ".join(parts)}')
+            pass
+        handler = self._choose(message)
         if len(self._choices) >= MOST_CHOICES:
-            self._choices.clear()  # what chooses has too many values, or a publisher is hostile
-        self._choices[queue, type, routing_key] = handler
+            self._choices.clear()  # publishers make up ever new ones
+        self._choices[key] = handler
         return handler
+
+    def _choose(self, message: Message) -> Handler:
+        queue = self._partitions.get(message.queue, message.queue)
+        type = message.type if self._by_type else None
+        routing_key = message.routing_key if self._by_key else ''
+        for handler in self.routed:
+            if any(route.fits(queue, type, routing_key) for route in handler.routes):
+                return handler
+        if self.rest is not None:
+            return self.rest
+        parts = [f'queue {queue}']
+        if self._by_type:
+            parts.append('no type' if type is None else f'type {type!r}')
+        if self._by_key:
+            parts.append(f'routing key {routing_key!r}')
+        raise Unrouted(f'no handler is for {", ".join(parts)}')
 
 
 # Found in a class, and checked.

@@ -12,7 +12,6 @@ sections 4.2.5.5 and 4.2.6.1; the types in tables are those of RabbitMQ
 
 from __future__ import annotations
 
-from functools import lru_cache
 from struct import Struct, error, pack
 
 TYPE_CHECKING = False
@@ -136,46 +135,48 @@ def read(packed: bytes, name: str) -> bytes | None:
     return None
 
 
-def type_of(packed: bytes) -> str | None:
-    """The property ``type``, as :func:`read` would find it; None if it is absent.
+def type_field(packed: bytes) -> bytes | None:
+    """The property ``type`` as received, preceded by its length; None if it is absent.
 
     It is needed for each message, and :func:`read` would take several times as long.
 
-    :raises InvalidProperties: it is not UTF-8, or the fields before it cannot be walked.
+    :raises InvalidProperties: a field before it cannot be walked, or it is cut short.
     """
     try:
         high, low = packed[0], packed[1]
         if not low & 0x20:
             return None
-        at = 2
-        if high & 0x80:
-            at += 1 + packed[at]
-        if high & 0x40:
-            at += 1 + packed[at]
-        if high & 0x20:
-            at += 4 + int.from_bytes(packed[at : at + 4], 'big')
+        at = 3 + packed[2] if high & 0x80 else 2
+        if high & 0x60:
+            if high & 0x40:
+                at += 1 + packed[at]
+            if high & 0x20:
+                at += 4 + int.from_bytes(packed[at : at + 4], 'big')
         at += _OCTETS[high & 0x18]
-        if high & 0x04:
-            at += 1 + packed[at]
-        if high & 0x02:
-            at += 1 + packed[at]
-        if high & 0x01:
-            at += 1 + packed[at]
+        if high & 0x07:
+            for bit in (0x04, 0x02, 0x01):
+                if high & bit:
+                    at += 1 + packed[at]
         if low & 0x80:
             at += 1 + packed[at]
         if low & 0x40:
             at += 8
-        return _type(packed[at : at + 1 + packed[at]])
+        return packed[at : at + 1 + packed[at]]
     except IndexError:
         raise InvalidProperties('type: cut short') from None
 
 
-@lru_cache(maxsize=256)
-def _type(data: bytes) -> str:
-    """Decode a short string that is preceded by its length; many messages have the same one."""
-    if data[0] >= len(data):
+def type_of(packed: bytes) -> str | None:
+    """The property ``type``; None if it is absent.
+
+    :raises InvalidProperties: it is not UTF-8, or cannot be found: see :func:`type_field`.
+    """
+    field = type_field(packed)
+    if field is None:
+        return None
+    if field[0] >= len(field):
         raise InvalidProperties('type: cut short')
-    return _text(data[1:], 'type')
+    return _text(field[1:], 'type')
 
 
 def header(packed: bytes, name: str) -> Any:
