@@ -609,14 +609,14 @@ class ConsumerController(Controller):
         :returns: of each its ``name``, its ``routes`` (see :func:`clihelper.handles`; none of
             ``on_message``), and ``body``, what bodies are converted to, or None.
         """
-        return self.handler_table.all
+        return self.handler_table().all
 
-    @property
-    def handler_table(self) -> Handlers:
-        """The methods that handle messages, and which one a message is for."""
+    @classmethod
+    def handler_table(cls) -> Handlers:
+        """Return the methods that handle messages, and which one a message is for."""
         from clihelper.amqp.handlers import handlers_of
 
-        return handlers_of(type(self))
+        return handlers_of(cls)
 
     @property
     def has_order_key(self) -> bool:

@@ -432,7 +432,7 @@ class LifeCycle:
     def handlers(self) -> Handlers | None:
         """The handlers of a consumer's controller; None: it is no consumer."""
         controller: Any = self._controller
-        return controller.handler_table if controller.is_consumer else None
+        return controller.handler_table() if controller.is_consumer else None
 
     def handler(self, name: str) -> Callable[[Any, Any], Any]:
         """The method of a consumer's controller that handles a message."""

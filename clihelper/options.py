@@ -17,7 +17,8 @@ class Options(SimpleNamespace):
     """The options: ``configuration``, ``foreground``, ``check``, and the application's own.
 
     ``check_broker`` is clihelper's ``--broker``; an application may define another option of
-    that name.
+    that name. With ``-v`` and ``--asyncapi``, where it does not, there are ``check_verbose`` and
+    ``print_asyncapi``.
     """
 
     def __contains__(self, name: str) -> bool:
@@ -59,6 +60,8 @@ def parse(
 def _checked(options: Options, appname: str) -> Options:
     if options.check_broker and not options.check:
         raise UsageError(f'argument --broker: only with --check (see {appname} --help)')
+    if 'check_verbose' in options and not options.check:
+        raise UsageError(f'argument -v/--verbose: only with --check (see {appname} --help)')
     return options
 
 

@@ -100,13 +100,7 @@ def parse(parser: Parser, argv: Sequence[str], options: object) -> list[str]:
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
     parser.set_defaults(check_broker=False)
-    if not any('--broker' in action.option_strings for action in parser._actions):
-        parser.add_argument(
-            '--broker',
-            dest='check_broker',
-            action='store_true',
-            help='with --check: also check the broker',
-        )
+    _add_flags(parser)
     if any(not action.option_strings for action in parser._actions):
         parser.parse_args(argv, options)  # the application has its own positional arguments
         return []
@@ -114,6 +108,20 @@ def parse(parser: Parser, argv: Sequence[str], options: object) -> list[str]:
     parser.parse_intermixed_args(argv, options)
     arguments: list[str] = vars(options).pop('_arguments')
     return arguments
+
+
+def _add_flags(parser: Parser) -> None:
+    """Add the options that an application may have, too, with other meanings."""
+    taken = {flag for action in parser._actions for flag in action.option_strings}
+    for flags, name, text in (
+        (['--broker'], 'check_broker', 'with --check: also check the broker'),
+        (['-v', '--verbose'], 'check_verbose', 'with --check: list the handlers of messages'),
+        (['--asyncapi'], 'print_asyncapi', 'print what it receives, as an AsyncAPI document'),
+    ):
+        free = [flag for flag in flags if flag not in taken]
+        if free:
+            parser.add_argument(
+                *free, dest=name, action='store_true', default=argparse.SUPPRESS, help=text)
 
 
 def _columns() -> int:

@@ -46,10 +46,15 @@ class Handler:
         self.routes = tuple(routes)
         self.body = body
 
+    @property
+    def description(self) -> str:
+        """Which messages it handles, in words."""
+        return ' or '.join(map(str, self.routes)) or 'any other message'
+
     def __str__(self) -> str:
         """For people to read, as in ``on_created: type order.created -> Order``."""
-        fits = ' or '.join(map(str, self.routes)) or 'any other message'
-        return f'{self.name}: {fits}' + (f' -> {self.body}' if self.body is not None else '')
+        body = f' -> {self.body}' if self.body is not None else ''
+        return f'{self.name}: {self.description}{body}'
 
     def __repr__(self) -> str:
         return f'<Handler {self}>'
