@@ -35,7 +35,11 @@ def body_type(function: Any, name: str, where: str) -> BodyType | None:
         or the library is missing.
     """
     written = _written(function, name)
-    if written is None or written in PLAIN or getattr(written, '__name__', None) in PLAIN:
+    if isinstance(written, str):
+        is_plain = written in PLAIN
+    else:
+        is_plain = written is None or (type(written) is type and written.__name__ in PLAIN)
+    if is_plain:
         return None
     return convertible(evaluated(function, written, where), where)
 

@@ -180,9 +180,9 @@ class Pydantic1Body(BodyType):
             raise Invalid(_with_type(self._faults(error), content_type)) from None
 
     def schema(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        found = self._tools.schema_of(
-            self.annotation, title=name_of(self.annotation),
-            ref_template=f'{REFERENCE}{{model}}')
+        # It is kept by pydantic, so it must not change.
+        kept = self._tools.schema_of(self.annotation, ref_template=f'{REFERENCE}{{model}}')
+        found = {**kept, 'title': str(self)}  # not that of pydantic's own model around it
         return found, found.pop('definitions', {})
 
     def _convert(self, value: Any) -> Any:

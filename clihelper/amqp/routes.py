@@ -81,7 +81,8 @@ def routed_methods(cls: type) -> Iterator[tuple[str, tuple[Route, ...]]]:
     seen = set()
     for owner in cls.__mro__:
         for name, value in vars(owner).items():
-            routes: Any = getattr(value, '__dict__', {}).get(ROUTES)
+            function = getattr(value, '__func__', value)  # of a staticmethod, too
+            routes: Any = getattr(function, '__dict__', {}).get(ROUTES)
             if routes and name not in seen:
                 seen.add(name)
                 if getattr(cls, name) is not None:
@@ -96,7 +97,7 @@ def matches(pattern: str, routing_key: str) -> bool:
     >>> matches('order.*.eu', 'order.new.eu'), matches('order.#', 'order'), matches('*', 'a.b')
     (True, True, False)
     """
-    wanted = pattern.split('.')
+    wanted = pattern.split('.') if pattern else []
     end = len(wanted)
     reached = _beyond_hashes(wanted, {0})
     for word in routing_key.split('.') if routing_key else ():
