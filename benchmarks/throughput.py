@@ -21,7 +21,8 @@ FAST, MIDDLING, SLOW = 100_000, 40_000, 10_000
 
 COUNTS = {
     'clihelper': FAST, 'clihelper Struct': FAST, 'clihelper handlers': FAST,
-    'C, an ack per 100': FAST, 'C': FAST, 'pika': MIDDLING, 'ConsumerMixin': MIDDLING, 'aio-pika': SLOW, 'FastStream': SLOW,
+    'C, an ack per 100': FAST, 'C': FAST, 'pika': MIDDLING, 'ConsumerMixin': MIDDLING,
+    'aio-pika': SLOW, 'FastStream': SLOW,
 }
 
 OF_BODIES = ('clihelper Struct', 'clihelper handlers')
