@@ -741,9 +741,10 @@ def _check_spelling(cls: type[Controller], name: str) -> None:
         return
     if name in HANDLERS and defined & {*HANDLERS}:
         return
-    for each in sorted(defined - mentioned(owners) - {*HOOKS, *_routed(cls)}):
+    for each in sorted(defined - mentioned(owners) - {*HOOKS}):
         # With an added or removed leading underscore it is a name of clihelper 1.x.
-        if each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name):
+        is_near = each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name)
+        if is_near and each not in _routed(cls):
             raise Error(f'{cls.__name__}.{each} would never be called; did you mean {name}?')
 
 
