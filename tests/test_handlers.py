@@ -21,6 +21,7 @@ from clihelper.amqp.routes import Route, matches
 from clihelper.amqp.settlement import Outcome, Unrouted
 from clihelper.errors import ConfigurationError, Error
 from clihelper.testing import Harness, Program
+from tests.test_asyncapi import with_bodies
 from tests.test_workers_amqp import Work
 
 PROGRAM = str(Path(__file__).parent / 'programs' / 'handling.py')
@@ -180,6 +181,10 @@ def test_a_subclass_comes_first_and_what_it_overrides_stays_in_place() -> None:
         def mine(self, body: Any, message: Message) -> str:
             return 'mine'
 
+        @clihelper.handles(type='e')
+        def c_of_x(self, body: Any, message: Message) -> str:
+            return 'e'
+
         def other_c(self, body: Any, message: Message) -> str:
             return f'not {super().other_c(body, message)}'
 
@@ -187,9 +192,10 @@ def test_a_subclass_comes_first_and_what_it_overrides_stays_in_place() -> None:
 
     with Harness(Sub, CONFIG) as harness:
         names = [each.name for each in harness.controller.handlers()]
-        assert names == ['mine', 'a_or_b', 'c_of_x', 'other_c', 'on_message']
-        for kind, name in (('b', 'mine'), ('a', 'a_or_b'), ('c', 'not other_c')):
-            done = harness.deliver(b'', queue='r', type=kind, reply_to='replies')
+        assert names == ['mine', 'c_of_x', 'a_or_b', 'other_c', 'on_message']
+        for kind, name in (('b', 'mine'), ('a', 'a_or_b'), ('c', 'not other_c'), ('e', 'e')):
+            done = harness.deliver(
+                b'', queue='r', type=kind, routing_key='x', reply_to='replies')
             assert done.reply.body == name
 
 
@@ -406,6 +412,7 @@ def work(tmp_path: Path, broker: Any, queue_name: str) -> Any:
     work.close()
 
 
+@with_bodies
 @pytest.mark.parametrize(('kind', 'keys', 'workers'), [
     ('one', '', 1), ('one', '', 2), ('threads', 'threads: 3', 1), ('coroutines', '', 1)])
 def test_each_loop_chooses_and_converts(work: Any, kind: str, keys: str, workers: int) -> None:
@@ -427,6 +434,7 @@ def test_each_loop_chooses_and_converts(work: Any, kind: str, keys: str, workers
     assert 'invalid: body.number: ' in '\n'.join(program.lines)
 
 
+@with_bodies
 def test_a_batch_goes_on_without_what_is_invalid(work: Any) -> None:
     work.configure(daemon='', amqp='batch: {size: 3, wait: 60}')
     with work.run('batches') as program:
@@ -439,6 +447,7 @@ def test_a_batch_goes_on_without_what_is_invalid(work: Any) -> None:
     assert letter.headers['x-clihelper-reason'] == 'invalid'
 
 
+@with_bodies
 def test_check_lists_the_handlers_if_asked(tmp_path: Path) -> None:
     (tmp_path / 'app.yml').write_text('AMQP: {url: "memory://", queues: {q: }}')
 
