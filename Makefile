@@ -54,10 +54,15 @@ OPTIONAL := $(if $(PIP_NO_INDEX),,$(VENV)/installed-optional)
 
 # The documentation, and a daemon's page, in a browser: what it is examined with is the package of
 # npm's registry, and the SHA-256 of its archive.
-PAGES := tests/test_pages.py tests/test_page_browser.py
+PAGES := tests/test_pages.py tests/test_page_browser.py tests/test_asyncapi_schema.py
 AXE_VERSION := 4.14.1
 AXE_SHA256 := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
 AXE := build/axe-core-$(AXE_VERSION).js
+
+# What AsyncAPI documents are validated with, in the same way.
+ASYNCAPI_VERSION := 6.8.1
+ASYNCAPI_SHA256 := 252bfd18c12f60f654ab4def022e3ec9f9589e6dfd65c238204f77c07a1f6b46
+ASYNCAPI := build/asyncapi-3.0.0-$(ASYNCAPI_VERSION).json
 
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -77,7 +82,8 @@ test: $(VENV)/installed-test $(OPTIONAL) $(RABBITMQ_SERVER) $(VENV)/postgresql $
       $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(PROMTOOL)
 	python -m pytest -n $(PROCESSES) --dist loadfile $(PAGES:%=--ignore=%) $(ARGS)
 
-test-pages: $(VENV)/installed-test $(VENV)/installed-docs $(CHROMIUM) $(AXE)
+test-pages: $(VENV)/installed-test $(VENV)/installed-optional $(VENV)/installed-docs $(CHROMIUM) \
+            $(AXE) $(ASYNCAPI)
 	python -m pytest $(PAGES) $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
@@ -190,6 +196,14 @@ $(AXE):
 	cd build && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null
 	@echo '$(AXE_SHA256)  build/axe-core-$(AXE_VERSION).tgz' | sha256sum --check --quiet
 	@tar -xzOf build/axe-core-$(AXE_VERSION).tgz package/axe.min.js >$@
+
+$(ASYNCAPI):
+	@command -v npm >/dev/null || { $(call apt_install,npm); }
+	@mkdir -p build && rm -f build/asyncapi-*
+	cd build && npm pack --silent @asyncapi/specs@$(ASYNCAPI_VERSION) >/dev/null
+	@echo '$(ASYNCAPI_SHA256)  build/asyncapi-specs-$(ASYNCAPI_VERSION).tgz' | sha256sum --check --quiet
+	@tar -xzOf build/asyncapi-specs-$(ASYNCAPI_VERSION).tgz \
+	    'package/schemas/3.0.0-without-$$id.json' >$@
 
 
 # $(call apt_install,PACKAGES): while it lasts, policy-rc.d keeps services from being started.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from clihelper.amqp.message import Message as Message
     from clihelper.amqp.publisher import PublishError as PublishError
+    from clihelper.amqp.routes import handles as handles
     from clihelper.amqp.settlement import Reject as Reject
     from clihelper.amqp.settlement import Requeue as Requeue
     from clihelper.amqp.settlement import Retry as Retry
@@ -41,6 +42,7 @@ _HOMES = {
     'setup': 'clihelper.application',
     'run': 'clihelper.application',
     'add_config_key': 'clihelper.application',
+    'handles': 'clihelper.amqp.routes',
     'json_schema': 'clihelper.config.json_schema',
     'PublishError': 'clihelper.amqp.publisher',
     'Reject': 'clihelper.amqp.settlement',

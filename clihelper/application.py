@@ -22,12 +22,13 @@ from functools import partial
 
 from clihelper import config as configuration
 from clihelper import logs, program, supervisor
-from clihelper.controller import check_class, own_topology
+from clihelper.controller import ConsumerController, check_class, own_topology
 from clihelper.errors import (
     ConfigurationError,
     Error,
     StopNow,
     StoppedEarly,
+    UsageError,
     encodable,
     in_one_line,
 )
@@ -218,6 +219,9 @@ class Run:
         if self.options.restarts:
             self._run_anew()
         self.config = self.read_configuration()
+        if self.options.print_asyncapi:
+            self._print_asyncapi()
+            sys.exit(0)
         if self.options.check:
             sys.exit(self._check())
         if self.options.message_file is not None:
@@ -277,6 +281,9 @@ class Run:
                 _say(None, line)
             if report.faults:
                 return os.EX_UNAVAILABLE
+        if self.options.check_verbose and issubclass(self.controller, ConsumerController):
+            for handler in self.controller.handler_table().all:
+                print(encodable(f'{self.controller.__name__}.{handler}', sys.stdout.encoding))
         print(encodable(f'{self._shown}: ok', sys.stdout.encoding))
         return 0
 
@@ -306,6 +313,26 @@ class Run:
         return Trial(
             self.controller, self.config, self.appname, self.options, self.arguments, parsers
         ).run(self.signals)
+
+    def _print_asyncapi(self) -> None:
+        """Print a document of what the program receives.
+
+        :raises clihelper.errors.UsageError: it receives nothing.
+        """
+        own = own_topology(self.controller)
+        if own is None or not issubclass(self.controller, ConsumerController):
+            raise UsageError(f'argument --asyncapi: {self.controller.__name__} is no consumer')
+        import json
+
+        from clihelper.amqp.asyncapi import document
+        from clihelper.amqp.entities import Entities
+
+        amqp = self.config.amqp
+        described = document(
+            amqp, Entities(amqp, *own), self.controller.handler_table(), self.appname,
+            program.current.description, program.current.version,
+        )
+        print(json.dumps(described, indent=2))
 
     # Before detaching: everything that can be wrong is found here.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.async_client import AsyncClient, AsyncPipeline
     from clihelper.amqp.async_iterators import AsyncMessages
     from clihelper.amqp.client import Pipeline
+    from clihelper.amqp.handlers import Handler, Handlers
     from clihelper.amqp.iterators import Messages
     from clihelper.amqp.message import Message
     from clihelper.amqp.once import Ledger
@@ -484,6 +485,11 @@ class Controller:
         return None
 
     @property
+    def is_consumer(self) -> bool:
+        """Whether it handles messages that the broker sends."""
+        return isinstance(self, ConsumerController)
+
+    @property
     def brings_loop(self) -> bool:
         """Whether the subclass waits for work in its own way."""
         return _overridden(self, '_loop')
@@ -705,6 +711,21 @@ class ConsumerController(Controller):
         """
         return None
 
+    def handlers(self) -> list[Handler]:
+        """Return the methods that handle messages, in the order in which they are tried.
+
+        :returns: of each its ``name``, its ``routes`` (see :func:`clihelper.handles`; none of
+            ``on_message``), and ``body``, what bodies are converted to, or None.
+        """
+        return self.handler_table().all
+
+    @classmethod
+    def handler_table(cls) -> Handlers:
+        """Return the methods that handle messages, and which one a message is for."""
+        from clihelper.amqp.handlers import handlers_of
+
+        return handlers_of(cls)
+
     @property
     def has_order_key(self) -> bool:
         """Whether the subclass has messages handled in order."""
@@ -790,6 +811,10 @@ def check_class(cls: type[Controller], config: Config) -> None:
     _check_contexts(cls)
     _check_batches(cls, config)
     _check_topology(cls, config)
+    if issubclass(cls, ConsumerController):
+        _check_handlers(cls, config)
+    else:
+        _check_none_is_routed(cls)
 
 
 def _check_hook(cls: type[Controller], name: str) -> None:
@@ -854,7 +879,8 @@ def _check_spelling(cls: type[Controller], name: str) -> None:
         return
     for each in sorted(defined - mentioned(owners) - {*HOOKS}):
         # With an added or removed leading underscore it is a name of clihelper 1.x.
-        if each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name):
+        is_near = each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name)
+        if is_near and each not in _routed(cls):
             raise Error(f'{cls.__name__}.{each} would never be called; did you mean {name}?')
 
 
@@ -877,6 +903,65 @@ def _check_batches(cls: type[Controller], config: Config) -> None:
                     ' any key')
     if cls.loop_class not in (ConsumerController.loop_class, AsyncConsumerController.loop_class):
         raise Error(f'{shown} would never be called: loop_class is one of its own')
+
+
+def _check_none_is_routed(cls: type[Controller]) -> None:
+    """Check that no method of a controller that gets no messages is to handle them."""
+    for name in _routed(cls):
+        raise Error(f'{cls.__name__}.{name} would never be called: only a ConsumerController has'
+                    ' messages')
+
+
+def _routed(cls: type[Controller]) -> list[str]:
+    """Return the names of the methods that handle certain messages."""
+    from clihelper.amqp.routes import routed_methods
+
+    return [name for name, _ in routed_methods(cls)]
+
+
+def _check_handlers(cls: type[ConsumerController], config: Config) -> None:
+    """Check that each handler can be called, and that there is one if anything is consumed."""
+    from clihelper.amqp import handlers
+
+    found = handlers.handlers_of(cls)
+    for handler in found.routed:
+        _check_handler(cls, handler.name)
+    if found.routed and found.rest is not None and found.rest.name == 'on_messages':
+        raise Error(f'{cls.__name__} has both on_messages and {found.routed[0].name}, a handler of'
+                    ' certain messages: a batch has messages of any kind')
+    own = cls.queues
+    if isinstance(own, property):
+        return  # known only when the loop starts
+    queues = config.amqp['queues']
+    consumed = [name for name, options in queues.items() if options['consume']]
+    consumed += [each.name or each.alias for each in own]
+    faults = handlers.check_queues(
+        found, consumed, cls.__name__, config.locate('AMQP', 'queues'))
+    if faults:
+        raise ConfigurationError(*faults)
+    if consumed and not found.all and not _has_own_loop(cls):
+        raise Error(f'{cls.__name__} has no handler of messages: neither on_message nor'
+                    ' on_messages, nor a method with clihelper.handles')
+
+
+def _has_own_loop(cls: type[Controller]) -> bool:
+    own = (ConsumerController.loop_class, AsyncConsumerController.loop_class)
+    return cls.loop_class not in own or any(
+        '_loop' in vars(owner) for owner in classes_of_program(cls))
+
+
+def _check_handler(cls: type[Controller], name: str) -> None:
+    """Check that a method that handles certain messages would be run."""
+    if name in HOOKS:
+        raise Error(f'{cls.__name__}.{name} is called for other reasons: clihelper.handles is for'
+                    ' methods of other names')
+    flags = getattr(code_of(getattr(cls, name)), 'co_flags', 0)
+    if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
+        raise Error(f'{cls.__name__}.{name} is a generator function, which would never be run: it'
+                    ' has a yield')
+    if flags & CO_COROUTINE and not issubclass(cls, AsyncConsumerController):
+        raise Error(f'{cls.__name__}.{name} is a coroutine function, which would never be run:'
+                    ' only that of an AsyncConsumerController may be')
 
 
 def _check_topology(cls: type[Controller], config: Config) -> None:

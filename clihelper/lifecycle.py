@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from clihelper.amqp.handlers import Handlers
     from clihelper.config import Config
     from clihelper.controller import Controller
     from clihelper.loops import Loop
@@ -430,6 +431,17 @@ class LifeCycle:
     def on_messages(self) -> Callable[[Any], Any]:
         """The ``on_messages`` of a consumer's controller."""
         handler: Callable[[Any], Any] = self._controller.on_messages  # type: ignore[attr-defined]
+        return handler if self._surround is None else self._surround(handler)
+
+    @property
+    def handlers(self) -> Handlers | None:
+        """The handlers of a consumer's controller; None: it is no consumer."""
+        controller: Any = self._controller
+        return controller.handler_table() if controller.is_consumer else None
+
+    def handler(self, name: str) -> Callable[[Any, Any], Any]:
+        """The method of a consumer's controller that handles a message."""
+        handler: Callable[[Any, Any], Any] = getattr(self._controller, name)
         return handler if self._surround is None else self._surround(handler)
 
     @property

@@ -23,21 +23,29 @@ OPTPARSE_TYPES: dict[str, Callable[[str], Any]] = {
 }
 
 
-UNUSUAL: dict[str, dict[str, Any]] = {
-    '--broker': {
+UNUSUAL: dict[tuple[str, ...], dict[str, Any]] = {
+    ('--broker',): {
         'dest': 'check_broker', 'action': 'store_true',
         'help': 'with --check: also check the broker',
     },
-    '--reload': {
+    ('-v', '--verbose'): {
+        'dest': 'check_verbose', 'action': 'store_true',
+        'help': 'with --check: list the handlers of messages',
+    },
+    ('--asyncapi',): {
+        'dest': 'print_asyncapi', 'action': 'store_true',
+        'help': 'print what it receives, as an AsyncAPI document',
+    },
+    ('--reload',): {
         'dest': 'restarts', 'action': 'store_true',
         'help': 'with -f: start anew when the source or the configuration changes',
     },
-    '--message': {
+    ('--message',): {
         'dest': 'message_file', 'metavar': 'FILE', 'default': None,
         'help': 'run the handler on the message in FILE (-: standard input), show what would'
                 ' become of it, and exit',
     },
-    '--pdb': {
+    ('--pdb',): {
         'dest': 'post_mortem', 'action': 'store_true',
         'help': 'with --message: debug what the handler raises',
     },
@@ -123,9 +131,10 @@ def parse(parser: Parser, argv: Sequence[str], options: object) -> list[str]:
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
     parser.set_defaults(**{each['dest']: each.get('default', False) for each in UNUSUAL.values()})
-    for name, keywords in UNUSUAL.items():
-        if not any(name in action.option_strings for action in parser._actions):
-            parser.add_argument(name, **keywords)
+    taken = {flag for action in parser._actions for flag in action.option_strings}
+    for flags, keywords in UNUSUAL.items():
+        if free := [flag for flag in flags if flag not in taken]:
+            parser.add_argument(*free, **keywords)
     if any(not action.option_strings for action in parser._actions):
         parser.parse_args(argv, options)  # the application has its own positional arguments
         return []

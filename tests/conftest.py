@@ -22,6 +22,8 @@ from tests.broker import Broker
 
 #: Files of tests that need what no release of Debian has all of: make test installs it from PyPI.
 NEEDS = {
+    'test_asyncapi_schema.py': ('jsonschema', 'msgspec'),
+    'test_bodies.py': ('msgspec', 'pydantic'),
     'test_json_schema.py': ('jsonschema',),
     'test_parsers.py': ('jsonschema', 'msgspec', 'pydantic'),
     'test_types.py': ('mypy', 'pyright'),

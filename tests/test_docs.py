@@ -290,7 +290,7 @@ SNIPPETS = [
 
 @pytest.mark.parametrize('block', SNIPPETS, ids=[block.id for block in SNIPPETS])
 def test_a_documented_snippet_executes(block: Block) -> None:
-    code = compile(block.text, block.id, 'exec')
+    code = compile(block.text, block.id, 'exec', dont_inherit=True)
     exec(code, {'__name__': 'snippet', 'clihelper': clihelper, 'Any': Any})
 
 
@@ -369,7 +369,7 @@ def own_public_names(cls: type) -> list[str]:
     internal = {
         'attach', 'take_over', 'driven', 'make_loop', 'brings_loop', 'has_process',
         'has_order_key', 'overrides_wake_interval', 'overrides_sigusr2', 'further_attributes',
-        'handles_batches', 'own_surroundings',
+        'handles_batches', 'own_surroundings', 'is_consumer', 'handler_table',
     }
     return [
         name for name in vars(cls) if (name in hooks or name[0] != '_') and name not in internal

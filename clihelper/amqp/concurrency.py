@@ -149,6 +149,8 @@ class ConcurrentProcessor(Processor):
 
     def _call(self, message: Any) -> Any:
         """Call the handler, in any thread."""
+        if self._handlers is not None:
+            return self._call_handler(self._handlers, message)
         return self._host.on_message(decode(message, self._accept, self._max_body), message)
 
     def _reply(self, message: Any, answer: Any) -> Reply | None:

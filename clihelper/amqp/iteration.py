@@ -136,6 +136,8 @@ class OneQueueHost:
         self.retire = host.retire
         self.on_message: Any = None
         self.on_messages: Any = None
+        self.handlers: Any = None
+        self.handler: Any = None
         self.notifier: Any = self
         self.status = host.notifier.status
         self.worker: int = host.worker

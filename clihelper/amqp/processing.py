@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.acknowledgement import Acknowledger, ConcurrentAcknowledger
     from clihelper.amqp.connection import Connection
     from clihelper.amqp.forwarder import Forwarder
+    from clihelper.amqp.handlers import Handlers
     from clihelper.amqp.topology import Topology
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
 
         config: Config
 
-
         @property
         def statistics(self) -> ProcessStatistics: ...
         @property
@@ -76,6 +76,9 @@ if TYPE_CHECKING:
         def on_message(self) -> Callable[[Any, Any], Any]: ...
         @property
         def on_messages(self) -> Callable[[Any], Any]: ...
+        @property
+        def handlers(self) -> Handlers | None: ...
+        def handler(self, name: str) -> Callable[[Any, Any], Any]: ...
         def retire(self) -> None: ...
 
 LOGGER = logging.getLogger('clihelper.amqp')
@@ -150,6 +153,10 @@ class Processor:
         self._unconfirmed: set[Message] = set()  # their copies may still be refused
         self._lock = threading.Lock()
         self._forks = _forks
+        handlers = host.handlers
+        self._handlers: Handlers | None = None
+        if handlers is not None and not handlers.is_plain:
+            self._handlers = handlers.within(topology.partitions)
         self._statistics = host.statistics
         self._since = host.statistics.since
         self._queue = ''
@@ -227,8 +234,11 @@ class Processor:
         try:
             if record is not None:
                 record.note(crc32(message.raw, record.seeds[message.queue]))
-            body = decode(message, self._accept, self._max_body)
-            answer = self._host.on_message(body, message)
+            if self._handlers is None:
+                body = decode(message, self._accept, self._max_body)
+                answer = self._host.on_message(body, message)
+            else:
+                answer = self._call_handler(self._handlers, message)
             if answer is not None:
                 reply = make_reply(message, answer)
         except (StopNow, Interrupted) as stop:
@@ -246,6 +256,12 @@ class Processor:
         except IndexError:
             figures.run(seconds)
         self._finish(message, error, reply)
+
+    def _call_handler(self, handlers: Handlers, message: Message) -> Any:
+        """Call the handler that a message is for, with the body that its annotation names."""
+        handler = handlers.find(message)
+        body = decode(message, self._accept, self._max_body, None, handler.body)
+        return self._host.handler(handler.name)(body, message)
 
     def _abandon(self, stop: BaseException) -> None:
         """Leave the current message as it is, because the program stops at once."""

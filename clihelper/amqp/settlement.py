@@ -97,6 +97,14 @@ class Oversize(Exception):
     """The body is larger than ``AMQP.max_body``."""
 
 
+class Invalid(Exception):
+    """The body does not fit the annotation of its handler."""
+
+
+class Unrouted(Exception):
+    """There is no handler for the message."""
+
+
 class Crashed(Exception):
     """The process that ran the message has ended during each run.
 
@@ -123,6 +131,8 @@ REASONS: dict[type[Exception], str] = {
     InvalidProperties: 'undecodable',
     Unaccepted: 'unaccepted',
     Oversize: 'oversize',
+    Invalid: 'invalid',
+    Unrouted: 'unrouted',
     TimedOut: 'timeout',
     Crashed: 'crashed',
     HandlerTimeout: 'timeout',
@@ -133,8 +143,8 @@ REASONS: dict[type[Exception], str] = {
 FINAL = tuple(each for each in REASONS if each is not HandlerTimeout)
 """The exceptions after which a message is not run again."""
 
-UNRUN = (Undecodable, Unaccepted, Oversize, Crashed)
-"""The exceptions that are raised before ``on_message`` is called."""
+UNRUN = (Undecodable, Unaccepted, Oversize, Invalid, Unrouted, Crashed)
+"""The exceptions that are raised before a handler is called."""
 
 
 def judge(error: BaseException, runs: int, attempts: int) -> Outcome:

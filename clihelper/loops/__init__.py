@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any, Protocol
 
+    from clihelper.amqp.handlers import Handlers
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
         def on_messages(self) -> Callable[[Any], Any]: ...
         @property
         def handles_batches(self) -> bool: ...
+        @property
+        def handlers(self) -> Handlers | None: ...
+        def handler(self, name: str) -> Callable[[Any, Any], Any]: ...
         @property
         def order_key(self) -> Callable[[Any], Any] | None: ...
         @property

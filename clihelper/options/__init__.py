@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from clihelper.parser import Parser
 
 
-UNUSUAL = {'check_broker': False, 'message_file': None, 'post_mortem': False, 'restarts': False}
+UNUSUAL = {
+    'check_broker': False, 'check_verbose': False, 'message_file': None, 'post_mortem': False,
+    'print_asyncapi': False, 'restarts': False,
+}
 """the values of the options that an application may define itself, if they are not given"""
 
 
 class Options(SimpleNamespace):
     """The options: ``configuration``, ``foreground``, ``check``, and the application's own.
 
-    ``check_broker`` is clihelper's ``--broker``, ``message_file`` its ``--message``,
-    ``post_mortem`` its ``--pdb`` and ``restarts`` its ``--reload``; an application may define
-    other options of those names.
+    ``check_broker`` is clihelper's ``--broker``, ``check_verbose`` its ``-v``, ``message_file``
+    its ``--message``, ``post_mortem`` its ``--pdb``, ``restarts`` its ``--reload`` and
+    ``print_asyncapi`` its ``--asyncapi``; an application may define other options of those names.
     """
 
     def __contains__(self, name: str) -> bool:
@@ -65,6 +68,8 @@ def parse(
 def _checked(options: Options, appname: str) -> Options:
     if options.check_broker and not options.check:
         raise UsageError(f'argument --broker: only with --check (see {appname} --help)')
+    if options.check_verbose and not options.check:
+        raise UsageError(f'argument -v/--verbose: only with --check (see {appname} --help)')
     if options.post_mortem and options.message_file is None:
         raise UsageError(f'argument --pdb: only with --message (see {appname} --help)')
     if options.restarts and not options.foreground:

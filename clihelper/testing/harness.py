@@ -459,6 +459,11 @@ class _Life(LifeCycle):
         assert self.mailbox is not None
         return self.mailbox.watched(super().on_message, super().order_key)
 
+    def handler(self, name: str) -> Callable[[Any, Any], Any]:
+        """One of several handlers, watched by the mailbox."""
+        assert self.mailbox is not None
+        return self.mailbox.watched(super().handler(name), super().order_key)
+
     @property
     def order_key(self) -> None:
         """None: messages are delivered one by one. The mailbox calls the controller's."""
