@@ -23,6 +23,7 @@ from tests.broker import Broker
 #: Files of tests that need what no release of Debian has all of: make test installs it from PyPI.
 NEEDS = {
     'test_json_schema.py': ('jsonschema',),
+    'test_tracing.py': ('opentelemetry', 'opentelemetry.sdk'),
     'test_parsers.py': ('jsonschema', 'msgspec', 'pydantic'),
     'test_types.py': ('mypy', 'pyright'),
 }
