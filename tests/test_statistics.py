@@ -204,6 +204,18 @@ def test_nobody_can_shrink_the_memory(statistics):
     process.queues['q'].run(1.0)
 
 
+def test_the_time_of_process_is_kept_when_the_process_has_ended(statistics):
+    for seconds in (0.01, 0.02):
+        process = begin(statistics)
+        process.ticks.run(seconds)
+        assert statistics.read()[1][0].ticks.runs == 1
+        statistics.end(0)
+    ended = statistics.read()[2].ticks
+    assert ended.runs == 2
+    assert ended.seconds == pytest.approx(0.03)
+    assert ended.quantile(1.0) == pytest.approx(0.02, rel=0.25)
+
+
 def test_each_process_that_a_supervisor_can_have_is_read():
     statistics = Statistics.make(SLOTS)
     for index in (0, 6, SLOTS - 1):

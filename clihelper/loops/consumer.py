@@ -253,6 +253,7 @@ class ConsumerLoop(Loop):
     def _process(self, ticks: Ticks) -> None:
         self._processor.end_message()
         self._host.active()
+        ticks.begin()
         self._host.process()
         ticks.done()
         self._host.idle()

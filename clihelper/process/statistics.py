@@ -8,9 +8,10 @@ descriptors of the process in ``/proc``, which takes the daemon's user or root::
     header: magic, version, slots, change, slots used | the daemon's report | its configuration
     slots:  the first one has the totals of the processes that have ended
 
-    slot:   pid, state, since, in hand, counters | the process's report | queues | own metrics
-            | dead letters
-    queue:  outcomes | sum of seconds | histogram | what was done in each of the last intervals
+    slot:   pid, state, since, in hand, counters | calls of _process | the process's report
+            | queues | own metrics | dead letters
+    queue, calls of _process:
+            outcomes | sum of seconds | histogram | what was done in each of the last intervals
             | what the broker has said
 
 Numbers are eight bytes each and aligned, so that each is written at once, by one process. A report
@@ -75,7 +76,7 @@ COUNTED = ('ticks', 'reconnects', 'published', 'publish_failures', 'worker_resta
 """what is counted for a whole process; restarts of workers, for the whole daemon"""
 
 _MAGIC = b'clihelper statistics'
-_VERSION = 3
+_VERSION = 4
 _HEADER = Struct('<24sQQ')
 _CHANGE = _HEADER.size
 _USED = _CHANGE + 8
@@ -87,7 +88,7 @@ _TOP = _CONFIGURATION + 2 * _REPORT
 
 # Offsets in a slot
 _PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = range(0, 64, 8)
-_REPORTS = 4096
+_TICKS, _REPORTS = 2048, 4096
 _QUEUES = _REPORTS + 2 * _REPORT
 _QUEUE = 2048
 _SERIES = _QUEUES + QUEUES * _QUEUE
@@ -266,6 +267,7 @@ class ProcessStatistics:
     :ivar since: its element is when the oldest run in hand began, by the monotonic clock; 0.0:
         nothing is in hand.
     :ivar metrics: what the program counts itself.
+    :ivar ticks: what counts how long calls of ``_process`` took.
     """
 
     def __init__(self, memory: mmap, offset: int) -> None:
@@ -280,10 +282,11 @@ class ProcessStatistics:
         self._report = _Report(memory, offset + _REPORTS, offset + _VALID)
         self.queues = _Queues(self)
         self._configuration = _Report(memory, _CONFIGURATION, _CONFIGURATION_VALID)
-        self._use_series()
+        self._use_regions()
         self._interval = 0
 
-    def _use_series(self) -> None:
+    def _use_regions(self) -> None:
+        self.ticks = QueueStatistics(self._memory, self._offset + _TICKS)
         self.metrics = series.Metrics(self._memory, self._offset + _SERIES)
         self._dead_letters = series.Metrics(self._memory, self._offset + _DEAD_LETTERS)
 
@@ -294,7 +297,7 @@ class ProcessStatistics:
         """
         self.clear()
         self.queues.clear()
-        self._use_series()
+        self._use_regions()
         self._report.tell({'worker': worker})
         _REAL.pack_into(self._memory, self._offset + _STARTED, time.time())
         _WHOLE.pack_into(self._memory, self._offset + _PID, os.getpid())
@@ -389,6 +392,7 @@ class ProcessStatistics:
         """Add those of a process that has ended."""
         for name, amount in figures.counted.items():
             self.count(name, amount)
+        self.ticks.add(figures.ticks)
         for name, queue in figures.queues.items():
             self.queues[name].add(queue)
         self.metrics.add(figures.series)
@@ -655,6 +659,7 @@ class Figures:
     :ivar in_hand: how many messages are in hand.
     :ivar queue_in_hand: from which queue the oldest of them is; empty: none is in hand.
     :ivar counted: for each of :data:`COUNTED`, how many.
+    :ivar ticks: how long calls of ``_process`` took.
     :ivar report: what it says of itself.
     :ivar queues: what it has counted, by the name of the queue.
     :ivar series: what the program has counted itself.
@@ -671,6 +676,7 @@ class Figures:
             name: _WHOLE.unpack_from(memory, offset + _COUNTED + 8 * number)[0]
             for number, name in enumerate(COUNTED)
         }
+        self.ticks = QueueFigures(memory, offset + _TICKS)
         self.report = _Report(memory, offset + _REPORTS, offset + _VALID).read()
         names = self.report.get('queues', [])
         if not isinstance(names, list):
