@@ -463,9 +463,7 @@ class Run:
         held.callback(logs.restore_output)
         self.configure_logging(self.config)
         is_supervised = supervisor.is_needed(self.config)
-        # The workers, and as many that are being replaced.
-        slots = 2 * self.config.daemon['workers'] + 2 if is_supervised else 1
-        statistics = self._make_statistics(slots)
+        statistics = self._make_statistics(is_supervised)
         self._serve_metrics(held, statistics)
         if is_supervised:
             return self._supervise(statistics)
@@ -585,11 +583,15 @@ class Run:
         directory = self.config.daemon['state_directory']
         return scoreboard.find(directory, self.appname, mapped=mapped)
 
-    def _make_statistics(self, slots: int) -> Statistics:
+    def _make_statistics(self, is_supervised: bool) -> Statistics:
         """Make what this process and its workers write what they do into."""
+        from clihelper.process.scoreboard import SLOTS
         from clihelper.process.statistics import Statistics
 
-        statistics = Statistics.make(slots)
+        try:
+            statistics = Statistics.make(SLOTS if is_supervised else 1)
+        except OSError:  # a limit of address space, or of files; see setrlimit(2)
+            statistics = Statistics.make(2 * self.config.daemon['workers'] + 2)
         statistics.tell(
             program=self.appname,
             version=program.current.version,

@@ -25,6 +25,7 @@ NEEDS = {
     'test_asyncapi_schema.py': ('jsonschema', 'msgspec'),
     'test_bodies.py': ('msgspec', 'pydantic'),
     'test_json_schema.py': ('jsonschema',),
+    'test_tracing.py': ('opentelemetry', 'opentelemetry.sdk'),
     'test_parsers.py': ('jsonschema', 'msgspec', 'pydantic'),
     'test_types.py': ('mypy', 'pyright'),
 }

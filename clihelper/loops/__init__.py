@@ -10,7 +10,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from socket import socket
     from typing import Any, Protocol
 
@@ -126,6 +126,11 @@ class Loop:
         section = self._host.config.amqp
         client.partitions = Partitions(section['queues'])
         client.declares = section['declare']
+        if section['tracing']:
+            from clihelper.amqp.traced_client import TracedAsyncClient, TracedClient
+
+            kind = TracedClient if self.reads_signals else TracedAsyncClient
+            client = kind(self._host, client)
         self._client = client
 
     def make_client(self) -> Any:
@@ -223,3 +228,15 @@ def load(loop: str | type[Loop]) -> type[Loop]:
     module, _, name = loop.rpartition('.')
     loaded: type[Loop] = getattr(importlib.import_module(module), name)
     return loaded
+
+
+def processor_class(kind: Any, section: Mapping[str, Any]) -> Any:
+    """Return the kind of processor to use in place of *kind*: the same, unless spans are wanted.
+
+    :param section: ``AMQP``.
+    """
+    if not section['tracing']:
+        return kind
+    from clihelper.amqp.traced_processing import traced
+
+    return traced(kind)

@@ -25,6 +25,7 @@ from clihelper.amqp.publisher import PublishError
 from clihelper.amqp.retries import AsyncRetryQueues, RetryQueues
 from clihelper.amqp.subscription import Subscription
 from clihelper.errors import Error, counted
+from clihelper.loops import processor_class
 from clihelper.loops.ioloop import TornadoLoop
 
 TYPE_CHECKING = False
@@ -82,14 +83,15 @@ class AsyncConsumerLoop(TornadoLoop):
         retry_queues = retry_queues or partial(
             AsyncRetryQueues, event_loop=self._event_loop, connect=connect
         )
-        processor_class, most = ConcurrentProcessor, section['concurrency'] or section['prefetch']
+        kind, most = ConcurrentProcessor, section['concurrency'] or section['prefetch']
         if self._host.handles_batches:
             from clihelper.amqp.batch_processing import BatchProcessor, batches_at_once
 
-            processor_class, most = BatchProcessor, batches_at_once(section)
+            kind, most = BatchProcessor, batches_at_once(section)
         elif self._host.order_key is not None:
-            processor_class = OrderedConcurrentProcessor
-        make_processor = partial(processor_class, most=most, retry_queues=retry_queues)
+            kind = OrderedConcurrentProcessor
+        make_processor = partial(
+            processor_class(kind, section), most=most, retry_queues=retry_queues)
         self._subscription = Subscription(
             self._host, connection, self._forwarder, make_processor)
         self._processor: ConcurrentProcessor = self._subscription.processor  # type: ignore[assignment]

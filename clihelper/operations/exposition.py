@@ -63,6 +63,8 @@ FAMILIES = {
     'clihelper_publish_failures_total': (
         'counter', 'Messages of the program that the broker refused or did not confirm.'),
     'clihelper_ticks_total': ('counter', 'Calls of _process.'),
+    'clihelper_tick_seconds': (
+        'histogram', 'How long calls of _process took; only of programs that have it.'),
     'process_resident_memory_bytes': ('gauge', 'Resident memory of a process.'),
     'process_cpu_seconds_total': ('counter', 'Time on the CPU of a process.'),
     'process_open_fds': ('gauge', 'Open descriptors of a process.'),
@@ -73,7 +75,7 @@ FAMILIES = {
 OUTCOMES = {'retry': 'retried', 'dead_letter': 'dead_lettered', 'requeue': 'requeued'}
 
 EXPONENTS = range(6, 31)
-"""The bounds of the histogram of handlers are 2 to the power of these, in microseconds: 64 us to
+"""The bounds of the histograms of durations are 2 to the power of these, in microseconds: 64 us to
 18 minutes. They are bounds of the buckets that are counted, so the figures are exact."""
 
 LIMITS = [(repr(2**exponent / 1e6), bucket_of(2**exponent) - 1) for exponent in EXPONENTS]
@@ -116,18 +118,13 @@ class Exposition:
             queue = ('queue', name)
             outcomes = {outcome: sum(part.outcomes[outcome] for part in parts)
                         for outcome in parts[0].outcomes}
-            histogram = [*map(sum, zip(*(part.histogram for part in parts), strict=True))]
-            counts = [*accumulate(histogram)]
-            acknowledged = self._acknowledged(name, counts[-1], outcomes)
+            runs = sum(part.runs for part in parts)
+            acknowledged = self._acknowledged(name, runs, outcomes)
             yield 'clihelper_messages_total', (queue, ('outcome', 'acknowledged')), acknowledged
             for outcome, word in OUTCOMES.items():
                 yield 'clihelper_messages_total', (queue, ('outcome', word)), outcomes[outcome]
             yield 'clihelper_message_failures_total', (queue,), outcomes['failed']
-            for bound, bucket in LIMITS:
-                yield 'clihelper_handler_seconds_bucket', (queue, ('le', bound)), counts[bucket]
-            yield 'clihelper_handler_seconds_bucket', (queue, ('le', '+Inf')), counts[-1]
-            yield 'clihelper_handler_seconds_sum', (queue,), sum(part.seconds for part in parts)
-            yield 'clihelper_handler_seconds_count', (queue,), counts[-1]
+            yield from _durations('clihelper_handler_seconds', (queue,), parts)
             yield from _held(queue, parts)
 
     def _acknowledged(self, name: str, runs: int, outcomes: dict[str, int]) -> int:
@@ -136,6 +133,19 @@ class Exposition:
         highest = max(runs + outcomes['unrun'] - others, self._highest.get(name, 0))
         self._highest[name] = highest
         return highest
+
+
+def _durations(
+    name: str, labels: tuple[tuple[str, str], ...], parts: Sequence[QueueFigures]
+) -> Iterator[Sample]:
+    """Yield the histogram of how long runs took."""
+    histogram = [*map(sum, zip(*(part.histogram for part in parts), strict=True))]
+    counts = [*accumulate(histogram)]
+    for bound, bucket in LIMITS:
+        yield f'{name}_bucket', (*labels, ('le', bound)), counts[bucket]
+    yield f'{name}_bucket', (*labels, ('le', '+Inf')), counts[-1]
+    yield f'{name}_sum', labels, sum(part.seconds for part in parts)
+    yield f'{name}_count', labels, counts[-1]
 
 
 def _held(queue: tuple[str, str], parts: Sequence[QueueFigures]) -> Iterator[Sample]:
@@ -186,6 +196,8 @@ def _of_daemon(
 def _of_all(everyone: list[Figures]) -> Iterator[Sample]:
     for name in everyone[-1].counted:
         yield f'clihelper_{name}_total', (), sum(each.counted[name] for each in everyone)
+    if any(each.ticks.runs for each in everyone):
+        yield from _durations('clihelper_tick_seconds', (), [each.ticks for each in everyone])
 
 
 def _of_workers(newest: dict[str, Figures]) -> Iterator[Sample]:

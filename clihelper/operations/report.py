@@ -65,6 +65,7 @@ def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> di
         'dead_letter_groups': _groups((*processes, ended)),
         'counted': {name: sum(each.counted[name] for each in (*processes, ended))
                     for name in ended.counted},
+        'ticks': _ticks((*processes, ended)),
         'last_error': max(errors, key=lambda error: error['time'], default=None),
     }
     report['ready'] = can_work(processes)
@@ -163,6 +164,17 @@ def _queue(figures: QueueFigures, lately: tuple[int, int], clock: float) -> dict
         'requeued': figures.outcomes['requeue'],
         'runs_last_minute': lately[0],
         'failed_last_minute': lately[1],
+        'p50': figures.quantile(0.5),
+        'p99': figures.quantile(0.99),
+    }
+
+
+def _ticks(everyone: Iterable[Figures]) -> dict[str, Any]:
+    """Return how many calls of ``_process`` have ended, and how long they took."""
+    figures = functools.reduce(operator.add, [each.ticks for each in everyone])
+    return {
+        'runs': figures.runs,
+        'seconds': figures.seconds,
         'p50': figures.quantile(0.5),
         'p99': figures.quantile(0.99),
     }

@@ -28,7 +28,9 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield from _broker(report)
     yield from _queues(report['queues'])
     if ticks := report['counted']['ticks']:
-        yield f'  _process was called {counted(ticks, "time")}'
+        took = report['ticks']
+        yield (f'  _process was called {counted(ticks, "time")}; p50 {short(took["p50"])},'
+               f' p99 {short(took["p99"])}')
     if report['last_error']:
         yield _last_error(report['last_error'])
 

@@ -5,17 +5,21 @@ is true even if the process is stopped or hangs. The memory is a file without a 
 (memfd_create(2)) that nobody can shrink; it ends with the daemon. Others find it among the
 descriptors of the process in ``/proc``, which takes the daemon's user or root::
 
-    header: magic, version, slots, change | the daemon's report | its configuration
+    header: magic, version, slots, change, slots used | the daemon's report | its configuration
     slots:  the first one has the totals of the processes that have ended
 
-    slot:   pid, state, since, in hand, counters | the process's report | queues | own metrics
-            | dead letters
-    queue:  outcomes | sum of seconds | histogram | what was done in each of the last intervals
+    slot:   pid, state, since, in hand, counters | calls of _process | the process's report
+            | queues | own metrics | dead letters
+    queue, calls of _process:
+            outcomes | sum of seconds | histogram | what was done in each of the last intervals
             | what the broker has said
 
 Numbers are eight bytes each and aligned, so that each is written at once, by one process. A report
 is text that changes rarely: it is written beside the valid one, which it then replaces. While the
 figures of a process become part of the totals, ``change`` is odd.
+
+There is address space for as many slots as a supervisor has at all; memory is taken by those that
+have been written to, and no reader looks beyond those that have been used.
 
 Durations are counted in a histogram with four buckets for each power of two microseconds: a
 quantile of it is at most a quarter too large.
@@ -37,7 +41,7 @@ from clihelper.states import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
 NAME = 'clihelper-statistics'
@@ -72,9 +76,10 @@ COUNTED = ('ticks', 'reconnects', 'published', 'publish_failures', 'worker_resta
 """what is counted for a whole process; restarts of workers, for the whole daemon"""
 
 _MAGIC = b'clihelper statistics'
-_VERSION = 2
+_VERSION = 4
 _HEADER = Struct('<24sQQ')
 _CHANGE = _HEADER.size
+_USED = _CHANGE + 8
 _REPORT = 32768  # bytes of a report, of which two are kept
 _DAEMON_VALID, _CONFIGURATION_VALID, _ASKED = 56, 64, 72
 _DAEMON = 4096
@@ -83,7 +88,7 @@ _TOP = _CONFIGURATION + 2 * _REPORT
 
 # Offsets in a slot
 _PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = range(0, 64, 8)
-_REPORTS = 4096
+_TICKS, _REPORTS = 2048, 4096
 _QUEUES = _REPORTS + 2 * _REPORT
 _QUEUE = 2048
 _SERIES = _QUEUES + QUEUES * _QUEUE
@@ -204,9 +209,14 @@ class Statistics:
         self._totals.count(name)
 
     def slot(self, index: int) -> ProcessStatistics:
-        """Return the slot of a process, from 0; beyond the last one, one that nobody reads."""
+        """Return the slot of a process, from 0; beyond the last one, one that nobody reads.
+
+        The process that forks the others calls this, so that one process writes what is used.
+        """
         if index >= self.slots:
             return Statistics.make().slot(0)
+        if index >= self._used:
+            _WHOLE.pack_into(self._memory, _USED, index + 1)
         return ProcessStatistics(self._memory, _TOP + (index + 1) * _SLOT)
 
     def end(self, index: int) -> None:
@@ -230,12 +240,24 @@ class Statistics:
         """
         for _ in range(READINGS):
             before = _WHOLE.unpack_from(self._memory, _CHANGE)[0]
-            slots = [Figures(self._memory, _TOP + number * _SLOT)
-                     for number in range(self.slots + 1)]
+            totals = Figures(self._memory, _TOP)
+            processes = [Figures(self._memory, offset) for offset in self._taken()]
             if not before % 2 and before == _WHOLE.unpack_from(self._memory, _CHANGE)[0]:
                 break
             time.sleep(0.001)
-        return self._report.read(), [each for each in slots[1:] if each.pid], slots[0]
+        return self._report.read(), [each for each in processes if each.pid], totals
+
+    @property
+    def _used(self) -> int:
+        """How many slots have been used, from the first one on."""
+        used: int = _WHOLE.unpack_from(self._memory, _USED)[0]
+        return min(used, self.slots)
+
+    def _taken(self) -> Iterator[int]:
+        """Where the slots are in which there is a process."""
+        for offset in range(_TOP + _SLOT, _TOP + (self._used + 1) * _SLOT, _SLOT):
+            if _WHOLE.unpack_from(self._memory, offset + _PID)[0]:
+                yield offset
 
 
 class ProcessStatistics:
@@ -245,6 +267,7 @@ class ProcessStatistics:
     :ivar since: its element is when the oldest run in hand began, by the monotonic clock; 0.0:
         nothing is in hand.
     :ivar metrics: what the program counts itself.
+    :ivar ticks: what counts how long calls of ``_process`` took.
     """
 
     def __init__(self, memory: mmap, offset: int) -> None:
@@ -259,10 +282,11 @@ class ProcessStatistics:
         self._report = _Report(memory, offset + _REPORTS, offset + _VALID)
         self.queues = _Queues(self)
         self._configuration = _Report(memory, _CONFIGURATION, _CONFIGURATION_VALID)
-        self._use_series()
+        self._use_regions()
         self._interval = 0
 
-    def _use_series(self) -> None:
+    def _use_regions(self) -> None:
+        self.ticks = QueueStatistics(self._memory, self._offset + _TICKS)
         self.metrics = series.Metrics(self._memory, self._offset + _SERIES)
         self._dead_letters = series.Metrics(self._memory, self._offset + _DEAD_LETTERS)
 
@@ -273,7 +297,7 @@ class ProcessStatistics:
         """
         self.clear()
         self.queues.clear()
-        self._use_series()
+        self._use_regions()
         self._report.tell({'worker': worker})
         _REAL.pack_into(self._memory, self._offset + _STARTED, time.time())
         _WHOLE.pack_into(self._memory, self._offset + _PID, os.getpid())
@@ -368,6 +392,7 @@ class ProcessStatistics:
         """Add those of a process that has ended."""
         for name, amount in figures.counted.items():
             self.count(name, amount)
+        self.ticks.add(figures.ticks)
         for name, queue in figures.queues.items():
             self.queues[name].add(queue)
         self.metrics.add(figures.series)
@@ -634,6 +659,7 @@ class Figures:
     :ivar in_hand: how many messages are in hand.
     :ivar queue_in_hand: from which queue the oldest of them is; empty: none is in hand.
     :ivar counted: for each of :data:`COUNTED`, how many.
+    :ivar ticks: how long calls of ``_process`` took.
     :ivar report: what it says of itself.
     :ivar queues: what it has counted, by the name of the queue.
     :ivar series: what the program has counted itself.
@@ -650,6 +676,7 @@ class Figures:
             name: _WHOLE.unpack_from(memory, offset + _COUNTED + 8 * number)[0]
             for number, name in enumerate(COUNTED)
         }
+        self.ticks = QueueFigures(memory, offset + _TICKS)
         self.report = _Report(memory, offset + _REPORTS, offset + _VALID).read()
         names = self.report.get('queues', [])
         if not isinstance(names, list):
