@@ -585,11 +585,13 @@ class Run:
 
     def _make_statistics(self, is_supervised: bool) -> Statistics:
         """Make what this process and its workers write what they do into."""
-        from clihelper.process.scoreboard import SLOTS
         from clihelper.process.statistics import Statistics
 
+        most = 1
+        if is_supervised:
+            from clihelper.process.scoreboard import SLOTS as most
         try:
-            statistics = Statistics.make(SLOTS if is_supervised else 1)
+            statistics = Statistics.make(most)
         except OSError:  # a limit of address space, or of files; see setrlimit(2)
             statistics = Statistics.make(2 * self.config.daemon['workers'] + 2)
         statistics.tell(

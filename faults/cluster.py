@@ -62,9 +62,6 @@ STALLED = 240.0
 """seconds without a message handled, after which the rest counts as lost: what was on its way from
 one queue to another, as for a second run, the broker moves again 180 s after it has lost a node"""
 
-DRAINED = 2 * STALLED
-"""seconds in which the queues become empty: the broker may lose what it moves a second time"""
-
 CONFIGURATION = """\
 Application: {{wake_interval: 0.05}}
 AMQP:
@@ -98,6 +95,7 @@ class Outages:
         self.faults = faults
         self.caused: list[float] = []
         self.ended = 0.0
+        self._of_others = set(self._counts())
         self._proxies = [Proxy(node.port) for node in cluster.nodes]
         self._ledgers = os.path.join(workshop.directory, 'ledgers')
         os.mkdir(self._ledgers)
@@ -134,7 +132,7 @@ class Outages:
 
     def _drain(self) -> None:
         """Wait until what comes twice is handled, too; the broker counts every five seconds."""
-        deadline = time.monotonic() + DRAINED
+        deadline = time.monotonic() + STALLED
         while self.left() and time.monotonic() < deadline:
             time.sleep(0.5)
 
@@ -250,11 +248,17 @@ class Outages:
         return sum(ready + unacknowledged for ready, unacknowledged in self.remaining().values())
 
     def remaining(self) -> dict[str, tuple[int, int]]:
-        """The messages that are ready, and delivered, in each queue that is not empty."""
+        """The messages that are ready, and delivered, in each queue that is not empty.
+
+        Queues that were there at the beginning are those of others.
+        """
+        return {name: count for name, count in self._counts().items()
+                if any(count) and name not in self._of_others}
+
+    def _counts(self) -> dict[str, tuple[int, int]]:
         columns = ('name', 'messages_ready', 'messages_unacknowledged')
         listed = json.loads(self._cluster.ctl('list_queues', *columns, '--formatter', 'json'))
-        counts = {each[columns[0]]: (each[columns[1]], each[columns[2]]) for each in listed}
-        return {name: count for name, count in counts.items() if any(count)}
+        return {each[columns[0]]: (each[columns[1]], each[columns[2]]) for each in listed}
 
 
 def _until(ask: Callable[[], Any]) -> Any:
