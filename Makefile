@@ -3,8 +3,8 @@
 #   make run     start the example in this terminal; Ctrl-C ends it
 #   make test    run the tests, installing what they need (ARGS='-k pidfile' goes to pytest),
 #                in three processes, or in PROCESSES=0, one after the other
-#   make test-pages   open each page of the documentation in a browser, and a daemon's page;
-#                installs Chromium
+#   make test-pages   open each page of the documentation in a browser, and a daemon's page, and
+#                hold --asyncapi to AsyncAPI's schema; installs Chromium and npm
 #   make pictures   draw the pictures of a daemon's page in the documentation
 #   make lint    check style and types
 #   make docs    build the documentation: build/docs/index.html
