@@ -33,9 +33,9 @@ The maintainer is taken from DEBFULLNAME and DEBEMAIL."""
 LONGEST = 31
 """The most characters of a name: the service's user is named by an underscore and the name."""
 
-RESERVED = {'amqp', 'build', 'clihelper', 'daemon', 'debian', 'dist', 'kombu', 'logutils',
-            'pytest', 'tests', 'tornado', 'yaml'}
-"""Packages and folders that a program would hide, besides the modules of Python."""
+RESERVED = {'amqp', 'build', 'clihelper', 'daemon', 'debian', 'dist', 'greeting', 'kombu',
+            'logutils', 'pydantic', 'pytest', 'settings', 'tests', 'tornado', 'yaml'}
+"""Packages, folders and classes that a program would hide, besides the modules of Python."""
 
 
 class Loop:
@@ -43,19 +43,25 @@ class Loop:
 
     :ivar description: what the program does, in words.
     :ivar depends: the Debian packages that it needs besides clihelper.
+    :ivar requires: the packages of PyPI that it needs besides clihelper, which names its own.
     :ivar has_socket: whether systemd listens for it.
     """
 
-    def __init__(self, description: str, *depends: str, has_socket: bool = False) -> None:
+    def __init__(
+        self, description: str, *depends: str, requires: tuple[str, ...] = (),
+        has_socket: bool = False,
+    ) -> None:
         self.description = description
         self.depends = depends
+        self.requires = requires
         self.has_socket = has_socket
 
 
 LOOPS = {
     'interval': Loop('Says hello every minute'),
     'ioloop': Loop('Says hello over HTTP', 'python3-tornado', has_socket=True),
-    'consumer': Loop('Says hello to whoever a message names', 'python3-amqp', 'python3-kombu'),
+    'consumer': Loop('Says hello to whoever a message names', 'python3-amqp', 'python3-kombu',
+                     'python3-pydantic', requires=('pydantic',)),
 }
 
 
@@ -198,6 +204,7 @@ def _facts(name: str, loop: str) -> dict[str, str]:
         'title': f'{name}\n{"=" * len(name)}',
         'synopsis': description[0].lower() + description[1:],
         'depends': depends,
+        'requires': ''.join(f'\n    {package}' for package in LOOPS[loop].requires),
         'build_depends': ''.join(f'\n {package} <!nocheck>,' for package in LOOPS[loop].depends),
         'installsystemd': '\n\t'.join(_installsystemd(name, LOOPS[loop].has_socket)),
         'maintainer': _maintainer(),
