@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clihelper.amqp.publisher import PublishError as PublishError
+    from clihelper.amqp.settlement import Pause as Pause
     from clihelper.amqp.settlement import Reject as Reject
     from clihelper.amqp.settlement import Requeue as Requeue
     from clihelper.amqp.settlement import Retry as Retry
@@ -37,6 +38,7 @@ _HOMES = {
     'run': 'clihelper.application',
     'add_config_key': 'clihelper.application',
     'PublishError': 'clihelper.amqp.publisher',
+    'Pause': 'clihelper.amqp.settlement',
     'Reject': 'clihelper.amqp.settlement',
     'Requeue': 'clihelper.amqp.settlement',
     'Retry': 'clihelper.amqp.settlement',

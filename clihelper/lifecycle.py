@@ -33,6 +33,7 @@ from clihelper.errors import Error, StopNow, StoppedEarly, in_one_line
 from clihelper.loops import wait_until
 from clihelper.operations import stacks
 from clihelper.process.deadline import Deadline, kill_main_thread, signal_later, start_thread
+from clihelper.process.flow import CALL
 from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
 from clihelper.process.statistics import Statistics
 from clihelper.states import RUNNING, State
@@ -73,9 +74,6 @@ they double each time"""
 RETRY = signal.SIGUSR2
 """the signal that makes the handler retry what it could not do; it has no other effect"""
 
-CALL = signal.SIGURG
-"""the signal by which another thread has something called in the main thread; its default is to
-be ignored"""
 
 
 class WorkerContext:
@@ -124,6 +122,8 @@ class LifeCycle:
     :param ending: ends the process if the main thread does not: see
         :class:`~clihelper.process.deadline.Deadline`.
     :param context: which of the daemon's processes this is.
+    :ivar watchers: called in the main thread when other processes have changed which queues are
+        consumed.
     :ivar bool was_told: whether a signal or a limit stopped it, rather than the program itself.
     """
 
@@ -149,6 +149,7 @@ class LifeCycle:
         self.was_ready = self.was_told = False
         self._context = context or WorkerContext()
         self.sockets: list[socket] = []
+        self.watchers: set[Callable[[], object]] = set()
         self.signum = 0
         self._reloader, self._reload = Reloader(reread, configure_logging), Reloading()
         self.configure_logging = configure_logging
@@ -160,9 +161,8 @@ class LifeCycle:
         self._proven: Config | None = None  # the last one that a round was ready with
         self._undone_by: BaseException | None = None
         self._status, self._ready_unsent = RUNNING_STATUS, 0.0
-        self._announced = self._looping = self._stop_noted = False
+        self._announced = self._looping = self._stop_noted = self._serving = self._is_answered = False
         self._retrying: object | None = None
-        self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()
         self._calls: deque[Callable[[], object]] = deque()
         # Threads may wait on it, so it lives as long as this object.
@@ -673,6 +673,8 @@ class LifeCycle:
             self._deadline.disarm()
 
     def _serve_calls(self) -> None:
+        for watcher in tuple(self.watchers):
+            watcher()
         while self._calls:
             try:
                 self._calls.popleft()()

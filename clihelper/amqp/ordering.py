@@ -143,6 +143,10 @@ class OrderedProcessor(Processor):
             self._keep(message)
         return is_first
 
+    def give_back(self, message: Message) -> None:
+        super().give_back(message)
+        self._let_next(message)
+
     def _let_next(self, message: Message) -> None:
         """Have the next in line run: the message is settled for good, or nothing can settle it."""
         self._counted.discard(message)

@@ -28,6 +28,7 @@ from clihelper.amqp.connection import Lost
 from clihelper.amqp.encoding import encode
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import HeadersTooLarge
+from clihelper.amqp.gates import Gates
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
 from clihelper.amqp.poison import PoisonGuard
 from clihelper.amqp.properties import InvalidProperties
@@ -109,6 +110,7 @@ class Processor:
     :param topology: says to which queues copies are published.
     :param forwarder: publishes the copies.
     :param retry_queues: makes what knows the queues in which messages wait for their next run.
+    :ivar gates: which queues are consumed now, and which message may be handled.
     :ivar current: the message that is being handled, or None.
     :ivar float ended: when the last handler ended, by the monotonic clock.
     :ivar int most: the number of messages that are handled at a time.
@@ -151,6 +153,8 @@ class Processor:
         self._lock = threading.Lock()
         self._forks = _forks
         self._statistics = host.statistics
+        self.gates = gates = Gates(host.statistics.flow, topology, section)
+        gates.keep, gates.give_back, gates.do_later = self._keep, self.give_back, self.do_later
         self._since = host.statistics.since
         self._queue = ''
         self._figures = NOT_COUNTED
@@ -180,6 +184,7 @@ class Processor:
         self._postponed.clear()
         self._retry_queues.reset()
         self._acknowledger = None
+        self.gates.disconnect()
         self.end_message()
 
     def description(self, prefetched: int) -> str:
@@ -334,6 +339,9 @@ class Processor:
     def _fail(self, message: Message, error: BaseException) -> None:
         """Act on the outcome of a message that has failed."""
         outcome = settlement.judge(error, message.attempts, self._retry['attempts'])
+        if outcome is not Outcome.REQUEUE or exception_text.is_a(error, settlement.Pause):
+            # Where its queue is not consumed any more, the failure is not the message's.
+            outcome = Outcome.REQUEUE if self.gates.failed(message, error) else outcome
         if outcome is not Outcome.REQUEUE:
             try:
                 message.check()
@@ -460,7 +468,22 @@ class Processor:
 
     def _run_again(self, message: Message) -> None:
         """Run a message that was kept, now that its next run is due."""
+        if self.gates.admit(message):
+            self.handle_admitted(message)
+
+    def handle_admitted(self, message: Message) -> None:
+        """Run a message; note that if it was to show whether its queue can be consumed."""
         self.handle(message)
+        if self.gates.trying:
+            self.gates.ended(message)
+
+    def give_back(self, message: Message) -> None:
+        """Return a message that was not run to its queue."""
+        self._settle_by_itself(message, Outcome.REQUEUE)
+
+    def collected(self, queues: Collection[str]) -> list[Message]:
+        """Take back messages of *queues* that were collected to be handled together."""
+        return []
 
     def _dead_letter(self, message: Message, error: BaseException) -> None:
         """Dead-letter the message, or drop it if there is no queue for dead letters."""
@@ -599,6 +622,7 @@ class Processor:
         self._round += 1
         self._to_return.clear()
         self._postponed.clear()
+        self.gates.forget()
         if self.current is not None:
             self.current.outcome = Outcome.REQUEUE
 

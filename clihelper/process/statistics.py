@@ -5,7 +5,7 @@ is true even if the process is stopped or hangs. The memory is a file without a 
 (memfd_create(2)) that nobody can shrink; it ends with the daemon. Others find it among the
 descriptors of the process in ``/proc``, which takes the daemon's user or root::
 
-    header: magic, version, slots, change | the daemon's report
+    header: magic, version, slots, change | the daemon's report | which queues are not consumed
     slots:  the first one has the totals of the processes that have ended
 
     slot:   pid, state, since, in hand, counters | the process's report | queues | own metrics
@@ -27,16 +27,19 @@ import fcntl
 import json
 import os
 import time
+import weakref
 from mmap import MADV_REMOVE, MAP_SHARED, PROT_READ, mmap
 from struct import Struct
 
-from clihelper.process import series
+from clihelper.process import flow, series
 from clihelper.states import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+    from clihelper.process.flow import Flow
 
 NAME = 'clihelper-statistics'
 """the name of the memory in ``/proc/PID/fd``"""
@@ -67,12 +70,13 @@ COUNTED = ('ticks', 'reconnects', 'published', 'publish_failures', 'worker_resta
 """what is counted for a whole process; restarts of workers, for the whole daemon"""
 
 _MAGIC = b'clihelper statistics'
-_VERSION = 1
+_VERSION = 2
 _HEADER = Struct('<24sQQ')
 _CHANGE = _HEADER.size
 _REPORT = 32768  # bytes of a report, of which two are kept
 _DAEMON_VALID, _DAEMON = 56, 4096
-_TOP = _DAEMON + 2 * _REPORT
+_FLOW = _DAEMON + 2 * _REPORT
+_TOP = _FLOW + flow.SIZE
 
 # Offsets in a slot
 _PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = range(0, 64, 8)
@@ -120,11 +124,16 @@ class Statistics:
 
     :param memory: it.
     :param slots: the number of slots in it.
+    :param descriptor: of its file, to lock; None: it is only read.
+    :ivar flow: which queues are not consumed for now, and when messages may be handled.
     """
 
-    def __init__(self, memory: mmap, slots: int) -> None:
+    def __init__(self, memory: mmap, slots: int, descriptor: int | None = None) -> None:
         self._memory = memory
         self.slots = slots
+        self.flow = flow.Flow(memory, _FLOW, descriptor, self._processes)
+        if descriptor is not None:
+            weakref.finalize(self.flow, os.close, descriptor).atexit = False
         self._report = _Report(memory, _DAEMON, _DAEMON_VALID)
         self._totals = ProcessStatistics(memory, _TOP)
 
@@ -140,10 +149,11 @@ class Statistics:
             os.ftruncate(descriptor, size)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             memory = mmap(descriptor, size)
-        finally:
-            os.close(descriptor)  # the memory has a descriptor of its own
+        except BaseException:
+            os.close(descriptor)
+            raise
         _HEADER.pack_into(memory, 0, _MAGIC, _VERSION, slots)
-        return cls(memory, slots)
+        return cls(memory, slots, descriptor)
 
     @classmethod
     def of_process(cls, pid: int) -> Statistics:
@@ -186,8 +196,16 @@ class Statistics:
     def slot(self, index: int) -> ProcessStatistics:
         """Return the slot of a process, from 0; beyond the last one, one that nobody reads."""
         if index >= self.slots:
-            return Statistics.make().slot(0)
-        return ProcessStatistics(self._memory, _TOP + (index + 1) * _SLOT)
+            beyond = Statistics.make().slot(0)
+            beyond.flow = self.flow
+            return beyond
+        return ProcessStatistics(self._memory, _TOP + (index + 1) * _SLOT, self.flow)
+
+    def _processes(self) -> list[int]:
+        """Return the IDs of the processes, as far as they have slots."""
+        offsets = (_TOP + (index + 1) * _SLOT + _PID for index in range(self.slots))
+        pids = (_WHOLE.unpack_from(self._memory, offset)[0] for offset in offsets)
+        return [pid for pid in pids if pid]
 
     def end(self, index: int) -> None:
         """Add the figures of a process that has ended to the totals, and clear its slot."""
@@ -198,6 +216,7 @@ class Statistics:
         self._totals.add(figures)
         self.slot(index).clear()
         self._change()
+        self.flow.forget(figures.pid)
 
     def _change(self) -> None:
         number = _WHOLE.unpack_from(self._memory, _CHANGE)[0]
@@ -215,7 +234,10 @@ class Statistics:
             if not before % 2 and before == _WHOLE.unpack_from(self._memory, _CHANGE)[0]:
                 break
             time.sleep(0.001)
-        return self._report.read(), [each for each in slots[1:] if each.pid], slots[0]
+        facts, paused = self._report.read(), self.flow.facts()
+        if paused:
+            facts['paused'] = paused
+        return facts, [each for each in slots[1:] if each.pid], slots[0]
 
 
 class ProcessStatistics:
@@ -225,11 +247,16 @@ class ProcessStatistics:
     :ivar since: its element is when the oldest run in hand began, by the monotonic clock; 0.0:
         nothing is in hand.
     :ivar metrics: what the program counts itself.
+    :ivar flow: which queues are not consumed for now, in all processes.
     """
 
-    def __init__(self, memory: mmap, offset: int) -> None:
+    flow: Flow
+
+    def __init__(self, memory: mmap, offset: int, shared: Flow | None = None) -> None:
         self._memory = memory
         self._offset = offset
+        if shared is not None:
+            self.flow = shared
         self._lock = _thread.RLock()
         whole = memoryview(memory)
         if whole.readonly:
