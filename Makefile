@@ -3,9 +3,12 @@
 #   make run     start the example in this terminal; Ctrl-C ends it
 #   make test    run the tests, installing what they need (ARGS='-k pidfile' goes to pytest),
 #                in three processes, or in PROCESSES=0, one after the other
-#   make test-pages   open each page of the documentation in a browser; installs Chromium
+#   make test-pages   open each page of the documentation in a browser, and a daemon's page;
+#                installs Chromium
+#   make pictures   draw the pictures of a daemon's page in the documentation
 #   make lint    check style and types
 #   make docs    build the documentation: build/docs/index.html
+#   make diagrams   draw the pictures of docs/*.dot again, by Graphviz
 #   make bench   measure against other programs and print tables (ARGS go to the benchmarks)
 #   make faults  kill, stop and silence what a consumer needs, and print tables (ARGS, too)
 #   make soak    a million messages and a hundred faults, and the model test: 10 seeds of 10,000
@@ -46,17 +49,26 @@ PROMTOOL := /usr/bin/promtool
 DEBOOTSTRAP := /usr/sbin/debootstrap
 PIUPARTS := /usr/sbin/piuparts
 
-# The documentation in a browser: what it is examined with is the package of npm's registry, and
-# the SHA-256 of its archive.
-PAGES := tests/test_pages.py
+# Without an index, as among a release's own packages, the tests that need these are left out.
+OPTIONAL := $(if $(PIP_NO_INDEX),,$(VENV)/installed-optional)
+
+# The documentation, and a daemon's page, in a browser: what it is examined with is the package of
+# npm's registry, and the SHA-256 of its archive.
+PAGES := tests/test_pages.py tests/test_page_browser.py tests/test_asyncapi_schema.py
 AXE_VERSION := 4.14.1
 AXE_SHA256 := e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
 AXE := build/axe-core-$(AXE_VERSION).js
 
+# What AsyncAPI documents are validated with, in the same way.
+ASYNCAPI_VERSION := 6.8.1
+ASYNCAPI_SHA256 := 252bfd18c12f60f654ab4def022e3ec9f9589e6dfd65c238204f77c07a1f6b46
+ASYNCAPI := build/asyncapi-3.0.0-$(ASYNCAPI_VERSION).json
+
 # The programs of .venv come first for every recipe, so that ./example finds its python3 there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test test-pages test-on lint docs bench faults soak deb deb-check clean
+.PHONY: help run test test-pages test-on lint docs diagrams pictures bench faults soak deb \
+        deb-check clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -66,11 +78,12 @@ help:
 run: $(VENV)/installed
 	@$(call in_terminal,./example -c example.yml -f)
 
-test: $(VENV)/installed-test $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
+test: $(VENV)/installed-test $(OPTIONAL) $(RABBITMQ_SERVER) $(VENV)/postgresql $(OPENSSL) $(CURL) \
       $(VENV)/libfaketime $(SYSTEMD_ANALYZE) $(LOGROTATE) $(PROMTOOL)
-	python -m pytest -n $(PROCESSES) --dist loadfile --ignore=$(PAGES) $(ARGS)
+	python -m pytest -n $(PROCESSES) --dist loadfile $(PAGES:%=--ignore=%) $(ARGS)
 
-test-pages: $(VENV)/installed-test $(VENV)/installed-docs $(CHROMIUM) $(AXE)
+test-pages: $(VENV)/installed-test $(VENV)/installed-optional $(VENV)/installed-docs $(CHROMIUM) \
+            $(AXE) $(ASYNCAPI)
 	python -m pytest $(PAGES) $(ARGS)
 
 # What is given to make is in the environment of its commands, PYTHON and ARGS among it.
@@ -82,11 +95,16 @@ lint: $(VENV)/installed-lint
 	ruff check .
 	mypy
 
-docs/architecture.svg: docs/architecture.dot
+diagrams: $(patsubst %.dot,%.svg,$(wildcard docs/*.dot))
+
+docs/%.svg: docs/%.dot
 	dot -Tsvg $< -o $@
 
 docs: $(VENV)/installed-docs
 	python -m sphinx -W --keep-going -q -b html docs build/docs
+
+pictures: $(VENV)/installed-test $(CHROMIUM)
+	python -m tests.picture
 
 bench: $(VENV)/installed-bench $(RABBITMQ_SERVER) $(LIBRABBITMQ) $(GCC) $(WRK)
 	python -m benchmarks $(ARGS)
@@ -178,6 +196,14 @@ $(AXE):
 	cd build && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null
 	@echo '$(AXE_SHA256)  build/axe-core-$(AXE_VERSION).tgz' | sha256sum --check --quiet
 	@tar -xzOf build/axe-core-$(AXE_VERSION).tgz package/axe.min.js >$@
+
+$(ASYNCAPI):
+	@command -v npm >/dev/null || { $(call apt_install,npm); }
+	@mkdir -p build && rm -f build/asyncapi-*
+	cd build && npm pack --silent @asyncapi/specs@$(ASYNCAPI_VERSION) >/dev/null
+	@echo '$(ASYNCAPI_SHA256)  build/asyncapi-specs-$(ASYNCAPI_VERSION).tgz' | sha256sum --check --quiet
+	@tar -xzOf build/asyncapi-specs-$(ASYNCAPI_VERSION).tgz \
+	    'package/schemas/3.0.0-without-$$id.json' >$@
 
 
 # $(call apt_install,PACKAGES): while it lasts, policy-rc.d keeps services from being started.

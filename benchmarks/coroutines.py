@@ -45,7 +45,7 @@ CASES = (
          cpu={BARE: 1.5, AIO_PIKA: 0.13, FASTSTREAM: 0.08, PIKA: 0.45},
          rate={AIO_PIKA: 4.0, PIKA: 1.8}),
     Case('10 ms', 0.01, 100, (OURS, BARE, ALONE, PIKA, AIO_PIKA, FASTSTREAM),
-         cpu={AIO_PIKA: 0.22, PIKA: 0.65}, rate={BARE: 0.95, ALONE: 0.95}),
+         cpu={AIO_PIKA: 0.22, PIKA: 0.65}, rate={BARE: 0.95}),
     Case('0 to 20 ms', 0.02, 100, (OURS, BARE, ALONE, AIO_PIKA),
          cpu={}, rate={BARE: 0.95}, is_random=True),
     Case('100 ms, 1,000 at once', 0.1, 1000, (OURS, BARE, ALONE, AIO_PIKA),

@@ -33,6 +33,8 @@ COMMANDS = {
     'C': 'librabbitmq_stream 1',
     'aio-pika': 'aio_pika_stream',
     'FastStream': 'faststream_stream',
+    'clihelper Struct': 'clihelper_struct -f -c {}',
+    'clihelper handlers': 'clihelper_handlers -f -c {}',
     'clihelper coroutines': 'clihelper_coroutines -f -c {}',
     'bare parser': 'bare_parser',
     'tasks alone': 'tasks_alone',

@@ -14,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from clihelper.amqp.message import Message as Message
     from clihelper.amqp.publisher import PublishError as PublishError
+    from clihelper.amqp.routes import handles as handles
     from clihelper.amqp.settlement import Pause as Pause
     from clihelper.amqp.settlement import Reject as Reject
     from clihelper.amqp.settlement import Requeue as Requeue
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     from clihelper.application import add_config_key as add_config_key
     from clihelper.application import run as run
     from clihelper.application import setup as setup
+    from clihelper.config.json_schema import json_schema as json_schema
     from clihelper.controller import AsyncConsumerController as AsyncConsumerController
     from clihelper.controller import ConsumerController as ConsumerController
     from clihelper.controller import Controller as Controller
     from clihelper.controller import IOLoopController as IOLoopController
+    from clihelper.options.types import Options as Options
     from clihelper.states import State as State
 
 _HOMES = {
@@ -33,10 +37,14 @@ _HOMES = {
     'IOLoopController': 'clihelper.controller',
     'AsyncConsumerController': 'clihelper.controller',
     'ConsumerController': 'clihelper.controller',
+    'Message': 'clihelper.amqp.message',
+    'Options': 'clihelper.options.types',
     'State': 'clihelper.states',
     'setup': 'clihelper.application',
     'run': 'clihelper.application',
     'add_config_key': 'clihelper.application',
+    'handles': 'clihelper.amqp.routes',
+    'json_schema': 'clihelper.config.json_schema',
     'PublishError': 'clihelper.amqp.publisher',
     'Pause': 'clihelper.amqp.settlement',
     'Reject': 'clihelper.amqp.settlement',

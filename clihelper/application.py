@@ -22,12 +22,13 @@ from functools import partial
 
 from clihelper import config as configuration
 from clihelper import logs, program, supervisor
-from clihelper.controller import check_class, own_topology
+from clihelper.controller import ConsumerController, check_class, own_topology
 from clihelper.errors import (
     ConfigurationError,
     Error,
     StopNow,
     StoppedEarly,
+    UsageError,
     encodable,
     in_one_line,
 )
@@ -42,12 +43,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from socket import socket
     from types import FrameType
-    from typing import Any, TypeVar
+    from typing import Any
 
     from clihelper.config import Config
     from clihelper.controller import Controller
     from clihelper.operations.control import ControlServer
     from clihelper.options import Options
+    from clihelper.parser import Parser
     from clihelper.process.pidfile import Pidfile
     from clihelper.process.privileges import Identity
     from clihelper.process.scoreboard import Scoreboard
@@ -56,9 +58,11 @@ if TYPE_CHECKING:
     from clihelper.program import Parse
     from clihelper.supervisor.child import WorkerChannel
 
-    C = TypeVar('C', bound=Controller)
-
 LOGGER = logging.getLogger('clihelper')
+
+OF_MODELS = ('__struct_fields__', '__attrs_attrs__', 'model_validate', 'parse_obj')
+"""what a class of msgspec's, attrs' or pydantic's has; the first two would take a section for the
+value of their first field, silently"""
 
 
 def setup(appname: str, description: str | None = None, version: str | None = None) -> None:
@@ -76,28 +80,33 @@ def setup(appname: str, description: str | None = None, version: str | None = No
 def add_config_key(name: str, parse: Parse | None = None) -> None:
     """Require the section *name* in the configuration; without it the program ends with 78.
 
-    :param parse: turns the section, a dictionary, into what the program wants of it: a dataclass,
-        the ``model_validate`` of a pydantic model, and the like. ``config[name]`` is what it
-        returns. What it raises is reported as a fault of the configuration, at the key that the
-        error names (pydantic, msgspec, jsonschema), or else at the section: by ``--check``, at
-        the start, and by a reload before anything is stopped for it. It is called for each of
-        these, so it should open nothing. That of ``Application`` is called without
-        ``wake_interval``, and ``application_config`` is what it returns.
+    :param parse: turns the section, a dictionary, into what the program wants of it: the
+        ``model_validate`` of a pydantic model, what :func:`clihelper.json_schema` returns, or any
+        function; or a dataclass, which gets the keys as arguments. ``config[name]`` is what it
+        returns. What it raises is reported as faults of the configuration, at the keys that the
+        error names (pydantic, msgspec, jsonschema, unknown and missing arguments), or else at the
+        section: by ``--check``, at the start, and by a reload before anything is stopped for it.
+        It is called for each of these, so it should open nothing. That of ``Application`` is
+        called without ``wake_interval``, and ``application_config`` is what it returns.
     :raises ValueError: *parse* is given for ``Daemon``, ``Logging`` or ``AMQP``.
-    :raises TypeError: *parse* cannot be called.
+    :raises TypeError: *parse* cannot be called, or is a class that would take the section for its
+        first field.
     """
     if parse is not None:
         if name in ('Daemon', 'Logging', 'AMQP'):
             raise ValueError(f'the section {name} is read by clihelper itself')
         if not callable(parse):
             raise TypeError(f'parse is no function: {parse!r}')
+        if any(hasattr(parse, each) for each in OF_MODELS):
+            raise TypeError(f'parse is a class of models, {parse.__name__}: expected a function'
+                            ' that makes one of a dictionary')
         program.current.parsers[name] = parse
     if name not in program.current.required_sections:
         program.current.required_sections.append(name)
 
 
 def run(
-    controller: type[Controller], option_callback: Callable[[Any], Any] | None = None
+    controller: type[Controller], option_callback: Callable[[Parser], object] | None = None
 ) -> None:
     """Run *controller* according to the command line and the configuration.
 
@@ -208,9 +217,16 @@ class Run:
         LOGGER.addHandler(logging.NullHandler())
         if not self.detaches:
             self.signals.follow_terminal()
+        if self.options.restarts:
+            self._run_anew()
         self.config = self.read_configuration()
+        if self.options.print_asyncapi:
+            self._print_asyncapi()
+            sys.exit(0)
         if self.options.check:
             sys.exit(self._check())
+        if self.options.message_file is not None:
+            return self._try()
         with ExitStack() as held:
             # Pushed first, so that it reports last: with all released, it can be started again.
             held.callback(self._report)
@@ -266,8 +282,58 @@ class Run:
                 _say(None, line)
             if report.faults:
                 return os.EX_UNAVAILABLE
+        if self.options.check_verbose and issubclass(self.controller, ConsumerController):
+            for handler in self.controller.handler_table().all:
+                print(encodable(f'{self.controller.__name__}.{handler}', sys.stdout.encoding))
         print(encodable(f'{self._shown}: ok', sys.stdout.encoding))
         return 0
+
+    def _run_anew(self) -> None:
+        """Start the program again whenever it changes, unless this is a process started so.
+
+        :raises SystemExit: with its last exit status.
+        """
+        from clihelper.development import restarting
+
+        if not restarting.is_watched():
+            sys.exit(restarting.Restarter(self.signals, self._path, self._say).run())
+
+    def _try(self) -> int:
+        """Run the handler on one message; see :mod:`clihelper.development.trial`.
+
+        Whatever another hook raises has its traceback on the terminal.
+
+        :returns: the exit status.
+        """
+        from clihelper.development.trial import Trial
+
+        self._warn_of_logs()
+        self.configure_logging(self.config)
+        parsers = {
+            name: program.current.parsers.get(name) for name in program.current.required_sections}
+        return Trial(
+            self.controller, self.config, self.appname, self.options, self.arguments, parsers
+        ).run(self.signals)
+
+    def _print_asyncapi(self) -> None:
+        """Print a document of what the program receives.
+
+        :raises clihelper.errors.UsageError: it receives nothing.
+        """
+        own = own_topology(self.controller)
+        if own is None or not issubclass(self.controller, ConsumerController):
+            raise UsageError(f'argument --asyncapi: {self.controller.__name__} is no consumer')
+        import json
+
+        from clihelper.amqp.asyncapi import document
+        from clihelper.amqp.entities import Entities
+
+        amqp = self.config.amqp
+        described = document(
+            amqp, Entities(amqp, *own), self.controller.handler_table(), self.appname,
+            program.current.description, program.current.version,
+        )
+        print(json.dumps(described, indent=2))
 
     # Before detaching: everything that can be wrong is found here.
 
@@ -404,9 +470,7 @@ class Run:
         held.callback(logs.restore_output)
         self.configure_logging(self.config)
         is_supervised = supervisor.is_needed(self.config)
-        # The workers, and as many that are being replaced.
-        slots = 2 * self.config.daemon['workers'] + 2 if is_supervised else 1
-        statistics = self._make_statistics(slots)
+        statistics = self._make_statistics(is_supervised)
         self._serve_metrics(held, statistics)
         if is_supervised:
             return self._supervise(statistics)
@@ -526,11 +590,15 @@ class Run:
         directory = self.config.daemon['state_directory']
         return scoreboard.find(directory, self.appname, mapped=mapped)
 
-    def _make_statistics(self, slots: int) -> Statistics:
+    def _make_statistics(self, is_supervised: bool) -> Statistics:
         """Make what this process and its workers write what they do into."""
+        from clihelper.process.scoreboard import SLOTS
         from clihelper.process.statistics import Statistics
 
-        statistics = Statistics.make(slots)
+        try:
+            statistics = Statistics.make(SLOTS if is_supervised else 1)
+        except OSError:  # a limit of address space, or of files; see setrlimit(2)
+            statistics = Statistics.make(2 * self.config.daemon['workers'] + 2)
         statistics.tell(
             program=self.appname,
             version=program.current.version,
@@ -541,6 +609,8 @@ class Run:
             control=self.config.daemon['control'] if self.control is not None else None,
             workers=self.config.daemon['workers'],
         )
+        if self.metrics_listening is not None:
+            statistics.tell_configuration(self.config.shown())
         return statistics
 
     def _make_context(self, statistics: Statistics) -> WorkerContext:
@@ -594,7 +664,10 @@ class Run:
             from clihelper.operations.agent import Agent
 
             Agent(server, life, context.worker, supervised=context.supervised).start()
-        return life.run(make_controller(self.controller, life, self.options, self.arguments))
+        from clihelper import legacy  # --help, and --check, do without it
+
+        return life.run(
+            legacy.make_controller(self.controller, life, self.options, self.arguments))
 
     def _become_daemon_user(self) -> None:
         """Become the daemon's user, in its directory, with its pid in the pidfile."""
@@ -687,18 +760,6 @@ def _flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-
-
-def make_controller(
-    cls: type[C], life: LifeCycle, options: Options, arguments: list[str]
-) -> C:
-    """Make a controller whose configuration is already available in its ``__init__``."""
-    from clihelper import legacy  # --help, and --check, do without it
-
-    controller = legacy.new_controller(cls)
-    controller.attach(life)
-    controller.__init__(options, arguments)  # type: ignore[misc]
-    return controller
 
 
 def _stop_early(signals: Signals) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from functools import cached_property
 
 from clihelper.errors import ConfigurationError, Error, is_misspelt
@@ -13,16 +14,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from socket import socket
-    from typing import Any, Protocol, Unpack
+    from typing import Any, NoReturn, Protocol, Unpack
+
+    from tornado.ioloop import IOLoop
 
     from clihelper.amqp.async_client import AsyncClient, AsyncPipeline
     from clihelper.amqp.async_iterators import AsyncMessages
     from clihelper.amqp.client import Pipeline
+    from clihelper.amqp.handlers import Handler, Handlers
     from clihelper.amqp.iterators import Messages
     from clihelper.amqp.message import Message
+    from clihelper.amqp.once import Ledger
     from clihelper.amqp.property_types import CallProperties, Properties
     from clihelper.config import Config
     from clihelper.loops import Host, Loop
+    from clihelper.options.types import Options, OptionsAttribute
     from clihelper.process.series import Metrics
 
     class Runner(Host, Protocol):
@@ -49,11 +55,14 @@ AWAITED = ('_setup', '_process', '_cleanup')
 HANDLERS = ('on_message', 'on_messages')
 """The hooks of a consumer, of which it has one"""
 
-HOOKS = (*AWAITED, *HANDLERS, '_loop', '_shutdown', 'order_key', 'on_configuration_reloaded',
-         'on_sigterm', 'on_sighup', 'on_sigusr1', 'on_sigusr2')
+CONTEXTS = {'on_message': 'around_message', 'on_messages': 'around_messages'}
+"""The hook of a consumer that is around each run of its handler, by the handler"""
+
+HOOKS = (*AWAITED, *HANDLERS, *CONTEXTS.values(), '_loop', '_shutdown', 'order_key',
+         'on_configuration_reloaded', 'on_sigterm', 'on_sighup', 'on_sigusr1', 'on_sigusr2')
 """The methods that a subclass may override for clihelper to call"""
 
-OF_CONSUMERS = (*HANDLERS, 'order_key')
+OF_CONSUMERS = (*HANDLERS, *CONTEXTS.values(), 'order_key')
 """Those of them that only consumers have"""
 
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
@@ -83,14 +92,17 @@ class Controller:
     _life: Runner | None = None
     _config: Config | None = None
 
-    def __init__(self, options: Any, arguments: list[str]) -> None:
+    if TYPE_CHECKING:
+        options = OptionsAttribute()
+
+    def __init__(self, options: Options, arguments: list[str]) -> None:
         self.options = options
         self.arguments = arguments
         self._state = State.INITIALIZING
 
     # The hooks.
 
-    def _setup(self) -> None:
+    def _setup(self) -> Any:
         """Open what the work needs. Called once before the loop, and again after each HUP."""
 
     def _process(self) -> Any:
@@ -104,7 +116,7 @@ class Controller:
         """Make :meth:`_loop` return. Called in the main thread, for a stop and for a HUP."""
         self._life_cycle.loop.stop()
 
-    def _cleanup(self) -> None:
+    def _cleanup(self) -> Any:
         """Close what ``_setup`` opened. Called once after the loop, however it ended."""
 
     def on_sigterm(self) -> None:
@@ -335,6 +347,42 @@ class Controller:
         messages: Messages = self._life_cycle.loop.iterations.messages(queue, timeout, prefetch)
         return messages
 
+    def once(
+        self,
+        message: Message,
+        connection: Any,
+        *,
+        key: object = ...,
+        keep: float = 7 * 24 * 3600,
+    ) -> bool:
+        """Note in the program's own transaction that a message has its effect::
+
+            with connection:
+                if self.once(message, connection):
+                    connection.execute('UPDATE accounts ...')
+
+        The note is committed or rolled back together with the effect, so that the effect happens
+        once, however often the message is delivered; see :ref:`once`. Notes are kept by
+        application, queue and key in the table ``clihelper_once``, which is made if it is missing.
+
+        :param connection: to SQLite or PostgreSQL: of :mod:`sqlite3`, psycopg, psycopg2, or a
+            Connection or Session of SQLAlchemy.
+        :param key: what identifies the effect, as ``str(key)``; by default the ``message_id``.
+        :param keep: seconds for which the note is kept, rounded up; by default 7 days.
+        :returns: True the first time; False if the message has had its effect.
+        :raises clihelper.Reject: the message has no ``message_id``, and there is no key; or the
+            key is None or ''.
+        :raises RuntimeError: the connection commits each statement at once.
+        :raises TypeError, ValueError: it is not such a connection; *keep* is out of range.
+        """
+        return self._ledger.claim(message, connection, key, keep)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        from clihelper.amqp.once import Ledger
+
+        return Ledger(self._life_cycle.appname)
+
     # The state.
 
     @property
@@ -432,6 +480,16 @@ class Controller:
         return loops.load(self.loop_class)(life)
 
     @property
+    def own_surroundings(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """What puts the context of the subclass around its handler; None: it has none."""
+        return None
+
+    @property
+    def is_consumer(self) -> bool:
+        """Whether it handles messages that the broker sends."""
+        return isinstance(self, ConsumerController)
+
+    @property
     def brings_loop(self) -> bool:
         """Whether the subclass waits for work in its own way."""
         return _overridden(self, '_loop')
@@ -462,9 +520,10 @@ class IOLoopController(Controller):
     loop_class = 'clihelper.loops.ioloop.TornadoLoop'
 
     @property
-    def io_loop(self) -> Any:
+    def io_loop(self) -> IOLoop:
         """The :class:`tornado.ioloop.IOLoop`."""
-        return self._life_cycle.loop.io_loop  # type: ignore[attr-defined]
+        io_loop: IOLoop = self._life_cycle.loop.io_loop  # type: ignore[attr-defined]
+        return io_loop
 
     # Messages, as in every controller, but awaited. Only code on the IOLoop may call these.
 
@@ -538,6 +597,21 @@ class IOLoopController(Controller):
         messages: AsyncMessages = loop.iterations.messages(queue, timeout, prefetch)
         return messages
 
+    async def once(  # type: ignore[override]
+        self,
+        message: Message,
+        connection: Any,
+        *,
+        key: object = ...,
+        keep: float = 7 * 24 * 3600,
+    ) -> bool:
+        """Note in the program's own transaction that a message has its effect.
+
+        The connection is an AsyncConnection of psycopg, one of aiosqlite, or an AsyncConnection
+        or AsyncSession of SQLAlchemy. See :meth:`Controller.once`.
+        """
+        return await self._ledger.claim_async(message, connection, key, keep)
+
     @property
     def _async_client(self) -> AsyncClient:
         client: AsyncClient = self._life_cycle.loop.client
@@ -560,17 +634,17 @@ class ConsumerController(Controller):
     exchanges: Sequence[Any] = ()
     """:class:`kombu.Exchange` objects to declare, besides ``AMQP.exchanges`` and the queues'."""
 
-    def on_message(self, body: Any, message: Any) -> Any:
+    def on_message(self, body: Any, message: Message) -> Any:
         """Handle a message. Returning acknowledges it; raising retries it: see ``AMQP.retry``.
 
         :param body: decoded: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
-        :param message: a :class:`clihelper.amqp.message.Message`: its properties, and
+        :param message: a :class:`clihelper.Message`: its properties, and
             ``ack()``, ``reject()`` and ``requeue()`` for settling it explicitly.
         :returns: None, or the reply to a message that has ``reply_to``.
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
-    def on_messages(self, messages: list[Any]) -> Any:
+    def on_messages(self, messages: list[Message]) -> Any:
         """Handle several messages of one queue, instead of :meth:`on_message`; see ``AMQP.batch``.
 
         Returning acknowledges all of them. If it raises, it is called again with each half of
@@ -578,12 +652,52 @@ class ConsumerController(Controller):
         should undo what it has done before it raises. :exc:`clihelper.Requeue` returns all of
         them to the queue at once.
 
-        :param messages: :class:`clihelper.amqp.message.Message` objects, in the order of their
+        :param messages: :class:`clihelper.Message` objects, in the order of their
             arrival; their ``body`` is decoded. Those that it settles itself, with ``ack()``,
             ``reject()`` or ``requeue()``, are left out of what becomes of the others.
         :returns: None: there are no replies.
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_messages')
+
+    def around_message(self, message: Message) -> Any:
+        """Return a context manager that is around each run of :meth:`on_message`::
+
+            @contextlib.contextmanager
+            def around_message(self, message):
+                with super().around_message(message), Session(self.engine) as self.session:
+                    yield
+                    self.session.commit()
+
+        It is entered when the body has been decoded, and left before the message is settled and
+        its reply is published. What it raises is a failure of the message, as if the handler had
+        raised it. If it suppresses what the handler raises, the message is acknowledged, without
+        a reply. It is not around a loop over :meth:`messages`. See :ref:`around`.
+
+        :param message: as for :meth:`on_message`.
+        :returns: a context manager; of an :class:`AsyncConsumerController`, an asynchronous one
+            or a plain one. By default, one that does nothing and is both.
+        """
+        return nullcontext()
+
+    def around_messages(self, messages: list[Any]) -> Any:
+        """Return a context manager that is around each run of :meth:`on_messages`.
+
+        See :meth:`around_message`. After a failure it is around the run of each half, too.
+
+        :param messages: as for :meth:`on_messages`.
+        """
+        return nullcontext()
+
+    @property
+    def own_surroundings(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+        """What puts :meth:`around_message`, or :meth:`around_messages`, around the handler."""
+        hook = CONTEXTS['on_messages' if self.handles_batches else 'on_message']
+        if not _overridden(self, hook):
+            return None
+        from clihelper.amqp.surroundings import Surroundings
+
+        awaits = isinstance(self, AsyncConsumerController)
+        return Surroundings(getattr(self, hook), hook, awaits=awaits).surround
 
     def order_key(self, message: Message) -> Hashable:
         """Return the key of a message: those with the same key are handled in order.
@@ -596,6 +710,21 @@ class ConsumerController(Controller):
         :returns: anything hashable; None, as by default: the message waits for no other.
         """
         return None
+
+    def handlers(self) -> list[Handler]:
+        """Return the methods that handle messages, in the order in which they are tried.
+
+        :returns: of each its ``name``, its ``routes`` (see :func:`clihelper.handles`; none of
+            ``on_message``), and ``body``, what bodies are converted to, or None.
+        """
+        return self.handler_table().all
+
+    @classmethod
+    def handler_table(cls) -> Handlers:
+        """Return the methods that handle messages, and which one a message is for."""
+        from clihelper.amqp.handlers import handlers_of
+
+        return handlers_of(cls)
 
     @property
     def has_order_key(self) -> bool:
@@ -641,14 +770,14 @@ class AsyncConsumerController(IOLoopController, ConsumerController):
 
     loop_class = 'clihelper.loops.async_consumer.AsyncConsumerLoop'
 
-    async def on_message(self, body: Any, message: Any) -> Any:
+    async def on_message(self, body: Any, message: Message) -> Any:
         """Handle a message; see :meth:`ConsumerController.on_message`.
 
         Its context variables are those of a task of its own.
         """
         raise NotImplementedError(f'{type(self).__name__} has no on_message')
 
-    async def on_messages(self, messages: list[Any]) -> Any:
+    async def on_messages(self, messages: list[Message]) -> Any:
         """Handle several messages; see :meth:`ConsumerController.on_messages`."""
         raise NotImplementedError(f'{type(self).__name__} has no on_messages')
 
@@ -679,14 +808,21 @@ def check_class(cls: type[Controller], config: Config) -> None:
     """
     for name in HOOKS:
         _check_hook(cls, name)
+    _check_contexts(cls)
     _check_batches(cls, config)
     _check_topology(cls, config)
+    if issubclass(cls, ConsumerController):
+        _check_handlers(cls, config)
+    else:
+        _check_none_is_routed(cls)
 
 
 def _check_hook(cls: type[Controller], name: str) -> None:
     """Check that a hook is a plain function, or a coroutine if allowed, and spelt correctly."""
     flags = getattr(code_of(getattr(cls, name, None)), 'co_flags', 0)
     shown = f'{cls.__name__}.{name}'
+    if name in CONTEXTS.values() and flags & (CO_GENERATOR | CO_ASYNC_GENERATOR | CO_COROUTINE):
+        _refuse_undecorated(cls, shown, flags)
     if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
         raise Error(f'{shown} is a generator function, which would never be run: it has a yield')
     if flags & CO_COROUTINE and not (issubclass(cls, IOLoopController) and name in AWAITED):
@@ -706,6 +842,31 @@ def _refuse_coroutine(cls: type[Controller], name: str) -> None:
         f'{cls.__name__}.{name} is a coroutine function, which would never be run: only {may}')
 
 
+def _refuse_undecorated(cls: type[Controller], shown: str, flags: int) -> NoReturn:
+    """Raise an error for a function that was meant to be made a context manager."""
+    kind = 'generator' if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) else 'coroutine'
+    awaits = issubclass(cls, AsyncConsumerController) and not flags & CO_GENERATOR
+    decorator = 'asynccontextmanager' if awaits else 'contextmanager'
+    raise Error(f'{shown} is a {kind} function, which returns no context manager: decorate one'
+                f' that has a yield with @contextlib.{decorator}')
+
+
+def _check_contexts(cls: type[Controller]) -> None:
+    """Check that what is meant to be around the handler is around it, and can be."""
+    if not issubclass(cls, ConsumerController):
+        return
+    defined = {name for owner in classes_of_program(cls) for name in vars(owner)}
+    handler, other = HANDLERS[::-1] if 'on_messages' in defined else HANDLERS
+    if CONTEXTS[other] in defined and CONTEXTS[handler] not in defined:
+        raise Error(f'{cls.__name__}.{CONTEXTS[other]} would never be called: {handler} has'
+                    f' {CONTEXTS[handler]}')
+    made_of = getattr(getattr(cls, CONTEXTS[handler]), '__wrapped__', None)
+    flags = getattr(code_of(made_of), 'co_flags', 0)
+    if flags & CO_ASYNC_GENERATOR and not issubclass(cls, AsyncConsumerController):
+        raise Error(f'{cls.__name__}.{CONTEXTS[handler]} is asynchronous: only that of an'
+                    ' AsyncConsumerController may be')
+
+
 def _check_spelling(cls: type[Controller], name: str) -> None:
     """Check that no unused method has almost the name of a hook that the class lacks."""
     owners = list(classes_of_program(cls))
@@ -718,7 +879,8 @@ def _check_spelling(cls: type[Controller], name: str) -> None:
         return
     for each in sorted(defined - mentioned(owners) - {*HOOKS}):
         # With an added or removed leading underscore it is a name of clihelper 1.x.
-        if each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name):
+        is_near = each.lstrip('_') != name.lstrip('_') and is_misspelt(each, name)
+        if is_near and each not in _routed(cls):
             raise Error(f'{cls.__name__}.{each} would never be called; did you mean {name}?')
 
 
@@ -741,6 +903,65 @@ def _check_batches(cls: type[Controller], config: Config) -> None:
                     ' any key')
     if cls.loop_class not in (ConsumerController.loop_class, AsyncConsumerController.loop_class):
         raise Error(f'{shown} would never be called: loop_class is one of its own')
+
+
+def _check_none_is_routed(cls: type[Controller]) -> None:
+    """Check that no method of a controller that gets no messages is to handle them."""
+    for name in _routed(cls):
+        raise Error(f'{cls.__name__}.{name} would never be called: only a ConsumerController has'
+                    ' messages')
+
+
+def _routed(cls: type[Controller]) -> list[str]:
+    """Return the names of the methods that handle certain messages."""
+    from clihelper.amqp.routes import routed_methods
+
+    return [name for name, _ in routed_methods(cls)]
+
+
+def _check_handlers(cls: type[ConsumerController], config: Config) -> None:
+    """Check that each handler can be called, and that there is one if anything is consumed."""
+    from clihelper.amqp import handlers
+
+    found = handlers.handlers_of(cls)
+    for handler in found.routed:
+        _check_handler(cls, handler.name)
+    if found.routed and found.rest is not None and found.rest.name == 'on_messages':
+        raise Error(f'{cls.__name__} has both on_messages and {found.routed[0].name}, a handler of'
+                    ' certain messages: a batch has messages of any kind')
+    own = cls.queues
+    if isinstance(own, property):
+        return  # known only when the loop starts
+    queues = config.amqp['queues']
+    consumed = [name for name, options in queues.items() if options['consume']]
+    consumed += [each.name or each.alias for each in own]
+    faults = handlers.check_queues(
+        found, consumed, cls.__name__, config.locate('AMQP', 'queues'))
+    if faults:
+        raise ConfigurationError(*faults)
+    if consumed and not found.all and not _has_own_loop(cls):
+        raise Error(f'{cls.__name__} has no handler of messages: neither on_message nor'
+                    ' on_messages, nor a method with clihelper.handles')
+
+
+def _has_own_loop(cls: type[Controller]) -> bool:
+    own = (ConsumerController.loop_class, AsyncConsumerController.loop_class)
+    return cls.loop_class not in own or any(
+        '_loop' in vars(owner) for owner in classes_of_program(cls))
+
+
+def _check_handler(cls: type[Controller], name: str) -> None:
+    """Check that a method that handles certain messages would be run."""
+    if name in HOOKS:
+        raise Error(f'{cls.__name__}.{name} is called for other reasons: clihelper.handles is for'
+                    ' methods of other names')
+    flags = getattr(code_of(getattr(cls, name)), 'co_flags', 0)
+    if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
+        raise Error(f'{cls.__name__}.{name} is a generator function, which would never be run: it'
+                    ' has a yield')
+    if flags & CO_COROUTINE and not issubclass(cls, AsyncConsumerController):
+        raise Error(f'{cls.__name__}.{name} is a coroutine function, which would never be run:'
+                    ' only that of an AsyncConsumerController may be')
 
 
 def _check_topology(cls: type[Controller], config: Config) -> None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from clihelper.amqp.handlers import Handlers
     from clihelper.config import Config
     from clihelper.controller import Controller
     from clihelper.loops import Loop
@@ -127,6 +128,8 @@ class LifeCycle:
     :ivar bool was_told: whether a signal or a limit stopped it, rather than the program itself.
     """
 
+    _surround: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+
     def __init__(
         self,
         *,
@@ -161,8 +164,9 @@ class LifeCycle:
         self._proven: Config | None = None  # the last one that a round was ready with
         self._undone_by: BaseException | None = None
         self._status, self._ready_unsent = RUNNING_STATUS, 0.0
-        self._announced = self._looping = self._stop_noted = self._serving = self._is_answered = False
+        self._announced = self._looping = self._stop_noted = False
         self._retrying: object | None = None
+        self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()
         self._calls: deque[Callable[[], object]] = deque()
         # Threads may wait on it, so it lives as long as this object.
@@ -194,6 +198,7 @@ class LifeCycle:
     def alive(self, controller: Controller) -> Iterator[None]:
         """A context for the whole life of *controller*."""
         self._controller = controller.driven()
+        self._surround = controller.own_surroundings
         self.signals.urgent = self._urgent
         try:
             yield
@@ -420,12 +425,25 @@ class LifeCycle:
     @property
     def on_message(self) -> Callable[[Any, Any], Any]:
         """The ``on_message`` of a consumer's controller."""
-        return self._controller.on_message  # type: ignore[attr-defined, no-any-return]
+        handler: Callable[[Any, Any], Any] = self._controller.on_message  # type: ignore[attr-defined]
+        return handler if self._surround is None else self._surround(handler)
 
     @property
     def on_messages(self) -> Callable[[Any], Any]:
         """The ``on_messages`` of a consumer's controller."""
-        return self._controller.on_messages  # type: ignore[attr-defined, no-any-return]
+        handler: Callable[[Any], Any] = self._controller.on_messages  # type: ignore[attr-defined]
+        return handler if self._surround is None else self._surround(handler)
+
+    @property
+    def handlers(self) -> Handlers | None:
+        """The handlers of a consumer's controller; None: it is no consumer."""
+        controller: Any = self._controller
+        return controller.handler_table() if controller.is_consumer else None
+
+    def handler(self, name: str) -> Callable[[Any, Any], Any]:
+        """The method of a consumer's controller that handles a message."""
+        handler: Callable[[Any, Any], Any] = getattr(self._controller, name)
+        return handler if self._surround is None else self._surround(handler)
 
     @property
     def handles_batches(self) -> bool:
@@ -729,6 +747,8 @@ class LifeCycle:
         if self._context.supervised:
             self._reloader.configure_logging(self.config)
         else:
+            if self.config.daemon['metrics'] is not None:
+                self.statistics.tell_configuration(self.config.shown())
             self._reloader.put_into_effect(
                 self.config, old, begins_anew=begins_anew, supervised=False)
 

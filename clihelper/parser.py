@@ -23,6 +23,36 @@ OPTPARSE_TYPES: dict[str, Callable[[str], Any]] = {
 }
 
 
+UNUSUAL: dict[tuple[str, ...], dict[str, Any]] = {
+    ('--broker',): {
+        'dest': 'check_broker', 'action': 'store_true',
+        'help': 'with --check: also check the broker',
+    },
+    ('-v', '--verbose'): {
+        'dest': 'check_verbose', 'action': 'store_true',
+        'help': 'with --check: list the handlers of messages',
+    },
+    ('--asyncapi',): {
+        'dest': 'print_asyncapi', 'action': 'store_true',
+        'help': 'print what it receives, as an AsyncAPI document',
+    },
+    ('--reload',): {
+        'dest': 'restarts', 'action': 'store_true',
+        'help': 'with -f: start anew when the source or the configuration changes',
+    },
+    ('--message',): {
+        'dest': 'message_file', 'metavar': 'FILE', 'default': None,
+        'help': 'run the handler on the message in FILE (-: standard input), show what would'
+                ' become of it, and exit',
+    },
+    ('--pdb',): {
+        'dest': 'post_mortem', 'action': 'store_true',
+        'help': 'with --message: debug what the handler raises',
+    },
+}
+"""The options that an application may define itself, by their names"""
+
+
 class Formatter(argparse.HelpFormatter):
     """argparse's formatter, with the width of the terminal passed in.
 
@@ -94,19 +124,17 @@ def make_parser(appname: str, description: str | None, version: str | None) -> P
 def parse(parser: Parser, argv: Sequence[str], options: object) -> list[str]:
     """Read the command line into the attributes of *options*.
 
-    :param parser: with the options of the application, which may include its own ``--broker``.
+    :param parser: with the options of the application, which may include its own ``--broker``,
+        or others of :data:`UNUSUAL`.
     :returns: the remaining words.
     :raises clihelper.errors.UsageError: the command line is wrong.
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
-    parser.set_defaults(check_broker=False)
-    if not any('--broker' in action.option_strings for action in parser._actions):
-        parser.add_argument(
-            '--broker',
-            dest='check_broker',
-            action='store_true',
-            help='with --check: also check the broker',
-        )
+    parser.set_defaults(**{each['dest']: each.get('default', False) for each in UNUSUAL.values()})
+    taken = {flag for action in parser._actions for flag in action.option_strings}
+    for flags, keywords in UNUSUAL.items():
+        if free := [flag for flag in flags if flag not in taken]:
+            parser.add_argument(*free, **keywords)
     if any(not action.option_strings for action in parser._actions):
         parser.parse_args(argv, options)  # the application has its own positional arguments
         return []

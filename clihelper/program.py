@@ -9,9 +9,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
-    from typing import Any
+    from typing import Any, ClassVar, Protocol
 
-    Parse = Callable[[dict[str, Any]], Any]
+    class Dataclass(Protocol):
+        """An object of a class that :func:`dataclasses.dataclass` has made."""
+
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    Parse = Callable[[dict[str, Any]], Any] | type[Dataclass]
 
 LIBRARIES = frozenset({'amqp', 'daemon', 'kombu', 'lockfile', 'tornado', 'vine', 'yaml'})
 """The packages that clihelper imports, besides those of Python"""

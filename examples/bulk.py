@@ -1,5 +1,7 @@
 """Writes readings into PostgreSQL: those that have come meanwhile in one transaction."""
 
+from typing import Any
+
 import psycopg
 
 import clihelper
@@ -11,15 +13,17 @@ INSERT = """
 
 BAD_ROW = (psycopg.DataError, psycopg.IntegrityError, KeyError, TypeError, ValueError)
 
+Row = tuple[str, str, str, float]
+
 
 class Writer(clihelper.ConsumerController):
-    def _setup(self):
-        self.database = None
+    def _setup(self) -> None:
+        self.database: psycopg.Connection[Any] | None = None
 
-    def _cleanup(self):
+    def _cleanup(self) -> None:
         self.disconnect()
 
-    def on_messages(self, messages):
+    def on_messages(self, messages: list[clihelper.Message]) -> None:
         try:
             rows = [row_of(message.body) for message in messages]
             while not self.is_written(rows):
@@ -29,7 +33,7 @@ class Writer(clihelper.ConsumerController):
             # clihelper halves the batch until it is alone, and rejects that.
             raise clihelper.Reject(str(error)) from error
 
-    def is_written(self, rows):
+    def is_written(self, rows: list[Row]) -> bool:
         """Write the rows; False: the database is away, or not as it has to be."""
         try:
             if self.database is None:
@@ -45,13 +49,13 @@ class Writer(clihelper.ConsumerController):
             return False
         return True
 
-    def disconnect(self):
+    def disconnect(self) -> None:
         if self.database is not None:
             self.database.close()
             self.database = None
 
 
-def row_of(body):
+def row_of(body: Any) -> Row:
     return str(body['id']), str(body['sensor']), str(body['taken']), float(body['value'])
 
 

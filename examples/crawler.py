@@ -3,27 +3,30 @@
 import asyncio
 import collections
 import html.parser
+from collections.abc import Iterable
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPResponse
 
 import clihelper
 
 
 class Crawler(clihelper.AsyncConsumerController):
-    def _setup(self):
-        self.seen = set()  # of this process: a page may be fetched again by another, or later
-        self.polite = collections.defaultdict(lambda: asyncio.Semaphore(self.per_host))
+    def _setup(self) -> None:
+        # Of this process: a page may be fetched again by another, or later.
+        self.seen: set[str] = set()
+        self.polite: dict[str, asyncio.Semaphore] = collections.defaultdict(
+            lambda: asyncio.Semaphore(self.per_host))
         self.client = AsyncHTTPClient(force_instance=True, max_clients=1000)
 
-    def _cleanup(self):
+    def _cleanup(self) -> None:
         self.client.close()
 
     @property
-    def per_host(self):
-        return self.application_config['per_host']
+    def per_host(self) -> int:
+        return int(self.application_config['per_host'])
 
-    async def _process(self):
+    async def _process(self) -> None:
         """Begin at the beginning: at the start, and every wake interval."""
         self.seen.clear()
         while self.is_running:
@@ -34,15 +37,15 @@ class Crawler(clihelper.AsyncConsumerController):
                 self.logger.info('not begun yet: %s', error)
                 await asyncio.sleep(1)
 
-    async def on_message(self, url, message):
-        response = await self.fetch(url)
-        links = set()
+    async def on_message(self, body: str, message: clihelper.Message) -> None:
+        response = await self.fetch(body)
+        links: set[str] = set()
         if response.headers.get('Content-Type', '').startswith('text/html'):
             links = links_of(response.body.decode('utf-8', 'replace'), response.effective_url)
         await self.add(filter(self.is_wanted, links))
-        self.logger.info('%s: %d bytes, %d links', url, len(response.body), len(links))
+        self.logger.info('%s: %d bytes, %d links', body, len(response.body), len(links))
 
-    async def fetch(self, url):
+    async def fetch(self, url: str) -> HTTPResponse:
         """The page; what may be there later is tried again later, and what is not is given up."""
         timeout = self.application_config['timeout']
         async with self.polite[urlsplit(url).netloc]:
@@ -59,10 +62,10 @@ class Crawler(clihelper.AsyncConsumerController):
             except ValueError as error:
                 raise clihelper.Reject(f'no URL: {error}') from error
 
-    def is_wanted(self, url):
+    def is_wanted(self, url: str) -> bool:
         return urlsplit(url).netloc in self.application_config['hosts']
 
-    async def add(self, urls):
+    async def add(self, urls: Iterable[str]) -> None:
         """Publish the URLs that are new."""
         new = set(urls) - self.seen
         self.seen |= new  # before the first await, so that no other coroutine adds them, too
@@ -76,16 +79,16 @@ class Crawler(clihelper.AsyncConsumerController):
 
 
 class Links(html.parser.HTMLParser):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.found = []
+        self.found: list[str] = []
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == 'a':
-            self.found += [value for name, value in attributes if name == 'href' and value]
+            self.found += [value for name, value in attrs if name == 'href' and value]
 
 
-def links_of(text, base):
+def links_of(text: str, base: str) -> set[str]:
     parser = Links()
     parser.feed(text)
     urls = set()

@@ -1,10 +1,13 @@
 """Takes messages over HTTP: an answer of 202 means that the broker has them in a queue."""
 
+from __future__ import annotations
+
 import asyncio
 import dataclasses
 import hmac
 import json
 import uuid
+from typing import Any
 
 from tornado import httpserver, web
 
@@ -20,7 +23,7 @@ class Settings:
     max_body: int = 1024 * 1024  # bytes
     patience: float = 10  # seconds that a client waits for the broker
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.token:
             raise ValueError('token: expected at least one character')
 
@@ -29,12 +32,12 @@ class Settings:
 class Publish(web.RequestHandler):
     """POST /QUEUE publishes the body as one message."""
 
-    def initialize(self, gateway):
+    def initialize(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self.settings_now = gateway.application_config
+        self.settings_now: Settings = gateway.application_config
         self.body = bytearray()
 
-    def prepare(self):
+    def prepare(self) -> None:
         given = self.request.headers.get('Authorization', '').removeprefix('Bearer ')
         # The time that this takes does not depend on how much of the token is right.
         if not hmac.compare_digest(given.encode('latin-1'), self.settings_now.token.encode()):
@@ -43,11 +46,11 @@ class Publish(web.RequestHandler):
         length = self.request.headers.get('Content-Length', '')
         self.refuse_beyond(int(length) if length.isdecimal() else 0)
 
-    def data_received(self, chunk):
+    def data_received(self, chunk: bytes) -> None:
         if len(self.body) <= self.settings_now.max_body:  # one without a Content-Length
             self.body += chunk
 
-    async def post(self, queue):
+    async def post(self, queue: str) -> None:
         content = self.content(queue)
         # A client that does not know what became of its message sends it with the same key again.
         name = self.request.headers.get('Idempotency-Key', str(uuid.uuid4()))
@@ -61,7 +64,7 @@ class Publish(web.RequestHandler):
             self.set_header('Retry-After', 5)
             self.answer(503, id=name, error='not known to be in a queue')
 
-    def content(self, queue):
+    def content(self, queue: str) -> Any:
         self.refuse_beyond(len(self.body))
         if queue not in self.settings_now.queues:
             raise web.HTTPError(404)
@@ -70,26 +73,26 @@ class Publish(web.RequestHandler):
         except (ValueError, RecursionError):
             raise web.HTTPError(400, reason='not JSON') from None
 
-    def refuse_beyond(self, length):
+    def refuse_beyond(self, length: int) -> None:
         if length > self.settings_now.max_body:
             raise web.HTTPError(413)
 
-    async def publish(self, queue, name, content):
+    async def publish(self, queue: str, name: str, content: Any) -> None:
         await self.gateway.publish(content, routing_key=queue, message_id=name)
         self.answer(202, id=name)
 
-    def answer(self, status, **content):
+    def answer(self, status: int, **content: Any) -> None:
         self.set_status(status)
         self.finish(content)
 
-    def write_error(self, status, **_):
+    def write_error(self, status_code: int, **_: Any) -> None:
         self.finish({'error': self._reason})
 
 
 class PublishBatch(Publish):
     """POST /QUEUE/batch publishes each item of an array, and tells which were not accepted."""
 
-    async def publish(self, queue, name, content):
+    async def publish(self, queue: str, name: str, content: Any) -> None:
         names = [f'{name}.{number}' for number in range(len(content))]
         failed = []
         try:
@@ -105,7 +108,7 @@ class PublishBatch(Publish):
             {'item': number, 'id': names[number], 'error': 'not known to be in a queue'}
             for number, _ in failed])
 
-    def content(self, queue):
+    def content(self, queue: str) -> Any:
         content = super().content(queue)
         if not isinstance(content, list):
             raise web.HTTPError(400, reason='not an array')
@@ -115,7 +118,7 @@ class PublishBatch(Publish):
 
 
 class Gateway(clihelper.IOLoopController):
-    def _setup(self):
+    def _setup(self) -> None:
         known = {'gateway': self}
         application = web.Application([
             (r'/([\w.-]+)', Publish, known),
@@ -126,5 +129,5 @@ class Gateway(clihelper.IOLoopController):
 
 if __name__ == '__main__':
     clihelper.setup('gateway', 'Publishes what is posted to it.', '1.0.0')
-    clihelper.add_config_key('Application', lambda section: Settings(**section))
+    clihelper.add_config_key('Application', Settings)
     clihelper.run(Gateway)

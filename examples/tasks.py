@@ -1,10 +1,13 @@
 """Takes tasks over HTTP, and tells their submitters how they get on by server-sent events."""
 
+from __future__ import annotations
+
 import asyncio
 import collections
 import json
 import time
 import uuid
+from typing import Any
 
 from tornado import httpserver, web
 from tornado.iostream import StreamClosedError
@@ -15,23 +18,25 @@ MOST = 10_000  # tasks that are remembered; the oldest are forgotten
 MAX_BODY = 1024 * 1024  # bytes
 FINAL = ('done', 'failed')
 
+Event = dict[str, Any]
+
 
 class Task:
     """What is known of a task, and who follows it."""
 
-    def __init__(self):
-        self.events = []
-        self.streams = set()
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.streams: set[Events] = set()
         self.is_forgotten = False
 
     @property
-    def is_over(self):
+    def is_over(self) -> bool:
         return any(event['state'] in FINAL for event in self.events)
 
-    def after(self, last):
+    def after(self, last: int) -> list[Event]:
         return [event for event in self.events if event['id'] > last]
 
-    def wake_up(self):
+    def wake_up(self) -> None:
         for stream in self.streams:
             stream.wake_up.set()
 
@@ -39,10 +44,10 @@ class Task:
 class Submit(web.RequestHandler):
     """POST /tasks"""
 
-    def initialize(self, server):
+    def initialize(self, server: Server) -> None:
         self.server = server
 
-    async def post(self):
+    async def post(self) -> None:
         try:
             content = json.loads(self.request.body)
         except (ValueError, RecursionError):
@@ -60,8 +65,8 @@ class Submit(web.RequestHandler):
         self.set_header('Location', f'/tasks/{name}/events')
         self.finish({'task': name, 'events': f'/tasks/{name}/events'})
 
-    def write_error(self, status, **_):
-        if status == 503:
+    def write_error(self, status_code: int, **_: Any) -> None:
+        if status_code == 503:
             self.set_header('Retry-After', 5)
         self.finish({'error': self._reason})
 
@@ -69,12 +74,12 @@ class Submit(web.RequestHandler):
 class Events(web.RequestHandler):
     """GET /tasks/ID/events"""
 
-    def initialize(self, server):
+    def initialize(self, server: Server) -> None:
         self.server = server
         self.wake_up = asyncio.Event()
         self.is_closed = False
 
-    async def get(self, name):
+    async def get(self, name: str) -> None:
         try:
             last = int(self.request.headers.get('Last-Event-ID', 0))
         except ValueError:
@@ -94,7 +99,7 @@ class Events(web.RequestHandler):
         finally:
             task.streams.discard(self)
 
-    async def follow(self, task, last):
+    async def follow(self, task: Task, last: int) -> None:
         while True:
             self.wake_up.clear()
             for event in task.after(last):
@@ -110,17 +115,18 @@ class Events(web.RequestHandler):
             except TimeoutError:
                 self.write(': nothing new\n\n')  # or proxies would take the connection for dead
 
-    def on_connection_close(self):
+    def on_connection_close(self) -> None:
         self.is_closed = True
         self.wake_up.set()
 
 
 class Server(clihelper.AsyncConsumerController):
-    def __init__(self, options, arguments):
+    def __init__(self, options: clihelper.Options, arguments: list[str]) -> None:
         super().__init__(options, arguments)
-        self.tasks = collections.OrderedDict()  # by name; it outlives a reload
+        # By name; it outlives a reload.
+        self.tasks: collections.OrderedDict[str, Task] = collections.OrderedDict()
 
-    def _setup(self):
+    def _setup(self) -> None:
         known = {'server': self}
         application = web.Application([
             ('/tasks', Submit, known),
@@ -128,7 +134,7 @@ class Server(clihelper.AsyncConsumerController):
         ])
         httpserver.HTTPServer(application, max_body_size=MAX_BODY).add_sockets(self.sockets)
 
-    async def tell(self, event):
+    async def tell(self, event: Event) -> None:
         """Note an event, and tell the other processes that serve."""
         self.note(event)
         try:
@@ -137,10 +143,10 @@ class Server(clihelper.AsyncConsumerController):
         except (clihelper.PublishError, TimeoutError) as error:
             self.logger.warning('task %s: %s', event['task'], error or 'no answer')
 
-    async def on_message(self, body, message):
+    async def on_message(self, body: Any, message: clihelper.Message) -> None:
         self.note(body)
 
-    def note(self, event):
+    def note(self, event: Event) -> None:
         """Keep an event, unless it is old or has come twice, and wake up whoever follows."""
         task = self.tasks.setdefault(event['task'], Task())
         if not task.events or event['id'] > task.events[-1]['id']:
@@ -151,7 +157,7 @@ class Server(clihelper.AsyncConsumerController):
             oldest.is_forgotten = True
             oldest.wake_up()
 
-    async def find(self, name):
+    async def find(self, name: str) -> Task:
         """The task; where nothing is known of it, what another process knows may be on its way."""
         for _ in range(20):
             if name in self.tasks:
@@ -159,7 +165,7 @@ class Server(clihelper.AsyncConsumerController):
             await asyncio.sleep(0.1)
         raise web.HTTPError(404)
 
-    def _shutdown(self):
+    def _shutdown(self) -> None:
         """At a stop, and before a reload, wake up the streams so that they end."""
         super()._shutdown()
         for task in self.tasks.values():

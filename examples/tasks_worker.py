@@ -1,12 +1,13 @@
 """Works on the tasks that tasks.py takes, and publishes how they get on."""
 
 import time
+from typing import Any
 
 import clihelper
 
 
 class Worker(clihelper.ConsumerController):
-    def on_message(self, body, message):
+    def on_message(self, body: Any, message: clihelper.Message) -> None:
         self.tell(message, 'started', run=message.attempts)
         try:
             self.work(body, message)
@@ -16,12 +17,12 @@ class Worker(clihelper.ConsumerController):
             raise
         self.tell(message, 'done')
 
-    def work(self, body, message):
+    def work(self, body: Any, message: clihelper.Message) -> None:
         for step in range(1, body['steps'] + 1):
             time.sleep(body.get('seconds', 1))  # what takes its time
             self.tell(message, 'working', step=step, of=body['steps'])
 
-    def tell(self, message, state, **more):
+    def tell(self, message: clihelper.Message, state: str, **more: Any) -> None:
         """Publish an event; that nobody follows, or can be told, does not concern the task."""
         name = message.properties['message_id']
         # The time numbers the events, so that those of a second run follow those of the first.

@@ -5,7 +5,7 @@ import sys
 from benchmarks.command import run
 
 TABLES = ('soak', 'fuzz', 'comeback', 'refused', 'blackhole', 'stop', 'drain', 'busy', 'leaks',
-          'workers', 'degraded', 'reload', 'crash', 'limit', 'model', 'cluster')
+          'workers', 'degraded', 'reload', 'crash', 'limit', 'model', 'once', 'cluster')
 
 if __name__ == '__main__':
     sys.exit(run('faults', TABLES))

@@ -62,6 +62,9 @@ STALLED = 240.0
 """seconds without a message handled, after which the rest counts as lost: what was on its way from
 one queue to another, as for a second run, the broker moves again 180 s after it has lost a node"""
 
+DRAINED = 2 * STALLED
+"""seconds in which the queues become empty: the broker may lose what it moves a second time"""
+
 CONFIGURATION = """\
 Application: {{wake_interval: 0.05}}
 AMQP:
@@ -131,7 +134,7 @@ class Outages:
 
     def _drain(self) -> None:
         """Wait until what comes twice is handled, too; the broker counts every five seconds."""
-        deadline = time.monotonic() + STALLED
+        deadline = time.monotonic() + DRAINED
         while self.left() and time.monotonic() < deadline:
             time.sleep(0.5)
 
@@ -244,8 +247,14 @@ class Outages:
 
     def left(self) -> int:
         """How many messages are in the queues, that of the dead letters included."""
-        listed = json.loads(self._cluster.ctl('list_queues', 'messages', '--formatter', 'json'))
-        return sum(each['messages'] for each in listed)
+        return sum(ready + unacknowledged for ready, unacknowledged in self.remaining().values())
+
+    def remaining(self) -> dict[str, tuple[int, int]]:
+        """The messages that are ready, and delivered, in each queue that is not empty."""
+        columns = ('name', 'messages_ready', 'messages_unacknowledged')
+        listed = json.loads(self._cluster.ctl('list_queues', *columns, '--formatter', 'json'))
+        counts = {each[columns[0]]: (each[columns[1]], each[columns[2]]) for each in listed}
+        return {name: count for name, count in counts.items() if any(count)}
 
 
 def _until(ask: Callable[[], Any]) -> Any:

@@ -169,9 +169,11 @@ def check_suite() -> None:
         chroot.copy_in([ROOT / name for name in fetched(ROOT)], '/srv/clihelper/build')
         chroot.install(
             'acl', 'chromium', 'faketime', 'furo', 'gcc', 'git', 'libc6-dev', 'libfaketime',
-            'make', 'procps', 'logrotate', 'python3-amqp', 'python3-daemon', 'python3-dev',
-            'python3-kombu', 'python3-logutils', 'python3-pytest', 'python3-sphinx',
-            'python3-sphinx-copybutton', 'python3-tornado', 'python3-uvloop', 'python3-yaml',
+            'make', 'procps', 'logrotate', 'python3-aiosqlite', 'python3-amqp',
+            'python3-daemon', 'python3-dev', 'python3-kombu', 'python3-logutils',
+            'python3-pytest', 'python3-sphinx', 'python3-sphinx-copybutton',
+            'python3-sqlalchemy', 'python3-tornado', 'python3-uvloop', 'python3-watchdog',
+            'python3-yaml',
             'rabbitmq-server', 'systemd',
             *chroot.copy_in(debs('python3-clihelper'), '/debs'))
         # Not in a process namespace, so that what detaches is somebody's to reap.

@@ -31,11 +31,11 @@ PREREQUISITES = (
 
 #: What clihelper and its tests need, as the release has it.
 LIBRARIES = (
-    'furo', 'python3-amqp', 'python3-daemon', 'python3-kombu', 'python3-logutils',
-    'python3-prometheus-client', 'python3-psycopg', 'python3-pytest', 'python3-pytest-xdist',
-    'python3-setuptools', 'python3-sphinx', 'python3-sphinx-copybutton', 'python3-tornado',
-    'python3-uvloop',
-    'python3-yaml')
+    'furo', 'python3-aiosqlite', 'python3-amqp', 'python3-daemon', 'python3-greenlet',
+    'python3-kombu', 'python3-logutils', 'python3-prometheus-client', 'python3-psycopg',
+    'python3-psycopg2', 'python3-pytest', 'python3-pytest-xdist', 'python3-setuptools',
+    'python3-sphinx', 'python3-sphinx-copybutton', 'python3-sqlalchemy', 'python3-tornado',
+    'python3-uvloop', 'python3-watchdog', 'python3-yaml')
 
 #: What a release has to have besides: setuptools of Debian 12 makes no wheels of its own, and
 #: sid has another Python.

@@ -30,9 +30,12 @@ class Database:
     """A server with the database ``test``; a context manager that starts and removes it.
 
     What it holds outlives :meth:`stop`.
+
+    :param fsync: whether a commit waits for the disk, as on a server that is not for tests.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        self._options = [] if fsync else ['-F']
         self.folder = Path(tempfile.mkdtemp(prefix='postgres-'))
         self._data = self.folder / 'data'
         self._server: Program | None = None
@@ -64,7 +67,8 @@ class Database:
     def start(self) -> None:
         """Start the server, and return when it accepts connections."""
         server = Program(
-            [programs() / 'postgres', '-D', self._data, '-k', self.folder, '-h', '', '-F'],
+            [programs() / 'postgres', '-D', self._data, '-k', self.folder, '-h', '',
+             *self._options],
             user=USER, cwd='/')
         self._server = server.__enter__()
         self._server.wait_ready(30)

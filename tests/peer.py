@@ -56,6 +56,7 @@ class Peer:
         self.port: int = self._server.getsockname()[1]
         self._client: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._lock = threading.Lock()
         self.consuming = threading.Event()
         self.tag = b''
         self.methods: list[bytes] = []
@@ -79,7 +80,8 @@ class Peer:
     def send(self, *frames: bytes) -> None:
         """Say something to the connection of the moment."""
         assert self._client is not None
-        self._client.sendall(b''.join(frames))
+        with self._lock:  # its own answers come from another thread
+            self._client.sendall(b''.join(frames))
 
     def hang_up(self) -> None:
         """End the connection of the moment, without a word."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -405,6 +406,33 @@ def test_workers_are_counted_and_changed_until_a_reload(tmp_path):
         wait_workers(daemon, 3)
         assert daemon.ask('workers').stdout == f'{daemon.pidfile}: 3 workers, 3 ready\n'
         daemon.stop()
+
+
+def test_workers_that_were_added_are_in_the_status(tmp_path):
+    with Asked(tmp_path, daemon='workers: 2') as daemon:
+        assert daemon.ask('workers', '9').returncode == 0
+        wait_workers(daemon, 9)
+        assert workers_of_status(daemon) == {*range(1, 10)}
+        daemon.configure('workers: 10')
+        assert daemon.ask('reload').returncode == 0
+        wait_workers(daemon, 10)
+        assert workers_of_status(daemon) == {*range(1, 11)}
+        daemon.stop()
+
+
+def test_where_address_space_is_limited_the_workers_of_the_configuration_are_in_the_status(
+    tmp_path
+):
+    limit = 512 * 2**20
+    with Asked(tmp_path, daemon='workers: 2', preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_AS, (limit, limit))) as daemon:
+        assert workers_of_status(daemon) == {1, 2}
+        daemon.stop()
+
+
+def workers_of_status(daemon):
+    processes = json.loads(daemon.ask('status', '--json').stdout)['processes']
+    return {each['worker'] for each in processes}
 
 
 def wait_workers(daemon, count):

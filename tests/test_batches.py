@@ -84,7 +84,8 @@ def test_a_batch_is_of_one_queue(work, kind, tmp_path):
         work.wait_runs(20, what='done')
         assert program.stop() == 0
     runs = [note[1] for note in work.notes() if note[0] == 'run']
-    assert {name[:3] for name in runs[:10]} in ({'min'}, {'its'})
+    if 'threads' not in kind:  # two of them handle both batches at once
+        assert {name[:3] for name in runs[:10]} in ({'min'}, {'its'})
     assert batches(work) == [10, 10]
     assert work.left() == 0
     assert work.channel.queue_declare(other, passive=True).message_count == 0
@@ -239,9 +240,8 @@ def test_a_process_alone_has_it_from_its_predecessor(work, kind):
     with work.run() as program:
         work.send('segfault poison', *names(20))
         assert program.wait() == -signal.SIGSEGV
-    for _ in range(2):
-        with work.run() as program:
-            assert program.wait() == -signal.SIGSEGV
+    work.wait_killed()
+    work.wait_killed()
     with work.run() as program:
         work.wait_done(names(20))
         (dead,) = work.wait_dead()

@@ -181,7 +181,7 @@ def test_nothing_is_lost_whichever_node_fails(cluster, tmp_path, figure):
     handled = outages.handled()
     assert {number for number, _ in handled} == set(range(outages.messages))
     assert len(handled) - outages.messages <= outages.allowed
-    assert outages.left() == 0
+    assert outages.remaining() == {}
     gaps = outages.gaps([when for _, when in handled])
     longest = {fault: max(gaps[fault], default=0.0) for fault in outages.faults}
     assert longest[LEADER_KILLED] < LONGEST_GAP

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -18,8 +19,9 @@ import pytest
 
 from clihelper.amqp.acknowledgement import ConcurrentAcknowledger
 from clihelper.process.in_hand import PLACES, SUSPECTS, InHand
-from clihelper.process.scoreboard import Scoreboard
+from clihelper.process.scoreboard import SLOTS, Scoreboard
 from clihelper.testing import Program
+from tests.forking import fork, status_of
 from tests.test_acknowledgement import Channel
 from tests.test_workers_amqp import Work, names
 
@@ -112,9 +114,8 @@ def test_a_process_alone_has_it_from_its_predecessor(work, several):
     with work.run() as program:
         work.send('segfault poison', *names(20))
         assert program.wait() == -signal.SIGSEGV
-    for _ in range(2):
-        with work.run() as program:
-            assert program.wait() == -signal.SIGSEGV
+    work.wait_killed()
+    work.wait_killed()
     with work.run() as program:
         work.wait_done(names(20))
         (dead,) = work.wait_dead()
@@ -292,6 +293,20 @@ def test_each_message_is_acknowledged_once_in_whatever_order_they_end(seed):
 # What survives a process.
 
 
+def test_what_kills_a_worker_that_was_added_is_found_too(work, several):
+    work.configure(amqp=f'{several}\n  retry: {{attempts: 1}}')
+    with work.run() as program:
+        for number in range(3, 11):
+            program.signal('TTIN')
+            program.wait_line(f'worker {number} .* is ready')
+        work.send(*names(7), 'exit killer', *names(20)[7:])  # the broker deals them out in turn
+        (letter,) = work.wait_dead()
+        work.wait_done(names(20))
+        assert program.stop() == 0
+    assert letter.body == 'exit killer'
+    assert work.runs()['killer'] == 2  # among others, and then alone
+
+
 def test_what_was_in_hand_at_a_death_is_suspect_until_it_is_settled():
     in_hand = InHand.anonymous(2)
     places = in_hand.places(1)
@@ -319,6 +334,42 @@ def test_what_is_buried_while_it_is_looked_up_is_suspect(monkeypatch):
 
     monkeypatch.setattr(scoreboard.in_hand, 'holders', bury_and_look)
     assert scoreboard.is_suspect(7)
+
+
+@pytest.mark.parametrize('index', [0, 6, SLOTS - 1])
+def test_each_process_that_a_supervisor_can_have_is_recorded(index):
+    scoreboard = Scoreboard.anonymous()
+    scoreboard.in_hand = InHand.anonymous(SLOTS)
+    slot = scoreboard.slot(index)
+    slot.clear()  # as the supervisor does before it forks
+
+    def handle():
+        slot.claim()
+        scoreboard.in_hand.places(index).take(7)
+
+    assert status_of(fork(handle)) == 0
+    assert scoreboard.is_suspect(7)
+    slot.record_death()
+    assert scoreboard.is_suspect(7)
+    assert not scoreboard.in_hand.holders(7)
+
+
+def test_looking_for_a_message_takes_no_memory_of_slots_that_are_not_used():
+    in_hand = InHand.anonymous(SLOTS)
+    in_hand.places(0).take(7)
+
+    def look():
+        before = shared_memory()
+        assert in_hand.holders(7) == {0}
+        assert shared_memory() - before < 1024
+
+    assert status_of(fork(look)) == 0
+
+
+def shared_memory():
+    """What this process has of shared memory, in KiB."""
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'^RssShmem:\s*(\d+)', status, re.M)[1])
 
 
 def test_more_messages_than_places_are_not_recorded():

@@ -82,7 +82,7 @@ def test_absent_sections_have_their_defaults(load):
             'retry': {'attempts': 5, 'delay': 1, 'factor': 2, 'max_delay': 300},
             'dead_letter': True, 'accept': ['json', 'text', 'binary'], 'max_body': 16777216,
             'handler_timeout': None,
-            'wait_for_broker': True,
+            'wait_for_broker': True, 'tracing': False,
         },
     }
     assert (read.application, read.daemon, read.logging, read.amqp) == (

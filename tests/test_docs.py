@@ -17,6 +17,7 @@ import textwrap
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import kombu
 import pytest
@@ -124,7 +125,9 @@ def unpack(tmp_path: Path) -> Callable[..., Path]:
         for name, text in files_of(page).items():
             text = text.replace(DOCUMENTED_URL, url)
             text = text.replace(DOCUMENTED_PORT, str(port or free_port()))
-            (tmp_path / name).write_text(text)
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
         return tmp_path
 
     return write
@@ -159,6 +162,7 @@ def test_a_documented_program_starts_and_stops(
 SESSIONS = [
     (page, block)
     for page in PAGES
+    if page.name != 'tutorial.rst'  # one session from its begin to its end: test_tutorial.py
     for block in BLOCKS[page]
     if block.language == 'console' and '$ python ' in block.text
 ]
@@ -286,8 +290,8 @@ SNIPPETS = [
 
 @pytest.mark.parametrize('block', SNIPPETS, ids=[block.id for block in SNIPPETS])
 def test_a_documented_snippet_executes(block: Block) -> None:
-    code = compile(block.text, block.id, 'exec')
-    exec(code, {'__name__': 'snippet', 'clihelper': clihelper})
+    code = compile(block.text, block.id, 'exec', dont_inherit=True)
+    exec(code, {'__name__': 'snippet', 'clihelper': clihelper, 'Any': Any})
 
 
 CONFIGURATIONS = [
@@ -365,7 +369,7 @@ def own_public_names(cls: type) -> list[str]:
     internal = {
         'attach', 'take_over', 'driven', 'make_loop', 'brings_loop', 'has_process',
         'has_order_key', 'overrides_wake_interval', 'overrides_sigusr2', 'further_attributes',
-        'handles_batches',
+        'handles_batches', 'own_surroundings', 'is_consumer', 'handler_table',
     }
     return [
         name for name in vars(cls) if (name in hooks or name[0] != '_') and name not in internal

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clihelper.loops.interval import Grid, Ticks
+from clihelper.process.statistics import Statistics
 from tests.life import Life
 
 
@@ -17,6 +18,7 @@ class Host:
     def __init__(self, wake_interval: float, decides_each_delay: bool = False) -> None:
         self.wake_interval = wake_interval
         self.decides_each_delay = decides_each_delay
+        self.statistics = Statistics.make().slot(0)
 
 
 class Clock:

@@ -37,7 +37,8 @@ VALUES: dict[str, Any] = {
                         'incremental', 'loggers', 'root', 'version'],
     'LOGGING_OBJ': None, 'LOGGER': '<Logger clihelper (DEBUG)>',
     '_options': "Options(configuration='app.yml', foreground=True, check=False,"
-                ' check_broker=False)',
+                ' check_broker=False, message_file=None,'
+                 ' post_mortem=False, restarts=False)',
     '_arguments': [], '_debug': True, '_state': 4, 'is_running': True, 'is_idle': False,
     'is_sleeping': False, 'is_active': True, 'is_initializing': False, 'is_stopped': False,
     'is_stopping': False, 'is_waiting_to_stop': False, 'is_shutting_down': False,

@@ -67,7 +67,7 @@ def test_the_alerts_and_the_dashboard_are_of_metrics_that_there_are(tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     panels = json.loads(dashboard)['panels']
     expressions = [target['expr'] for panel in panels for target in panel['targets']]
-    assert len(panels) == len({panel['title'] for panel in panels}) == 10
+    assert len(panels) == len({panel['title'] for panel in panels}) == 12
     assert all('program="my-program"' in each for each in expressions)
     named = set(re.findall(r'(?:clihelper|process)_[a-z_]+', alerts + dashboard))
     known = {*exposition.FAMILIES, 'clihelper_handler_seconds_count',
@@ -86,12 +86,17 @@ def test_an_alert_is_raised_for_this_program_only(tmp_path: Path) -> None:
         *({'series': f'clihelper_messages_total{{job="j",instance="{instance}",queue="orders",'
                      'outcome="dead_lettered"}', 'values': '0+1x20'}
           for instance in 'ab'),
+        *({'series': f'{name}{{job="j",instance="{instance}",queue="orders"}}', 'values': '7x20'}
+          for name in ('clihelper_queue_messages', 'clihelper_handler_seconds_count')
+          for instance in 'ab'),
     ]
     labels = {'job': 'j', 'instance': 'a'}
     raised = [
         {'alertname': 'NotReady', 'labels': {'severity': 'critical', **labels}},
         {'alertname': 'DeadLetters', 'labels': {
             'severity': 'warning', 'queue': 'orders', 'outcome': 'dead_lettered', **labels}},
+        {'alertname': 'QueueStands', 'labels': {
+            'severity': 'warning', 'queue': 'orders', **labels}},
         {'alertname': 'Absent', 'labels': None},
     ]
     rules = {each['alert']: each for each in yaml.safe_load(text)['groups'][0]['rules']}

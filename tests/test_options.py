@@ -29,6 +29,8 @@ def test_the_configuration_is_all_that_is_required() -> None:
     chosen, arguments = parse('-c', 'app.yml')
     assert vars(chosen) == {
         'configuration': 'app.yml', 'foreground': False, 'check': False, 'check_broker': False,
+        'check_verbose': False, 'message_file': None, 'post_mortem': False,
+        'print_asyncapi': False, 'restarts': False,
     }  # fmt: skip
     assert arguments == []
 

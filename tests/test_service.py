@@ -82,6 +82,7 @@ def files(tmp_path: Path) -> Path:
         'debian/tests/service': 'usr/bin/check-my-service',
         'my_service/__init__.py': 'usr/local/lib/check/my_service/__init__.py',
         'my_service/controller.py': 'usr/local/lib/check/my_service/controller.py',
+        'my_service/settings.py': 'usr/local/lib/check/my_service/settings.py',
     }.items():
         write(folder / target, project[source].text, project[source].executable)
     write(folder / f'usr/bin/{NAME}', LAUNCHER.format(module='my_service'), True)

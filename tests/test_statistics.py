@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from clihelper.process.scoreboard import SLOTS
 from clihelper.process.statistics import (
     BUCKETS,
     OTHERS,
@@ -200,6 +202,42 @@ def test_nobody_can_shrink_the_memory(statistics):
             with open(path, 'r+b') as file, pytest.raises(PermissionError):
                 file.truncate(0)
     process.queues['q'].run(1.0)
+
+
+def test_the_time_of_process_is_kept_when_the_process_has_ended(statistics):
+    for seconds in (0.01, 0.02):
+        process = begin(statistics)
+        process.ticks.run(seconds)
+        assert statistics.read()[1][0].ticks.runs == 1
+        statistics.end(0)
+    ended = statistics.read()[2].ticks
+    assert ended.runs == 2
+    assert ended.seconds == pytest.approx(0.03)
+    assert ended.quantile(1.0) == pytest.approx(0.02, rel=0.25)
+
+
+def test_each_process_that_a_supervisor_can_have_is_read():
+    statistics = Statistics.make(SLOTS)
+    for index in (0, 6, SLOTS - 1):
+        begin(statistics, index).count('ticks')
+    found = statistics.read()[1]
+    assert [each.report['worker'] for each in found] == [1, 7, SLOTS]
+    statistics.end(SLOTS - 1)
+    _, found, ended = statistics.read()
+    assert len(found) == 2
+    assert ended.counted['ticks'] == 1
+
+
+def test_slots_that_are_not_used_take_no_memory_and_no_time(figure):
+    others = {*os.listdir('/proc/self/fd')}
+    statistics = Statistics.make(SLOTS)
+    begin(statistics)
+    began = time.perf_counter()
+    assert len(statistics.read()[1]) == 1
+    figure('reading one of 2,048 slots', f'{(time.perf_counter() - began) * 1e3:.2f} ms')
+    (path,) = [each for each in Path('/proc/self/fd').iterdir()
+               if each.name not in others and each.exists()]
+    assert path.stat().st_blocks * 512 < 2**20
 
 
 def test_a_process_that_has_none_or_is_gone():

@@ -219,6 +219,50 @@ clihelper.run(Hostile)
         daemon.stop()
 
 
+TICKING = '''\
+import time
+import clihelper
+
+class Ticking(clihelper.%s):
+    def _process(self):
+        time.sleep(0.02)
+
+    def on_message(self, body, message):
+        pass
+
+clihelper.setup('ticking')
+clihelper.run(Ticking)
+'''
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize('kind', ['Controller', 'IOLoopController', 'ConsumerController',
+                                  'AsyncConsumerController'])
+def test_how_long_process_takes_is_in_the_status_and_the_metrics(tmp_path, kind, workers):
+    (tmp_path / 'ticking.py').write_text(TICKING % kind)
+    pidfile = tmp_path / 'ticking.pid'
+    (tmp_path / 'c.yml').write_text(
+        f'Application: {{wake_interval: 0.05}}\n'
+        f'Daemon: {{pidfile: {pidfile}, workers: {workers}}}\n'
+        f'AMQP: {{url: "memory://"{", queues: {q: }" if "Consumer" in kind else ""}}}\n')
+    argv = [sys.executable, str(tmp_path / 'ticking.py'), '-c', str(tmp_path / 'c.yml')]
+    with Daemon(argv, pidfile, env={'PYTHONPATH': str(ROOT)}) as daemon:
+        end = time.monotonic() + 15
+        while (found := json.loads(clihelper('status', '--json', '--pidfile', pidfile).stdout))[
+                'ticks']['runs'] < 5:
+            assert time.monotonic() < end, found
+        assert 0 <= found['counted']['ticks'] - found['ticks']['runs'] <= workers
+        assert 0.015 < found['ticks']['p50'] < 0.5
+        assert found['ticks']['seconds'] >= 0.02 * found['ticks']['runs']
+        text = clihelper('status', '--pidfile', pidfile).stdout
+        assert re.search(r'_process was called \d+ times; p50 [\d.]+ ms, p99 ', text)
+        metrics = clihelper('metrics', '--pidfile', pidfile).stdout
+        count = re.search(r'^clihelper_tick_seconds_count (\d+)$', metrics, re.M)
+        assert int(count[1]) >= 5
+        assert '# TYPE clihelper_tick_seconds histogram' in metrics
+        daemon.stop()
+
+
 @pytest.fixture
 def ticker(tmp_path):
     """A daemon that does something now and then."""

@@ -19,9 +19,11 @@ PACKAGE = ROOT / 'clihelper'
 #: From the top to the bottom: a module imports what stands below it, types included.
 LAYERS = [
     {'', '__main__'},
-    {'commands', 'testing'},
+    {'commands'},
     {'doctor'},
     {'application'},
+    {'development'},
+    {'testing'},
     {'legacy'},
     {'supervisor'},
     {'lifecycle'},

@@ -1162,3 +1162,58 @@ def test_a_notify_socket_that_is_not_read_fills_up() -> None:
         manager.receive()
         assert notifier.watchdog()
         notifier.close()
+
+
+# What became of messages, whatever handles them.
+
+
+class OneAtATime(clihelper.ConsumerController):
+    def on_message(self, body: Any, message: Any) -> Any:
+        self.publish({'seen': body}, routing_key='events', delay=3)
+        if body == 'later':
+            raise clihelper.Retry(delay=7)
+        if body == 'reject':
+            raise clihelper.Reject('no')
+        return {'to': body}
+
+
+class InCoroutines(clihelper.AsyncConsumerController):
+    async def on_message(self, body: Any, message: Any) -> Any:
+        await self.publish({'seen': body}, routing_key='events', delay=3)
+        return OneAtATime.on_message(_Silent(), body, message)  # type: ignore[arg-type]
+
+
+class InBatches(clihelper.ConsumerController):
+    def on_messages(self, messages: list[Any]) -> None:
+        for message in messages:
+            OneAtATime.on_message(self, message.body, message)  # type: ignore[arg-type]
+
+
+class _Silent:
+    def publish(self, *arguments: Any, **properties: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize('kind', [OneAtATime, InCoroutines, InBatches])
+def test_it_shows_what_was_published_retried_and_dead_lettered(
+    kind: type[clihelper.ConsumerController],
+) -> None:
+    with testing.Harness(kind, QUEUE) as harness:
+        done = harness.deliver('tea', reply_to='r')
+        later = harness.deliver('later', attempts=2)
+        rejected = harness.deliver('reject')
+    assert [each.body for each in done.published] == [{'seen': 'tea'}]
+    assert [each.body for each in harness.published] == [
+        {'seen': 'tea'}, {'seen': 'later'}, {'seen': 'reject'}]
+    assert done.published[0].delay == 3
+    assert (done.delay, done.retry, done.reason) == (None, None, None)
+    if kind is not InBatches:
+        assert done.reply is not None
+        assert done.reply.body == {'to': 'tea'}
+    assert later.outcome is Outcome.RETRY
+    assert later.delay == 7
+    assert later.retry is not None
+    assert later.retry.headers['x-clihelper-attempts'] == 2
+    assert harness.retried == [later.retry]
+    assert rejected.reason == 'rejected'
+    assert harness.dead_letters == [rejected.dead_letter]

@@ -13,7 +13,6 @@ import threading
 from functools import partial
 from queue import SimpleQueue
 
-from clihelper.amqp import context
 from clihelper.amqp.iterators import Iterations
 
 TYPE_CHECKING = False
@@ -159,6 +158,7 @@ class AsyncMessages:
         thread = self._thread
         if not thread.is_open:
             raise StopAsyncIteration
+        thread.iteration.release()
         future = thread.next()
         try:
             message: Message | None = await asyncio.shield(future)
@@ -172,11 +172,12 @@ class AsyncMessages:
         if message is None:
             thread.leave()
             raise StopAsyncIteration
-        context.in_hand.set(message)
+        thread.iteration.hold(message)
         return message
 
     async def aclose(self) -> None:
         """End: prefetched messages return to the queue, and the message in hand has failed."""
+        self._thread.iteration.release()
         if self._thread.is_open:
             await asyncio.shield(self._thread.end(self._thread.iteration.leave))
 
@@ -187,6 +188,7 @@ class AsyncMessages:
         self, kind: object, error: BaseException | None, traceback: object
     ) -> None:
         thread = self._thread
+        thread.iteration.release()
         if not thread.is_open:
             return
         iteration = thread.iteration

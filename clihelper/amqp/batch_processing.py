@@ -63,6 +63,8 @@ class BatchProcessor(ConcurrentProcessor):
         batch = section_of(host.config.amqp)
         self._batches = Collector(batch['size'], batch['wait'])
         self._suspects: deque[Message] = deque()
+        rest = None if self._handlers is None else self._handlers.rest
+        self._body_type = None if rest is None else rest.body
         self._knows_replies = False
 
     @property
@@ -192,7 +194,7 @@ class BatchProcessor(ConcurrentProcessor):
 
     def _call(self, batch: Any) -> Any:
         """Call the handler with the messages whose bodies it can read."""
-        messages = batch.decode(self._accept, self._max_body)
+        messages = batch.decode(self._accept, self._max_body, self._body_type)
         return self._host.on_messages(messages) if messages else None
 
     def _reply(self, batch: Any, answer: Any) -> None:

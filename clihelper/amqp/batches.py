@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from typing import Any
 
+    from clihelper.amqp.bodies import BodyType
+
 
 class BatchedMessage(Message):
     """A message that is handled with others: its body is decoded before its handler gets it.
@@ -70,9 +72,12 @@ class Batch:
     def __str__(self) -> str:
         return f'queue {self.queue}, in a batch of {len(self.messages)}'
 
-    def decode(self, accept: Collection[str], max_body: int) -> list[Message]:
+    def decode(
+        self, accept: Collection[str], max_body: int, body_type: BodyType | None = None
+    ) -> list[Message]:
         """Decode the bodies, anew for each run: one that failed may have changed what it got.
 
+        :param body_type: what they are converted to.
         :returns: the messages to be handled: those that can be, and are not settled yet.
         """
         self.faults = {}
@@ -84,7 +89,7 @@ class Batch:
                     if packed is None or message.delivery.packed != packed:
                         kind = body_kind(message)
                         packed = getattr(message.delivery, 'packed', None)
-                    message.decoded = decode(message, accept, max_body, kind)
+                    message.decoded = decode(message, accept, max_body, kind, body_type)
                 except (StopNow, Interrupted):
                     raise
                 except BaseException as fault:

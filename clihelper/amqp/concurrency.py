@@ -159,6 +159,8 @@ class ConcurrentProcessor(Processor):
 
     def _call(self, message: Any) -> Any:
         """Call the handler, in any thread."""
+        if self._handlers is not None:
+            return self._call_handler(self._handlers, message)
         return self._host.on_message(decode(message, self._accept, self._max_body), message)
 
     def _reply(self, message: Any, answer: Any) -> Reply | None:
@@ -193,7 +195,7 @@ class ConcurrentProcessor(Processor):
         """
         error: BaseException | None = None
         reply = None
-        began = time.monotonic()
+        message.began = time.monotonic()
         context.in_hand.set(self._message_of(message))  # in the context of this task
         try:
             answer = self._call(message)
@@ -204,7 +206,7 @@ class ConcurrentProcessor(Processor):
             raise
         except BaseException as failure:
             error = self._late(failure) if message in self.timed_out else failure
-        message.seconds = time.monotonic() - began
+        message.seconds = time.monotonic() - message.began
         on_end(message, error, reply)
         error = None  # its traceback has this frame
 

@@ -45,10 +45,23 @@ def message() -> Message | None:
     return _current() if threading.current_thread() is threading.main_thread() else None
 
 
-def trace() -> dict[str, Any]:
-    """Return the tracing headers of the message in hand: what is published now continues it."""
+def _trace_of_message() -> dict[str, Any]:
     found = message()
     return {} if found is None else found.trace
+
+
+trace: Callable[[], dict[str, Any]] = _trace_of_message
+"""returns the tracing headers of what is published now: those of the message in hand, or others"""
+
+
+def trace_by(is_wanted: Callable[[], bool], headers: Callable[[], dict[str, Any]]) -> None:
+    """Have what is published now continue something else than the message in hand.
+
+    :param is_wanted: returns whether *headers* is to be asked.
+    :param headers: returns the tracing headers; empty: those of the message in hand.
+    """
+    global trace
+    trace = lambda: (is_wanted() and headers()) or _trace_of_message()  # noqa: E731
 
 
 def _fields(worker: int) -> dict[str, Any]:
@@ -59,7 +72,7 @@ def _fields(worker: int) -> dict[str, Any]:
     try:
         for name in ('message_id', 'correlation_id'):
             fields[name] = found.properties.get(name) or ''
-        fields['trace_id'] = trace_id(found.trace.get('traceparent'))
+        fields['trace_id'] = trace_id(trace().get('traceparent'))
     except (InvalidProperties, UnicodeDecodeError):
         pass
     return fields

@@ -63,6 +63,11 @@ class Entities:
         for queue in queues:
             self._add_queue(queue)
 
+    @property
+    def partitions(self) -> dict[str, str]:
+        """The label of the whole queue, by that of each partition."""
+        return {part: each.label for each in self.partitioned for part, _ in each.queues()}
+
     def position_of(self, exchange: str) -> str:
         """Where an exchange is configured, for errors."""
         return self._exchange_positions[exchange]

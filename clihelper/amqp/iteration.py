@@ -88,8 +88,16 @@ class IterationProcessor(Processor):
             return False
         self.current = message
         self._since[0] = message.began = time.monotonic()
-        context.in_hand.set(message)
+        self.hold(message)
         return True
+
+    def hold(self, message: Message) -> None:
+        """Make a message the one that is being handled in this thread or task."""
+        context.in_hand.set(message)
+
+    def release(self) -> None:
+        """Note that none is being handled in this thread or task."""
+        context.in_hand.set(None)
 
     def end(self, message: Message, error: BaseException | None) -> None:
         """Settle a message that was handled.
@@ -99,7 +107,7 @@ class IterationProcessor(Processor):
         """
         self.current = None
         self._since[0] = 0.0
-        context.in_hand.set(None)
+        self.release()
         self._statistics.queues[message.queue].run(time.monotonic() - message.began)
         self._finish(message, error, None)
         if self.gates.trying:
@@ -139,6 +147,8 @@ class OneQueueHost:
         self.retire = host.retire
         self.on_message: Any = None
         self.on_messages: Any = None
+        self.handlers: Any = None
+        self.handler: Any = None
         self.notifier: Any = self
         self.status = host.notifier.status
         self.worker: int = host.worker
@@ -181,6 +191,7 @@ class Iteration:
     :param slot: where to record which message is handled, or None.
     :param announces: whether to log at INFO what is consumed.
     :param reports: whether to report the broker's state as that of the process.
+    :param processor_class: what settles the messages.
     :ivar wakeup: a further descriptor that ends waiting, when it is readable.
     :ivar on_closed: called when its connections were closed.
     :ivar bool has_ended: whether its connections are closed.
@@ -198,6 +209,7 @@ class Iteration:
         announces: bool,
         *,
         reports: bool,
+        processor_class: type[IterationProcessor] = IterationProcessor,
     ) -> None:
         self._host = host
         self._queue = queue
@@ -209,7 +221,7 @@ class Iteration:
         self._forwarder = Forwarder(publishing_connection(host, polled=True))
         self._subscription = Subscription(
             OneQueueHost(host, section, slot), connection, self._forwarder,
-            lambda *arguments: IterationProcessor(*arguments), reports=reports)
+            lambda *arguments: processor_class(*arguments), reports=reports)
         self._processor: IterationProcessor = self._subscription.processor  # type: ignore[assignment]
         self._in_hand: Message | None = None
         self._is_busy = self._is_over = False
@@ -228,6 +240,14 @@ class Iteration:
         """The message that is being handled; None also if that was settled explicitly."""
         message = self._in_hand
         return None if message is None or message.outcome is not None else message
+
+    def hold(self, message: Message) -> None:
+        """See :meth:`IterationProcessor.hold`; for a task that another thread takes it for."""
+        self._processor.hold(message)
+
+    def release(self) -> None:
+        """See :meth:`IterationProcessor.release`."""
+        self._processor.release()
 
     def give_up_record(self) -> None:
         """See :meth:`IterationProcessor.give_up_record`."""
@@ -419,9 +439,8 @@ class Iteration:
         if main:
             host.sleeping()
             pulse = host.heartbeat()
-        others: tuple[int, ...] = ((host.signals.fileno(),) if main else (host.interrupt, self._hear_changes()))
-        if self.wakeup is not None:
-            others += (self.wakeup,)
+        own = (host.signals.fileno(),) if main else (host.interrupt, self._hear_changes())
+        others = (*own, *(() if self.wakeup is None else (self.wakeup,)))
         seconds = max(due - time.monotonic(), 0.0)
         if pulse is not None:
             seconds = min(seconds, pulse)

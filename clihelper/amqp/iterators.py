@@ -6,7 +6,7 @@ import logging
 import threading
 import weakref
 
-from clihelper.amqp.iteration import Iteration, section_for
+from clihelper.amqp.iteration import Iteration, IterationProcessor, section_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Iterations:
         announces = queue not in self._known
         self._known.add(queue)
         iteration = Iteration(host, queue, section, timeout, self._claim_slot(), announces,
-                              reports=not self._consumes)
+                              reports=not self._consumes, processor_class=_processor(section))
         iteration.on_closed = self._restore_status
         return iteration
 
@@ -166,6 +166,14 @@ class Iterations:
     def description(self) -> str:
         """What is consumed, for USR2. Any thread may call this."""
         return joined(each.description() for each in list(self._open))
+
+
+def _processor(section: dict[str, Any]) -> type[IterationProcessor]:
+    if not section['tracing']:
+        return IterationProcessor
+    from clihelper.amqp.traced_processing import TracedIterationProcessor
+
+    return TracedIterationProcessor
 
 
 def joined(descriptions: Iterable[str]) -> str:

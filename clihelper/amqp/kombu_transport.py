@@ -9,7 +9,7 @@ from clihelper.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from clihelper.amqp.transport import WaitFor
@@ -80,6 +80,27 @@ class KombuTransport:
     def ask_depth(self, channel: Any, queue: str, on_answer: Callable[[int], None]) -> None:
         """Call *on_answer* with the number of messages that are ready in *queue*."""
         on_answer(channel.queue_declare(queue, passive=True).message_count)
+
+    def ask_depths(
+        self,
+        queues: Sequence[str],
+        on_answer: Callable[[str, int, int | None], None],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        """Call *on_answer* with each queue, and how many messages are ready in it.
+
+        How many consumers a queue has these transports do not know.
+
+        :param on_refused: called instead with a queue that is not there.
+        """
+        with self._connection.channel() as channel:
+            for queue in queues:
+                try:
+                    found = channel.queue_declare(queue, passive=True)
+                except self.refusals:
+                    on_refused(queue)
+                else:
+                    on_answer(queue, found.message_count, None)
 
     def ask_message(
         self, channel: Any, queue: str, on_answer: Callable[[Any], None]

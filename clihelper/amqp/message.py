@@ -25,7 +25,25 @@ from clihelper.amqp.settlement import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Any
+    from typing import Any, Generic
+
+    from typing_extensions import TypeVar
+
+    from clihelper.amqp.bodies import BodyType
+
+    B = TypeVar('B', default=Any)
+
+    class OfBody(Generic[B]):
+        """What has a body of a certain type."""
+
+else:
+    from types import GenericAlias
+
+    B = object
+
+    class OfBody:
+        __slots__ = ()
+        __class_getitem__ = classmethod(GenericAlias)
 
 LOGGER = logging.getLogger('clihelper.amqp')
 
@@ -54,6 +72,9 @@ NO_CHARSETS = frozenset(('idna', 'punycode', 'raw-unicode-escape', 'unicode-esca
 """Python encodings that are not character sets: decoding some megabytes from ``punycode`` takes
 hours (https://docs.python.org/3/library/codecs.html#python-specific-encodings)"""
 
+UTF_8 = frozenset(('utf-8', 'utf8'))
+"""names of the charset that JSON is read in straight from its bytes"""
+
 LONGEST_NAME = 255
 """the most characters of an exchange's name or a routing key; longer values are ignored"""
 
@@ -61,7 +82,7 @@ CARBON_COPIES = (b'CC', b'BCC')
 """headers that make RabbitMQ route a message to further queues, which already have it"""
 
 
-class Message:
+class Message(OfBody[B]):
     """One delivery. The handler may settle it itself; otherwise the handler's result settles it.
 
     :ivar str queue: the queue that it came from, by its key in ``AMQP.queues``.
@@ -71,6 +92,7 @@ class Message:
     :ivar outcome: how the handler itself has settled it, or None.
 
     ``str(message)`` names it in the log: its queue, ``message_id`` and ``correlation_id``.
+    ``Message[Order]`` in the annotation of ``on_messages`` is one whose body becomes an ``Order``.
     """
 
     __slots__ = (
@@ -101,16 +123,17 @@ class Message:
         self.kept = False  # whether it stays unsettled while later ones are acknowledged
 
     @property
-    def body(self) -> Any:
+    def body(self) -> B:
         """The decoded body: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
 
         :raises clihelper.amqp.settlement.Undecodable: it is not what its content type says.
         :raises clihelper.amqp.settlement.Unaccepted: the content type is not a known one.
         """
         try:
-            return self._body
+            return self._body  # type: ignore[no-any-return]
         except AttributeError:
-            return decode(self, ALL, max(self.largest, len(self.raw)))
+            body: B = decode(self, ALL, max(self.largest, len(self.raw)))
+            return body
 
     def check_body(self, accept: Collection[str], max_body: int) -> None:
         """Decode the body, and keep it as :attr:`body`; see :func:`decode`."""
@@ -140,6 +163,8 @@ class Message:
         packed = getattr(self.delivery, 'packed', None)
         if packed is None:
             return self.headers.get(name)
+        if name.encode() not in packed:
+            return None  # without a look at each header
         try:
             return packing.header(packed, name)
         except InvalidProperties:
@@ -189,6 +214,17 @@ class Message:
         """How the body is compressed, ``gzip`` or ``deflate``; or its character set: many
         publishers use this property for that."""
         return self.delivery.content_encoding  # type: ignore[no-any-return]
+
+    @property
+    def type(self) -> str | None:
+        """What kind of message it is, in words of the application: the property ``type``.
+
+        :raises clihelper.amqp.properties.InvalidProperties: it cannot be decoded.
+        """
+        packed = getattr(self.delivery, 'packed', None)
+        if packed is None:
+            return self.properties.get('type')
+        return packing.type_of(packed)
 
     @property
     def exchange(self) -> str:
@@ -347,15 +383,20 @@ def settle_at_once(delivery: Any, outcome: Outcome) -> None:
 
 
 def decode(
-    message: Message, accept: Collection[str], max_body: int, kind_of: BodyKind | None = None
+    message: Message,
+    accept: Collection[str],
+    max_body: int,
+    kind_of: BodyKind | None = None,
+    body_type: BodyType | None = None,
 ) -> Any:
     """Decode the body: an object for JSON, ``str`` for ``text/*``, otherwise ``bytes``.
 
     :param accept: which of ``json``, ``text`` and ``binary`` are accepted.
     :param max_body: the limit in bytes.
     :param kind_of: what :func:`body_kind` returns for the message, if it is known.
-    :raises Oversize, Unaccepted, Undecodable: the message should be dead-lettered. The texts of
-        the exceptions do not quote the body.
+    :param body_type: what it is converted to, by the annotation of its handler.
+    :raises Oversize, Unaccepted, Undecodable, Invalid: the message should be
+        dead-lettered. The texts of the exceptions do not quote the body.
 
     A compressed body is decompressed, up to the same limit.
     """
@@ -378,14 +419,27 @@ def decode(
     if compressed is not None:
         raw = _decompressed(raw, compressed, max_body)
     if kind == 'binary':
-        return raw
+        return raw if body_type is None else body_type.from_value(raw, content_type)
     if charset and not _is_charset(charset):
         raise Undecodable(f'not {content_type}: there is no such charset')
     try:
+        if body_type is not None:
+            return _converted(raw, kind, content_type, charset, body_type)
         text = raw.decode(charset or 'utf-8')
         return _from_json(text) if kind == 'json' else text
     except (ValueError, LookupError, RecursionError) as error:
         raise Undecodable(f'not {content_type}: {_bounded(error)}') from None
+
+
+def _converted(
+    raw: bytes, kind: str, content_type: str, charset: str | None, body_type: BodyType
+) -> Any:
+    """Convert a body: JSON straight from its bytes, if they are UTF-8."""
+    if kind != 'json':
+        return body_type.from_value(raw.decode(charset or 'utf-8'), content_type)
+    if charset is None or charset.lower() in UTF_8:
+        return body_type.from_json(raw, content_type)
+    return body_type.from_json(raw.decode(charset), content_type)
 
 
 BodyKind = tuple[str, str, 'str | None', 'str | None']

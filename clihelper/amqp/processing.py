@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.acknowledgement import Acknowledger, ConcurrentAcknowledger
     from clihelper.amqp.connection import Connection
     from clihelper.amqp.forwarder import Forwarder
+    from clihelper.amqp.handlers import Handlers
     from clihelper.amqp.topology import Topology
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
 
         config: Config
 
-
         @property
         def statistics(self) -> ProcessStatistics: ...
         @property
@@ -77,6 +77,9 @@ if TYPE_CHECKING:
         def on_message(self) -> Callable[[Any, Any], Any]: ...
         @property
         def on_messages(self) -> Callable[[Any], Any]: ...
+        @property
+        def handlers(self) -> Handlers | None: ...
+        def handler(self, name: str) -> Callable[[Any, Any], Any]: ...
         def retire(self) -> None: ...
 
 LOGGER = logging.getLogger('clihelper.amqp')
@@ -152,6 +155,10 @@ class Processor:
         self._unconfirmed: set[Message] = set()  # their copies may still be refused
         self._lock = threading.Lock()
         self._forks = _forks
+        handlers = host.handlers
+        self._handlers: Handlers | None = None
+        if handlers is not None and not handlers.is_plain:
+            self._handlers = handlers.within(topology.partitions)
         self._statistics = host.statistics
         self.gates = gates = Gates(host.statistics.flow, topology, section)
         gates.keep, gates.give_back, gates.do_later = self._keep, self.give_back, self.do_later
@@ -232,8 +239,11 @@ class Processor:
         try:
             if record is not None:
                 record.note(crc32(message.raw, record.seeds[message.queue]))
-            body = decode(message, self._accept, self._max_body)
-            answer = self._host.on_message(body, message)
+            if self._handlers is None:
+                body = decode(message, self._accept, self._max_body)
+                answer = self._host.on_message(body, message)
+            else:
+                answer = self._call_handler(self._handlers, message)
             if answer is not None:
                 reply = make_reply(message, answer)
         except (StopNow, Interrupted) as stop:
@@ -251,6 +261,12 @@ class Processor:
         except IndexError:
             figures.run(seconds)
         self._finish(message, error, reply)
+
+    def _call_handler(self, handlers: Handlers, message: Message) -> Any:
+        """Call the handler that a message is for, with the body that its annotation names."""
+        handler = handlers.find(message)
+        body = decode(message, self._accept, self._max_body, None, handler.body)
+        return self._host.handler(handler.name)(body, message)
 
     def _abandon(self, stop: BaseException) -> None:
         """Leave the current message as it is, because the program stops at once."""
@@ -316,7 +332,7 @@ class Processor:
     def _end_if_forked(self, error: BaseException | None) -> None:
         """End a process that the handler has forked: the message belongs to its parent."""
         if _forks != self._forks:
-            _end_child(error)
+            end_child(error)
 
     def _settle(
         self, message: Message, error: BaseException | None, reply: Reply | None
@@ -504,6 +520,8 @@ class Processor:
             self._reject_refused(message, PublishError('its body is too large to be copied'))
             return
         name = self._topology.lasting_name(message.queue)
+        self._statistics.count_dead_letter(
+            message.queue, word, exception_text.name(error) if word == 'exception' else '')
         ran = settlement.run_headers(runs, message.origin)
         full = settlement.dead_letter_headers(error, name, self._host.appname)
         short = settlement.shortest_dead_letter_headers(error, name)
@@ -880,7 +898,7 @@ def check_answer(answer: Any, hook: str = 'on_message') -> None:
     raise TypeError(f'{hook} returned {kind}, which would never be run')
 
 
-def _end_child(error: BaseException | None) -> NoReturn:
+def end_child(error: BaseException | None) -> NoReturn:
     """End this process, which a handler has forked, in the way the interpreter would."""
     import sys
 

@@ -63,6 +63,9 @@ _FIELDS = (
 )
 _KINDS = dict(_FIELDS)
 
+_OCTETS = {0: 0, 0x08: 1, 0x10: 1, 0x18: 2}
+"""the size of ``delivery_mode`` and ``priority``, by their flags"""
+
 # RabbitMQ reads "L", which py-amqp writes, as the same signed number as "l".
 _NUMBERS = {
     ord(kind): Struct(f'>{code}')
@@ -130,6 +133,50 @@ def read(packed: bytes, name: str) -> bytes | None:
         if field == name:
             return packed[value:end]
     return None
+
+
+def type_field(packed: bytes) -> bytes | None:
+    """The property ``type`` as received, preceded by its length; None if it is absent.
+
+    It is needed for each message, and :func:`read` would take several times as long.
+
+    :raises InvalidProperties: a field before it cannot be walked, or it is cut short.
+    """
+    try:
+        high, low = packed[0], packed[1]
+        if not low & 0x20:
+            return None
+        at = 3 + packed[2] if high & 0x80 else 2
+        if high & 0x60:
+            if high & 0x40:
+                at += 1 + packed[at]
+            if high & 0x20:
+                at += 4 + int.from_bytes(packed[at : at + 4], 'big')
+        at += _OCTETS[high & 0x18]
+        if high & 0x07:
+            for bit in (0x04, 0x02, 0x01):
+                if high & bit:
+                    at += 1 + packed[at]
+        if low & 0x80:
+            at += 1 + packed[at]
+        if low & 0x40:
+            at += 8
+        return packed[at : at + 1 + packed[at]]
+    except IndexError:
+        raise InvalidProperties('type: cut short') from None
+
+
+def type_of(packed: bytes) -> str | None:
+    """The property ``type``; None if it is absent.
+
+    :raises InvalidProperties: it is not UTF-8, or cannot be found: see :func:`type_field`.
+    """
+    field = type_field(packed)
+    if field is None:
+        return None
+    if field[0] >= len(field):
+        raise InvalidProperties('type: cut short')
+    return _text(field[1:], 'type')
 
 
 def header(packed: bytes, name: str) -> Any:

@@ -20,6 +20,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from functools import partial
 from ssl import SSLEOFError, SSLWantReadError, SSLWantWriteError
 
@@ -131,6 +132,22 @@ class Channel(amqp.Channel):  # type: ignore[misc]
         if self.connection is not None:
             self.connection.forget(self.channel_id)
         super().collect()
+
+
+class AskingChannel(Channel):
+    """A channel on which the broker may refuse to answer without an effect on anything else.
+
+    :ivar on_refused: called when the broker closes it.
+    """
+
+    def __init__(self, connection: RabbitMQTransport, on_refused: Callable[[], None]) -> None:
+        super().__init__(connection)
+        self.on_refused = on_refused
+
+    def _on_close(self, *reason: object) -> None:
+        self.send_method(spec.Channel.CloseOk)
+        self.collect()
+        self.on_refused()
 
 
 class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
@@ -368,6 +385,37 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         asked = (0, queue, True, False, False, False, False, None)
         channel.send_method(spec.Queue.Declare, 'BsbbbbbF', asked)
         channel._pending[spec.Queue.DeclareOk] = lambda _, name, ready, consumers: on_answer(ready)
+
+    def ask_depths(
+        self,
+        queues: Sequence[str],
+        on_answer: Callable[[str, int, int | None], None],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        """Ask what queues hold, without waiting, on a channel that is closed afterwards.
+
+        :param on_answer: called with each queue, how many messages are ready in it, and how many
+            consumers it has.
+        :param on_refused: called with the first queue that cannot be asked about: then nothing is
+            said of those after it.
+        """
+        left = deque(queues)
+        channel = AskingChannel(self, lambda: on_refused(left[0]) if left else None)
+        channel.send_method(spec.Channel.Open, 's', ('',))
+        channel.is_open = True
+
+        def answer(method: object, name: object, ready: int, consumers: int) -> None:
+            if left:
+                on_answer(left.popleft(), ready, consumers)
+            if left:
+                channel._pending[spec.Queue.DeclareOk] = answer
+            else:
+                channel.send_method(spec.Channel.Close, 'BsBB', (0, '', 0, 0))
+
+        channel._pending[spec.Queue.DeclareOk] = answer
+        for queue in queues:
+            channel.send_method(
+                spec.Queue.Declare, 'BsbbbbbF', (0, queue, True, False, False, False, False, None))
 
     def ask_message(
         self, channel: Any, queue: str, on_answer: Callable[[Delivery | None], None]

@@ -113,6 +113,14 @@ class Oversize(Exception):
     """The body is larger than ``AMQP.max_body``."""
 
 
+class Invalid(Exception):
+    """The body does not fit the annotation of its handler."""
+
+
+class Unrouted(Exception):
+    """There is no handler for the message."""
+
+
 class Crashed(Exception):
     """The process that ran the message has ended during each run.
 
@@ -139,6 +147,8 @@ REASONS: dict[type[Exception], str] = {
     InvalidProperties: 'undecodable',
     Unaccepted: 'unaccepted',
     Oversize: 'oversize',
+    Invalid: 'invalid',
+    Unrouted: 'unrouted',
     TimedOut: 'timeout',
     Crashed: 'crashed',
     HandlerTimeout: 'timeout',
@@ -149,8 +159,8 @@ REASONS: dict[type[Exception], str] = {
 FINAL = tuple(each for each in REASONS if each is not HandlerTimeout)
 """The exceptions after which a message is not run again."""
 
-UNRUN = (Undecodable, Unaccepted, Oversize, Crashed)
-"""The exceptions that are raised before ``on_message`` is called."""
+UNRUN = (Undecodable, Unaccepted, Oversize, Invalid, Unrouted, Crashed)
+"""The exceptions that are raised before a handler is called."""
 
 
 BLAMELESS = (Reject, Requeue, InvalidProperties, *UNRUN)
@@ -242,7 +252,7 @@ def reason(error: BaseException) -> str:
 def run_headers(runs: int, origin: Mapping[str, Any]) -> dict[str, Any]:
     """The headers of a copy of a message: how often it was run, and where it was published to.
 
-    :param origin: :attr:`clihelper.amqp.message.Message.origin`.
+    :param origin: :attr:`clihelper.Message.origin`.
     """
     return {ATTEMPTS: min(runs, MOST_RUNS), **origin}
 

@@ -12,6 +12,7 @@ from functools import partial
 
 from clihelper.amqp import exception_text, risks
 from clihelper.amqp.connection import CONNECT_TIMEOUT, Connection, Lost, Unreachable
+from clihelper.amqp.depths import Depths
 from clihelper.amqp.partitions import Share
 from clihelper.amqp.processing import Processor
 from clihelper.amqp.retries import steps
@@ -98,6 +99,7 @@ class Subscription:
         self._gates = gates = self.processor.gates
         gates.deliveries = self.deliveries
         gates.on_open, gates.on_close = self._open, self._close
+        self._depths = Depths(connection, host.statistics, self.processor.do_later)
         self._settle = self.processor.settle_as_told
         self._message_class = self.processor.message_class
 
@@ -209,6 +211,8 @@ class Subscription:
         for queue in self.topology.queues:
             self._host.statistics.queues[queue]
         self._tell_broker(consuming=True)
+        if self._reports:
+            self._depths.begin(self.topology)
         if self._later:
             self.processor.do_later(self._stand_by, STAND_BY)
         closed = self._gates.closed
@@ -303,6 +307,8 @@ class Subscription:
         try:
             with self.connection.guard():
                 self.connection.transport.recover(self._channel)
+            if self._reports:
+                self._depths.begin(self.topology)  # what was to be done later is forgotten, too
         except Lost as lost:
             LOGGER.warning('not recovered: %s; all messages will be delivered again', lost)
 

@@ -114,6 +114,11 @@ class Topology:
         return self._entities
 
     @property
+    def partitions(self) -> dict[str, str]:
+        """The label of the whole queue, by that of each partition."""
+        return self._entities.partitions
+
+    @property
     def queues(self) -> list[str]:
         """The labels of the queues to consume."""
         return [label for label in self._queues if self.is_consumed(label)]

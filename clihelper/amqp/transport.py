@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     from clihelper.amqp.acknowledgement import Acknowledger, ConcurrentAcknowledger
@@ -63,6 +63,12 @@ if TYPE_CHECKING:
         ) -> str: ...  # fmt: skip
         def ask_depth(
             self, channel: Any, queue: str, on_answer: Callable[[int], None]
+        ) -> None: ...
+        def ask_depths(
+            self,
+            queues: Sequence[str],
+            on_answer: Callable[[str, int, int | None], None],
+            on_refused: Callable[[str], None],
         ) -> None: ...
         def ask_message(
             self, channel: Any, queue: str, on_answer: Callable[[Any], None]

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'clihelper.commands.dead_letters',
         'list, show, replay, edit or drop messages that could not be handled',
     ),
+    'publish': ('clihelper.commands.publish', 'publish a message, and wait for its confirmation'),
     'status': ('clihelper.commands.status', 'print whether a daemon is running'),
     'stop': ('clihelper.commands.stop', 'stop a daemon, and wait until it has ended'),
     'reload': (

@@ -118,12 +118,13 @@ def project(name: str, loop: str) -> dict[str, File]:
 
 def sections(name: str, loop: str) -> dict[str, dict[str, Any]]:
     """Return the values that the configuration of a new program sets."""
+    own = {'greeting': 'hello'}
     if loop == 'interval':
-        return {'Application': {'name': 'world'}}
+        return {'Application': own}
     if loop == 'ioloop':
-        return {'Daemon': {'listen': '127.0.0.1:8888'}, 'Application': {}}
+        return {'Daemon': {'listen': '127.0.0.1:8888'}, 'Application': own}
     # memory:// needs no broker. No messages arrive until it is replaced.
-    return {'Application': {}, 'AMQP': {'url': 'memory://', 'queues': {name: {}}}}
+    return {'Application': own, 'AMQP': {'url': 'memory://', 'queues': {name: {}}}}
 
 
 def configuration(name: str, appname: str, sections: Mapping[str, Mapping[str, Any]]) -> str:

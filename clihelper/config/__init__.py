@@ -96,6 +96,12 @@ class Config(_Base):
         written: dict[str, Any] = self._root.plain() if self._root is not None else dict(self)
         return written
 
+    def shown(self) -> dict[str, Any]:
+        """Return what anybody may see of the contents: without passwords and other secrets."""
+        from clihelper.config.shown import shown
+
+        return shown(self, self._root)
+
     def locate(self, *keys: object) -> str:
         """Return where a key is, as ``file:line:column``.
 

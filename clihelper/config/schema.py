@@ -758,6 +758,9 @@ AMQP = Table(
         'no limit', supervised=True),
     Key('wait_for_broker', BOOLEAN, True,
         'Whether to wait for an unreachable broker; if not, the program ends with status 69.'),
+    Key('tracing', BOOLEAN, False,
+        'Whether there is a span of OpenTelemetry for each run of a handler, and for each message'
+        ' that is published. It takes the package ``opentelemetry-api``.'),
 )
 
 

@@ -1,15 +1,12 @@
-"""The application's own sections: what a program makes of them, and where an error of that is.
-
-No library is known here by name. An error says what is wrong where with pydantic's ``errors()``,
-with jsonschema's ``absolute_path``, or at the end of its text, as msgspec's.
-"""
+"""The application's own sections: what a program makes of them, and the faults of that."""
 
 from __future__ import annotations
 
 import re
 
+from clihelper.config import parse_errors
 from clihelper.config.nodes import FAULTY, Mapping, Scalar, Sequence, key_at
-from clihelper.errors import Error, StopNow, StoppedEarly, one_line
+from clihelper.errors import Error, StopNow, StoppedEarly, did_you_mean, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,15 +15,14 @@ if TYPE_CHECKING:
 
     from clihelper.config.faults import Faults
     from clihelper.config.nodes import Node
+    from clihelper.config.parse_errors import Keys
     from clihelper.program import Parse
-
-    Keys = tuple[object, ...]
 
 LONGEST = 300
 """characters of an error's text that are shown"""
 
-_PATH_OF_MSGSPEC = re.compile(r' - at `\$([^`]*)`$')
-_STEP = re.compile(r'\.([^.\[\]]+)|\[([0-9]+)\]')
+PIECE = 12
+"""characters at an end of a long value that reveal it: libraries shorten what they quote"""
 
 
 def parse(name: str, function: Parse, root: Mapping, section: Any, faults: Faults) -> Any:
@@ -48,15 +44,49 @@ def parse(name: str, function: Parse, root: Mapping, section: Any, faults: Fault
     if not isinstance(section, dict):
         faults.at(node, (name,), 'expected a mapping')
         return section
+    given = list(section)  # the program may change what it gets
     try:
-        return function(section)
+        return _called(function, section)
     except (Error, StopNow, StoppedEarly):
         raise
     except (Exception, SystemExit) as error:
-        for keys, text in _errors(error):
+        written: Any = node.plain()
+        for keys, text in _faults(error, function, {each: written[each] for each in given}):
             path = (name, *keys)
             faults.at(key_at(root, path), path, _shown(text, scalars))
         return section
+
+
+def _faults(
+    error: BaseException, function: Any, section: dict[str, Any]
+) -> list[tuple[Keys, str]]:
+    """Return the keys, from the section on, and the texts of what is wrong."""
+    if isinstance(error, TypeError) and hasattr(function, '__dataclass_fields__'):
+        known = _arguments(function, section)
+        if known:
+            return known
+    return parse_errors.found(error, section)
+
+
+def _called(function: Any, section: dict[str, Any]) -> Any:
+    """Call the program's function; a dataclass, with the keys as keyword arguments."""
+    return function(**section) if hasattr(function, '__dataclass_fields__') else function(section)
+
+
+def _arguments(cls: type, section: dict[str, Any]) -> list[tuple[Keys, str]]:
+    """Return the keys that are no arguments of a class, and its arguments that are missing."""
+    from inspect import Parameter, signature
+
+    known = signature(cls).parameters.values()
+    if any(each.kind is Parameter.VAR_KEYWORD for each in known):
+        return []
+    names = [each.name for each in known]
+    return [
+        *(((name,), parse_errors.UNKNOWN + did_you_mean(name, names))
+          for name in section if name not in names),
+        *(((each.name,), parse_errors.MISSING) for each in known
+          if each.default is Parameter.empty and each.name not in section),
+    ]
 
 
 def _scalars(node: Node) -> Iterator[Scalar]:
@@ -72,46 +102,6 @@ def _scalars(node: Node) -> Iterator[Scalar]:
             stack.extend(value for _, value in each.entries.values())
 
 
-# What an error says, and of which key
-
-def _errors(error: BaseException) -> list[tuple[Keys, str]]:
-    """Return the keys, from the section on, and the text of each error in *error*."""
-    try:
-        return list(_named(error))
-    except Exception:  # its attributes are something else, or str() fails
-        return [((), type(error).__name__)]
-
-
-def _named(error: BaseException) -> Iterator[tuple[Keys, str]]:
-    errors = getattr(error, 'errors', None)
-    path = getattr(error, 'absolute_path', None)
-    if callable(errors):
-        for each in errors():
-            yield tuple(each['loc']), str(each['msg'])
-    elif path is not None:
-        yield tuple(path), str(getattr(error, 'message', error))
-    elif isinstance(error, (ValueError, TypeError)):
-        text = str(error)
-        found = _PATH_OF_MSGSPEC.search(text)
-        steps = _STEP.findall(found[1]) if found else []
-        keys = tuple(name or int(number) for name, number in steps)
-        yield keys, (text[:found.start()] if found else text) or type(error).__name__
-    else:
-        yield (), f'{type(error).__name__}: {error} ({_place(error)})'
-
-
-def _place(error: BaseException) -> str:
-    """Return the file and line that raised, for an error that is likely to be the program's."""
-    import os
-
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return 'nowhere'
-    return f'{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}'
-
-
 def _shown(text: str, scalars: list[Scalar]) -> str:
     """Return a text as one line of bounded length, without what a terminal would act on.
 
@@ -119,10 +109,17 @@ def _shown(text: str, scalars: list[Scalar]) -> str:
     """
     text = one_line(text)
     for scalar in scalars:
-        forms = (one_line(scalar.text), one_line(repr(scalar.text)[1:-1]))
-        if scalar.origin and any(form and form in text for form in forms):
+        if scalar.origin and any(form in text for form in _forms(scalar)):
             return f'refused; the reason is not shown because it contains {scalar.origin}'
     text = re.sub(r'(://[^/\s:@]*:)[^/\s@]*@', r'\1***@', text)
     if len(text) > LONGEST:
         text = text[: LONGEST - 3] + '...'
     return ''.join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def _forms(scalar: Scalar) -> set[str]:
+    """Return the texts by which a value could be recognised: of a long one, its ends are two."""
+    whole = scalar.text, repr(scalar.text)[1:-1], str(scalar.value)
+    forms = {one_line(each) for each in whole} - {''}
+    long = [each for each in forms if len(each) >= 2 * PIECE]
+    return forms | {each[:PIECE] for each in long} | {each[-PIECE:] for each in long}

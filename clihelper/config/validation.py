@@ -220,6 +220,18 @@ def check_amqp(root: Mapping, amqp: dict[str, Any], faults: Faults) -> None:
     _check_lengths(root, amqp, faults)
     if amqp['tls'] and amqp['url']:
         _check_tls(root, amqp['tls'], amqp['url'], faults)
+    if amqp['tracing']:
+        _check_tracing(root, faults)
+
+
+def _check_tracing(root: Mapping, faults: Faults) -> None:
+    """Check that there is what spans are made with."""
+    try:
+        import opentelemetry.trace  # noqa: F401
+    except ImportError:
+        keys: Keys = ('AMQP', 'tracing')
+        faults.at(value_at(root, keys), keys,
+                  'needs the package opentelemetry-api, which is not installed')
 
 
 def _check_queue(root: Mapping, exchanges: dict[str, Any], label: str, queue: dict[str, Any],

@@ -1,7 +1,7 @@
 """Programs of clihelper 1.0 to 1.7: the functions that the rest of the package calls.
 
 There are two entry points. The first is when a controller is about to be made
-(:func:`new_controller`): its class may be written for 1.x. The second is when a program reads a
+(:func:`make_controller`): its class may be written for 1.x. The second is when a program reads a
 name that the package does not have, or assigns to one (:func:`module_attribute`, :func:`assign`).
 The rest is imported only for programs of 1.x: ``adaptation`` makes a class of the program inherit
 from ``controller``, whose ``driver`` calls the program's hooks; ``module`` provides what the
@@ -24,6 +24,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
+    from clihelper.lifecycle import LifeCycle
+    from clihelper.options import Options
+
     C = TypeVar('C', bound=Controller)
 
 #: Names from 1.x that can be read on any controller, including one written for 2.0.
@@ -33,8 +36,10 @@ READABLE = frozenset(row[0] for row in CONSTANTS) | {
 }
 
 
-def new_controller(cls: type[C]) -> C:
-    """Make a controller without initializing it.
+def make_controller(
+    cls: type[C], life: LifeCycle, options: Options, arguments: list[str]
+) -> C:
+    """Make a controller whose configuration is already available in its ``__init__``.
 
     If its class is written for 1.x, make it inherit what it had there.
     """
@@ -48,6 +53,8 @@ def new_controller(cls: type[C]) -> C:
         forking.fork_by_default()
     controller = cls.__new__(cls)
     set_running(controller)
+    controller.attach(life)
+    controller.__init__(options, arguments)  # type: ignore[misc]
     return controller
 
 

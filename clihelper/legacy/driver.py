@@ -63,7 +63,7 @@ class HookDriver(Controller):
     """
 
     def __init__(self, program: Program, life: Runner | None) -> None:
-        super().__init__(None, [])
+        super().__init__(None, [])  # type: ignore[arg-type]  # the program has them
         self.program = program
         self.ending = False
         self.is_connecting = False

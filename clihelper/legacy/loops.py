@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 from clihelper.loops import Loop
 
@@ -52,7 +53,9 @@ class AlarmLoop(Loop):
     def _work(self) -> None:
         """Work at the start, and each time that ``_sleep`` itself has slept."""
         self._host.active()
+        began = time.monotonic()
         self._host.process()
+        self._host.statistics.ticks.run(time.monotonic() - began)
         self._host.serve_signals()
         if self._driver.is_going_on:
             self._call('sleep')

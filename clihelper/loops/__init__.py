@@ -10,10 +10,11 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from socket import socket
     from typing import Any, Protocol
 
+    from clihelper.amqp.handlers import Handlers
     from clihelper.config import Config
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
         def on_messages(self) -> Callable[[Any], Any]: ...
         @property
         def handles_batches(self) -> bool: ...
+        @property
+        def handlers(self) -> Handlers | None: ...
+        def handler(self, name: str) -> Callable[[Any, Any], Any]: ...
         @property
         def order_key(self) -> Callable[[Any], Any] | None: ...
         @property
@@ -123,6 +127,11 @@ class Loop:
         section = self._host.config.amqp
         client.partitions = Partitions(section['queues'])
         client.declares = section['declare']
+        if section['tracing']:
+            from clihelper.amqp.traced_client import TracedAsyncClient, TracedClient
+
+            kind = TracedClient if self.reads_signals else TracedAsyncClient
+            client = kind(self._host, client)
         self._client = client
 
     def make_client(self) -> Any:
@@ -220,3 +229,15 @@ def load(loop: str | type[Loop]) -> type[Loop]:
     module, _, name = loop.rpartition('.')
     loaded: type[Loop] = getattr(importlib.import_module(module), name)
     return loaded
+
+
+def processor_class(kind: Any, section: Mapping[str, Any]) -> Any:
+    """Return the kind of processor to use in place of *kind*: the same, unless spans are wanted.
+
+    :param section: ``AMQP``.
+    """
+    if not section['tracing']:
+        return kind
+    from clihelper.amqp.traced_processing import traced
+
+    return traced(kind)

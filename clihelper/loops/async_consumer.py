@@ -22,9 +22,10 @@ from clihelper.amqp.connection import Connection, Lost, Unreachable
 from clihelper.amqp.event_loop import EventLoopConnection
 from clihelper.amqp.ordering import OrderedConcurrentProcessor
 from clihelper.amqp.publisher import PublishError
-from clihelper.amqp.retries import AsyncRetryQueues
+from clihelper.amqp.retries import AsyncRetryQueues, RetryQueues
 from clihelper.amqp.subscription import Subscription
 from clihelper.errors import Error, counted
+from clihelper.loops import processor_class
 from clihelper.loops.ioloop import TornadoLoop
 
 TYPE_CHECKING = False
@@ -65,22 +66,32 @@ class AsyncConsumerLoop(TornadoLoop):
         self._progress: asyncio.TimerHandle | None = None
         self._ended = False
 
-    def connect_by(self, connection: Connection, copies: Connection) -> None:
-        """Consume on one connection, and publish on another."""
+    def connect_by(
+        self,
+        connection: Connection,
+        copies: Connection,
+        retry_queues: Callable[..., RetryQueues] | None = None,
+    ) -> None:
+        """Consume on one connection, and publish on another.
+
+        :param retry_queues: makes what knows the queues in which messages wait for their next
+            run; by default, one that declares them in a thread.
+        """
         self._forwarder = AsyncForwarder(copies)
         section = self._host.config.amqp
         connect = partial(publishing_connection, self._host, waits=False)
-        retry_queues = partial(
+        retry_queues = retry_queues or partial(
             AsyncRetryQueues, event_loop=self._event_loop, connect=connect
         )
-        processor_class, most = ConcurrentProcessor, section['concurrency'] or section['prefetch']
+        kind, most = ConcurrentProcessor, section['concurrency'] or section['prefetch']
         if self._host.handles_batches:
             from clihelper.amqp.batch_processing import BatchProcessor, batches_at_once
 
-            processor_class, most = BatchProcessor, batches_at_once(section)
+            kind, most = BatchProcessor, batches_at_once(section)
         elif self._host.order_key is not None:
-            processor_class = OrderedConcurrentProcessor
-        make_processor = partial(processor_class, most=most, retry_queues=retry_queues)
+            kind = OrderedConcurrentProcessor
+        make_processor = partial(
+            processor_class(kind, section), most=most, retry_queues=retry_queues)
         self._subscription = Subscription(
             self._host, connection, self._forwarder, make_processor)
         self._processor: ConcurrentProcessor = self._subscription.processor  # type: ignore[assignment]

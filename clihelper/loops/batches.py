@@ -6,6 +6,7 @@ import time
 from math import inf
 
 from clihelper.amqp.batch_processing import BatchProcessor, section_of
+from clihelper.loops import processor_class
 from clihelper.loops.consumer import ConsumerLoop
 from clihelper.process.signals import wait_readable
 
@@ -35,7 +36,8 @@ class BatchConsumerLoop(ConsumerLoop):
         self._processor: BatchProcessor
 
     def make_processor(self) -> ProcessorFactory:
-        return lambda *arguments: BatchProcessor(*arguments, most=1)
+        kind = processor_class(BatchProcessor, self._section)
+        return lambda *arguments: kind(*arguments, most=1)
 
     def _has_message(self) -> bool:
         """Whether there is a batch to handle, after all that has arrived has been read."""

@@ -22,7 +22,7 @@ from clihelper.amqp.settlement import Outcome
 from clihelper.amqp.subscription import Subscription
 from clihelper.amqp.waiting import POLL, BrokerWait
 from clihelper.errors import Error
-from clihelper.loops import Loop, wait_until
+from clihelper.loops import Loop, processor_class, wait_until
 from clihelper.loops.interval import Ticks
 from clihelper.process.signals import Interrupted, wait_readable
 
@@ -73,7 +73,8 @@ class ConsumerLoop(Loop):
 
     def make_processor(self) -> ProcessorFactory:
         """Return what makes the processor of messages."""
-        return Processor if self._host.order_key is None else OrderedProcessor
+        kind = Processor if self._host.order_key is None else OrderedProcessor
+        return processor_class(kind, self._section)  # type: ignore[no-any-return]
 
     @property
     def queues(self) -> list[str]:
@@ -259,6 +260,7 @@ class ConsumerLoop(Loop):
     def _process(self, ticks: Ticks) -> None:
         self._processor.end_message()
         self._host.active()
+        ticks.begin()
         self._host.process()
         ticks.done()
         self._host.idle()

@@ -48,6 +48,7 @@ class Ticks:
         self._host = host
         self._grid = Grid(time.monotonic())
         self._overran = False
+        self._began = 0.0
 
     @property
     def due(self) -> float:
@@ -60,9 +61,14 @@ class Ticks:
         if self.due < now:
             self._grid.advance(now, self._host.wake_interval)
 
+    def begin(self) -> None:
+        """Note that ``_process`` is about to be called."""
+        self._began = time.monotonic()
+
     def done(self) -> None:
         """Decide when ``_process`` is due again, now that it has ended."""
         now = time.monotonic()
+        self._host.statistics.ticks.run(now - self._began)
         interval = self._host.wake_interval
         if self._host.decides_each_delay:
             self._grid.restart(now, interval)
@@ -84,6 +90,7 @@ class IntervalLoop(Loop):
         host.ready()
         while self.goes_on():
             host.active()
+            ticks.begin()
             host.process()
             ticks.done()
             self._sleep_until(ticks)

@@ -201,6 +201,7 @@ class TornadoLoop(Loop):
         """Call ``_process`` once, and set the timer for the next call."""
         assert self._ticks is not None
         self._host.active()
+        self._ticks.begin()
         try:
             result = self._host.process()
             if inspect.isawaitable(result):

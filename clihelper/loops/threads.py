@@ -18,6 +18,7 @@ from clihelper.amqp.acknowledgement import LONGEST_WAIT
 from clihelper.amqp.concurrency import ConcurrentProcessor
 from clihelper.amqp.connection import Lost
 from clihelper.amqp.ordering import OrderedConcurrentProcessor
+from clihelper.loops import processor_class
 from clihelper.loops.consumer import ConsumerLoop
 from clihelper.process.signals import wait_readable
 
@@ -105,10 +106,10 @@ class ThreadedConsumerLoop(ConsumerLoop):
         if self._host.handles_batches:
             from clihelper.amqp.batch_processing import BatchProcessor
 
-            return partial(BatchProcessor, most=threads)
+            return partial(processor_class(BatchProcessor, self._section), most=threads)
         in_order = self._host.order_key is not None
         processor = OrderedConcurrentProcessor if in_order else ConcurrentProcessor
-        return partial(processor, most=threads, ahead=True)
+        return partial(processor_class(processor, self._section), most=threads, ahead=True)
 
     def run(self) -> None:
         self._pool = Pool(self._execute, self._is_urgent, self._processor.most)

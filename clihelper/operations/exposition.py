@@ -8,6 +8,8 @@ so that they never decrease while it runs. What goes up and down is told of each
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import time
 from itertools import accumulate
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-    from clihelper.process.statistics import Figures
+    from clihelper.process.statistics import Figures, QueueFigures
 
     Sample = tuple[str, Sequence[tuple[str, object]], float]
 
@@ -49,6 +51,14 @@ FAMILIES = {
         ' each run.'),
     'clihelper_message_failures_total': ('counter', 'Runs of handlers that raised an exception.'),
     'clihelper_handler_seconds': ('histogram', 'How long runs of handlers took.'),
+    'clihelper_dead_letters_total': (
+        'counter', 'Dead letters by queue, reason and exception.'),
+    'clihelper_queue_messages': (
+        'gauge', 'Messages that are ready in a queue, by the broker.'),
+    'clihelper_queue_consumers': ('gauge', 'Consumers of a queue, by the broker.'),
+    'clihelper_queue_dead_letters': (
+        'gauge', 'Messages in the queue for dead letters of a queue, by the broker.'),
+    'clihelper_queue_age_seconds': ('gauge', 'How long ago the broker has said so.'),
     'clihelper_in_hand': ('gauge', 'Messages that a worker is handling.'),
     'clihelper_in_hand_seconds': (
         'gauge', 'How long the oldest of them has been handled; 0 if there is none.'),
@@ -56,6 +66,8 @@ FAMILIES = {
     'clihelper_publish_failures_total': (
         'counter', 'Messages of the program that the broker refused or did not confirm.'),
     'clihelper_ticks_total': ('counter', 'Calls of _process.'),
+    'clihelper_tick_seconds': (
+        'histogram', 'How long calls of _process took; only of programs that have it.'),
     'process_resident_memory_bytes': ('gauge', 'Resident memory of a process.'),
     'process_cpu_seconds_total': ('counter', 'Time on the CPU of a process.'),
     'process_open_fds': ('gauge', 'Open descriptors of a process.'),
@@ -68,10 +80,13 @@ OUTCOMES = {'retry': 'retried', 'dead_letter': 'dead_lettered', 'requeue': 'requ
 PAUSED_BY = ('operator', *flow.REASONS)
 
 EXPONENTS = range(6, 31)
-"""The bounds of the histogram of handlers are 2 to the power of these, in microseconds: 64 us to
+"""The bounds of the histograms of durations are 2 to the power of these, in microseconds: 64 us to
 18 minutes. They are bounds of the buckets that are counted, so the figures are exact."""
 
 LIMITS = [(repr(2**exponent / 1e6), bucket_of(2**exponent) - 1) for exponent in EXPONENTS]
+
+STALE = 60.0
+"""seconds after which it is no longer told what a queue holds: the broker is away"""
 
 SUPERVISOR = 'supervisor'
 """what stands in place of a worker's number for the process that starts them"""
@@ -95,6 +110,7 @@ class Exposition:
         samples = [
             *_of_daemon(daemon, processes, newest),
             *_of_all(everyone),
+            *_dead_letters(everyone),
             *self._of_queues(everyone),
             *_of_paused(daemon, everyone),
             *_of_workers(newest),
@@ -108,18 +124,14 @@ class Exposition:
             queue = ('queue', name)
             outcomes = {outcome: sum(part.outcomes[outcome] for part in parts)
                         for outcome in parts[0].outcomes}
-            histogram = [*map(sum, zip(*(part.histogram for part in parts), strict=True))]
-            counts = [*accumulate(histogram)]
-            acknowledged = self._acknowledged(name, counts[-1], outcomes)
+            runs = sum(part.runs for part in parts)
+            acknowledged = self._acknowledged(name, runs, outcomes)
             yield 'clihelper_messages_total', (queue, ('outcome', 'acknowledged')), acknowledged
             for outcome, word in OUTCOMES.items():
                 yield 'clihelper_messages_total', (queue, ('outcome', word)), outcomes[outcome]
             yield 'clihelper_message_failures_total', (queue,), outcomes['failed']
-            for bound, bucket in LIMITS:
-                yield 'clihelper_handler_seconds_bucket', (queue, ('le', bound)), counts[bucket]
-            yield 'clihelper_handler_seconds_bucket', (queue, ('le', '+Inf')), counts[-1]
-            yield 'clihelper_handler_seconds_sum', (queue,), sum(part.seconds for part in parts)
-            yield 'clihelper_handler_seconds_count', (queue,), counts[-1]
+            yield from _durations('clihelper_handler_seconds', (queue,), parts)
+            yield from _held(queue, parts)
 
     def _acknowledged(self, name: str, runs: int, outcomes: dict[str, int]) -> int:
         """Return how many were acknowledged: never fewer than before, which would be a reset."""
@@ -127,6 +139,38 @@ class Exposition:
         highest = max(runs + outcomes['unrun'] - others, self._highest.get(name, 0))
         self._highest[name] = highest
         return highest
+
+
+def _durations(
+    name: str, labels: tuple[tuple[str, str], ...], parts: Sequence[QueueFigures]
+) -> Iterator[Sample]:
+    """Yield the histogram of how long runs took."""
+    histogram = [*map(sum, zip(*(part.histogram for part in parts), strict=True))]
+    counts = [*accumulate(histogram)]
+    for bound, bucket in LIMITS:
+        yield f'{name}_bucket', (*labels, ('le', bound)), counts[bucket]
+    yield f'{name}_bucket', (*labels, ('le', '+Inf')), counts[-1]
+    yield f'{name}_sum', labels, sum(part.seconds for part in parts)
+    yield f'{name}_count', labels, counts[-1]
+
+
+def _held(queue: tuple[str, str], parts: Sequence[QueueFigures]) -> Iterator[Sample]:
+    """Yield what the broker has said that the queue holds, unless that was long ago."""
+    clock = time.monotonic()
+    total = functools.reduce(operator.add, parts)
+    if total.depth and clock - total.depth[2] < STALE:
+        messages, consumers, when = total.depth
+        yield 'clihelper_queue_messages', (queue,), messages
+        if consumers is not None:
+            yield 'clihelper_queue_consumers', (queue,), consumers
+        yield 'clihelper_queue_age_seconds', (queue,), round(max(clock - when, 0.0), 3)
+    if total.dead and clock - total.dead[1] < STALE:
+        yield 'clihelper_queue_dead_letters', (queue,), total.dead[0]
+
+
+def _dead_letters(everyone: Iterable[Figures]) -> Iterator[Sample]:
+    for labels, count in report.dead_letter_groups(everyone).items():
+        yield 'clihelper_dead_letters_total', labels, count
 
 
 def _newest(processes: Iterable[Figures]) -> dict[str, Figures]:
@@ -167,6 +211,8 @@ def _of_paused(daemon: dict[str, Any], everyone: list[Figures]) -> Iterator[Samp
 def _of_all(everyone: list[Figures]) -> Iterator[Sample]:
     for name in everyone[-1].counted:
         yield f'clihelper_{name}_total', (), sum(each.counted[name] for each in everyone)
+    if any(each.ticks.runs for each in everyone):
+        yield from _durations('clihelper_tick_seconds', (), [each.ticks for each in everyone])
 
 
 def _of_workers(newest: dict[str, Figures]) -> Iterator[Sample]:

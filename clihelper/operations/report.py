@@ -10,11 +10,12 @@ import functools
 import operator
 import time
 
-from clihelper.process import proc
+from clihelper.process import proc, series
 from clihelper.process.statistics import QueueFigures, Statistics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from clihelper.process.statistics import Figures
@@ -24,6 +25,9 @@ RECENT = 60.0
 
 LATE = 5.0
 """the seconds after ``AMQP.handler_timeout`` by which whoever looks after the process ends it"""
+
+GROUPED_BY = ('queue', 'reason', 'exception')
+"""by what dead letters are counted"""
 
 WORKING = ('idle', 'sleeping', 'active')
 """the states of a controller that is ready"""
@@ -49,14 +53,19 @@ def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> di
     queues = _queues(processes, ended)
     errors = [each.report['last_error'] for each in (*processes, ended)
               if 'last_error' in each.report]
+    shared = {label: name for each in processes
+              for label, name in each.report.get('shared_dead_letters', {}).items()}
     report = {
         **daemon,
         'uptime': now - daemon.get('started', now),
         'config_age': now - config_read(daemon, processes),
         'processes': [_process(process, now, clock) for process in processes],
-        'queues': {name: _queue(figures, lately) for name, (figures, lately) in queues.items()},
+        'queues': {name: {**_queue(figures, lately, clock), 'dead_letter_queue': shared.get(name)}
+                   for name, (figures, lately) in queues.items()},
+        'dead_letter_groups': _groups((*processes, ended)),
         'counted': {name: sum(each.counted[name] for each in (*processes, ended))
                     for name in ended.counted},
+        'ticks': _ticks((*processes, ended)),
         'last_error': max(errors, key=lambda error: error['time'], default=None),
     }
     report['paused'] = daemon.get('paused', {})
@@ -96,6 +105,16 @@ def _process(process: Figures, now: float, clock: float) -> dict[str, Any]:
     }
 
 
+def totals(everyone: Sequence[Figures]) -> dict[str, QueueFigures]:
+    """Return the sum of all processes for each queue."""
+    names = dict.fromkeys(name for each in everyone for name in each.queues)
+    return {
+        name: functools.reduce(
+            operator.add, [each.queues[name] for each in everyone if name in each.queues])
+        for name in names
+    }
+
+
 def _queues(
     processes: list[Figures], ended: Figures
 ) -> dict[str, tuple[QueueFigures, tuple[int, int]]]:
@@ -113,8 +132,31 @@ def _queues(
     return found
 
 
-def _queue(figures: QueueFigures, lately: tuple[int, int]) -> dict[str, Any]:
+def dead_letter_groups(everyone: Iterable[Figures]) -> dict[series.Labels, int]:
+    """Return how many messages were dead-lettered by queue, reason and exception."""
+    counts: dict[series.Labels, int] = {}
+    for process in everyone:
+        for (_, _, labels), numbers in process.dead_letters.items():
+            values = dict(labels)
+            group = tuple((name, values.get(name, '')) for name in GROUPED_BY)
+            counts[group] = counts.get(group, 0) + int(numbers[0])
+    return counts
+
+
+def _groups(everyone: Iterable[Figures]) -> list[dict[str, Any]]:
+    """Return these groups, the largest first."""
+    ordered = sorted(dead_letter_groups(everyone).items(), key=lambda item: -item[1])
+    return [{**dict(labels), 'count': count} for labels, count in ordered]
+
+
+def _queue(figures: QueueFigures, lately: tuple[int, int], clock: float) -> dict[str, Any]:
+    depth, dead = figures.depth, figures.dead
     return {
+        'ready': depth[0] if depth else None,
+        'consumers': depth[1] if depth else None,
+        'asked_ago': max(clock - depth[2], 0.0) if depth else None,
+        'dead_letters': dead[0] if dead else None,
+        'dead_letters_asked_ago': max(clock - dead[1], 0.0) if dead else None,
         'runs': figures.runs,
         'acknowledged': figures.acknowledged,
         'failed': figures.outcomes['failed'],
@@ -123,6 +165,17 @@ def _queue(figures: QueueFigures, lately: tuple[int, int]) -> dict[str, Any]:
         'requeued': figures.outcomes['requeue'],
         'runs_last_minute': lately[0],
         'failed_last_minute': lately[1],
+        'p50': figures.quantile(0.5),
+        'p99': figures.quantile(0.99),
+    }
+
+
+def _ticks(everyone: Iterable[Figures]) -> dict[str, Any]:
+    """Return how many calls of ``_process`` have ended, and how long they took."""
+    figures = functools.reduce(operator.add, [each.ticks for each in everyone])
+    return {
+        'runs': figures.runs,
+        'seconds': figures.seconds,
         'p50': figures.quantile(0.5),
         'p99': figures.quantile(0.99),
     }

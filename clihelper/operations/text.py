@@ -29,7 +29,9 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield from _paused(report['paused'])
     yield from _queues(report['queues'])
     if ticks := report['counted']['ticks']:
-        yield f'  _process was called {counted(ticks, "time")}'
+        took = report['ticks']
+        yield (f'  _process was called {counted(ticks, "time")}; p50 {short(took["p50"])},'
+               f' p99 {short(took["p99"])}')
     if report['last_error']:
         yield _last_error(report['last_error'])
 
@@ -80,14 +82,21 @@ def _paused(paused: dict[str, dict[str, Any]]) -> Iterator[str]:
 def _queues(queues: dict[str, dict[str, Any]]) -> Iterator[str]:
     if not queues:
         return
-    rows = [('queue', 'a minute', 'failed', 'retried', 'dead', 'p50', 'p99')]
+    rows = [('queue', 'ready', 'as of', 'a minute', 'failed', 'retried', 'dead', 'p50', 'p99')]
     for name, queue in queues.items():
         rows.append((
-            name, str(queue['runs_last_minute']), str(queue['failed_last_minute']),
+            name, *_depth(queue), str(queue['runs_last_minute']), str(queue['failed_last_minute']),
             str(queue['retried']), str(queue['dead_lettered']),
             short(queue['p50']), short(queue['p99']),
         ))
     yield from table(rows)
+
+
+def _depth(queue: dict[str, Any]) -> tuple[str, str]:
+    """Return what the queue holds, and how old that figure is."""
+    if queue['ready'] is None:
+        return '-', '-'
+    return str(queue['ready']), f'{duration(queue["asked_ago"])} ago'
 
 
 def _last_error(error: dict[str, Any]) -> str:

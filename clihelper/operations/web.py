@@ -2,25 +2,27 @@
 
 It is all read from shared memory, and nothing can be changed. Clients are not trusted: a request
 is small, its connection serves no other one and lasts :data:`LIFETIME` seconds at most, and there
-are at most :data:`MOST` of them: then the oldest one is closed in favour of a new one.
+are at most :data:`MOST` of them: then the oldest one is closed in favour of a new one. Those for
+the events of the page last longer, and there are fewer of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
-import socket
+import re
 import time
 
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import Application
 
-from clihelper.operations import exposition, report
+from clihelper.operations import exposition, history, page, report
+from clihelper.operations.answers import Handler, NamedHandler, NothingThere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
@@ -31,30 +33,21 @@ if TYPE_CHECKING:
 LIFETIME = 10.0
 """seconds that a connection lasts at most"""
 
-SWEEP = 1000
-"""milliseconds between two looks for connections that have lasted too long"""
+SWEEP = 1.0
+"""seconds between two looks for connections that have lasted too long"""
 
 MOST = 64
 """connections at a time"""
 
+STREAM_LIFETIME = 600.0
+"""seconds that a connection for events lasts at most; a browser connects again"""
+
+MOST_STREAMS = 16
+"""connections for events at a time"""
+
 LONGEST_HEADER = 8192
 LONGEST_BODY = 1024
 """bytes of a request that are read"""
-
-PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>clihelper</title>
-<ul>
-<li><a href="metrics">metrics</a>
-<li><a href="status">status</a>
-<li><a href="ready">ready</a>
-<li><a href="live">live</a>
-</ul>
-</html>
-"""
-
 
 def run(
     statistics: Statistics,
@@ -70,25 +63,41 @@ def run(
     :param facts: what the status says besides the report.
     """
     known = {'names': {'localhost', *map(str.lower, names)}}
-    application = Application([
-        (r'/', _Page, known),
+    asyncio.run(_serve(statistics, sockets, known, facts, endings))
+
+
+def _application(
+    statistics: Statistics, known: dict[str, Any], facts: dict[str, Any], live: page.Live,
+    keep: Callable[[IOStream], bool],
+) -> Application:
+    files = page.read_files()
+    paths = '|'.join(map(re.escape, files))
+    return Application([
+        (f'/({paths})', page.Page, {**known, 'files': files}),
+        (r'/events', page.Events, {**known, 'live': live, 'keep': keep}),
         (r'/status', _Status, {**known, 'statistics': statistics, 'facts': facts}),
         (r'/metrics', _Metrics, {'statistics': statistics, 'exposition': exposition.Exposition()}),
         (r'/ready', _Probe, {'check': lambda: _is_ready(statistics), 'no': 'not ready'}),
         (r'/live', _Probe, {'check': lambda: _is_live(statistics), 'no': 'not live: it hangs'}),
-    ], default_handler_class=_Nothing)
-    asyncio.run(_serve(application, sockets, endings))
+    ], default_handler_class=NothingThere)
 
 
 async def _serve(
-    application: Application, sockets: Sequence[socket.socket], endings: Sequence[int]
+    statistics: Statistics, sockets: Sequence[socket.socket], known: dict[str, Any],
+    facts: dict[str, Any], endings: Sequence[int],
 ) -> None:
+    live = page.Live(statistics, facts)
+    application = _application(
+        statistics, known, facts, live, lambda stream: server.keep(stream))
     server = _Server(
         application, no_keep_alive=True, idle_connection_timeout=LIFETIME,
         body_timeout=LIFETIME, max_header_size=LONGEST_HEADER, max_body_size=LONGEST_BODY,
     )
     server.add_sockets(sockets)
-    PeriodicCallback(server.sweep, SWEEP).start()
+    live.sample()
+    for action, seconds in ((server.sweep, SWEEP), (live.tick, page.TICK),
+                            (live.sample, history.INTERVAL)):
+        PeriodicCallback(action, 1000 * seconds).start()
     ended = asyncio.Event()
     for descriptor in endings:
         asyncio.get_running_loop().add_reader(descriptor, ended.set)
@@ -109,91 +118,40 @@ class _Server(HTTPServer):
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         super().initialize(*args, **kwargs)
         self._open: dict[IOStream, float] = {}
+        self._streams: set[IOStream] = set()  # those of them that are for events
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         if len(self._open) >= MOST:
             self.sweep()
         if len(self._open) >= MOST:
-            self._close(next(iter(self._open)))
+            self._close(next(each for each in self._open if each not in self._streams))
         self._open[stream] = time.monotonic()
         super().handle_stream(stream, address)
 
+    def keep(self, stream: IOStream) -> bool:
+        """Let a connection last longer, unless there are too many such."""
+        if len(self._streams) >= MOST_STREAMS:
+            self.sweep()
+        if len(self._streams) >= MOST_STREAMS or stream not in self._open:
+            return False
+        self._streams.add(stream)
+        return True
+
     def sweep(self) -> None:
         """Forget the connections that are closed, and close those that have lasted too long."""
-        limit = time.monotonic() - LIFETIME
+        now = time.monotonic()
         for stream, began in list(self._open.items()):
-            if stream.closed() or began < limit:
+            lifetime = STREAM_LIFETIME if stream in self._streams else LIFETIME
+            if stream.closed() or began + lifetime < now:
                 self._close(stream)
 
     def _close(self, stream: IOStream) -> None:
         del self._open[stream]
+        self._streams.discard(stream)
         stream.close()
 
 
-class _Handler(RequestHandler):
-    """Answers a request that changes nothing."""
-
-    SUPPORTED_METHODS = ('GET', 'HEAD')
-
-    def set_default_headers(self) -> None:
-        self.clear_header('Server')
-        self.set_header('Allow', ', '.join(self.SUPPORTED_METHODS))
-        self.set_header('Cache-Control', 'no-store')
-        self.set_header('Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'")
-        self.set_header('X-Content-Type-Options', 'nosniff')
-
-    def head(self, *arguments: str) -> None:
-        self.get(*arguments)
-
-    def compute_etag(self) -> None:
-        """Say nothing of that: the answer is another each time."""
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        self.answer(f'{status_code} {self._reason}\n')
-
-    def answer(self, text: str, kind: str = 'text/plain; charset=utf-8') -> None:
-        """End with this text."""
-        self.set_header('Content-Type', kind)
-        self.finish(text)
-
-
-class _Nothing(_Handler):
-    def prepare(self) -> None:
-        if self.request.method in self.SUPPORTED_METHODS:
-            raise HTTPError(404)
-
-
-class _Named(_Handler):
-    """Answers only under a name of its own, so that no other site can read it.
-
-    Such a site would have its own name resolved to the address of the daemon (DNS rebinding).
-    """
-
-    def initialize(self, names: Collection[str]) -> None:
-        self._names = names
-
-    def prepare(self) -> None:
-        if self.request.connection.stream.socket.family == socket.AF_UNIX:  # type: ignore[union-attr]
-            return
-        host = self.request.host_name.strip('[]').lower()
-        if host not in self._names and not _is_address(host):
-            raise HTTPError(403)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-class _Page(_Named):
-    def get(self) -> None:
-        self.answer(PAGE, 'text/html; charset=utf-8')
-
-
-class _Status(_Named):
+class _Status(NamedHandler):
     def initialize(  # type: ignore[override]
         self, names: Collection[str], statistics: Statistics, facts: dict[str, Any]
     ) -> None:
@@ -206,7 +164,7 @@ class _Status(_Named):
         self.answer(json.dumps({**self._facts, **found}) + '\n', 'application/json')
 
 
-class _Metrics(_Handler):
+class _Metrics(Handler):
     def initialize(self, statistics: Statistics, exposition: exposition.Exposition) -> None:
         self._statistics = statistics
         self._exposition = exposition
@@ -215,7 +173,7 @@ class _Metrics(_Handler):
         self.answer(self._exposition.render(*self._statistics.read()), exposition.CONTENT_TYPE)
 
 
-class _Probe(_Handler):
+class _Probe(Handler):
     """Answers 200 or 503."""
 
     def initialize(self, check: Callable[[], bool], no: str) -> None:

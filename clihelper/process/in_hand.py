@@ -7,7 +7,7 @@ see :mod:`clihelper.process.scoreboard`. Messages that were only prefetched are 
 The memory is shared between a supervisor and its workers. A single process with a state directory
 has a file instead, so that its successor knows what it was handling::
 
-    one array for each slot | suspects
+    one array for each slot | suspects | how many slots have been used
 
 Each place holds the fingerprint of a message, or 0. Foreign data in it does little harm: messages
 that look like it are run alone.
@@ -44,21 +44,34 @@ class InHand:
         self._memory = memory
         self._slots = slots
         self._suspects = slots * PLACES * _SIZE
+        self._end = self._suspects + SUSPECTS * _SIZE
         self._next = 0
 
     @staticmethod
     def size(slots: int) -> int:
         """Return the number of bytes for this number of processes."""
-        return (slots * PLACES + SUSPECTS) * _SIZE
+        return (slots * PLACES + SUSPECTS + 1) * _SIZE
 
     @classmethod
     def anonymous(cls, slots: int) -> InHand:
         """Make one that is shared with processes forked from this one, and that ends with them."""
         return cls(mmap(-1, cls.size(slots)), slots)
 
+    def reserve(self, slot: int) -> None:
+        """Have others look into this slot from now on; for the process that forks the others."""
+        if self._used <= slot < self._slots:
+            _pack(self._memory, self._end, slot + 1)
+
+    @property
+    def _used(self) -> int:
+        """How many slots have been used: looking into others would only take memory."""
+        used: int = _MARK.unpack_from(self._memory, self._end)[0]
+        return min(used, self._slots)
+
     def places(self, slot: int) -> Places:
         """Return the places of one process, which are cleared."""
         count = PLACES if slot < self._slots else 0
+        self.reserve(slot)
         self.clear(slot)
         return Places(self._memory, slot * PLACES * _SIZE, count)
 
@@ -71,25 +84,26 @@ class InHand:
 
     def clear(self, slot: int) -> None:
         """Record that nothing is in hand, or is not why the process is about to be killed."""
-        if slot < self._slots:
+        if slot < self._used:
             start = slot * PLACES * _SIZE
             self._memory[start : start + PLACES * _SIZE] = bytes(PLACES * _SIZE)
 
     def holders(self, mark: int) -> set[int]:
         """Return the slots in which a message is in hand."""
-        return {place // (PLACES * _SIZE) for place in self._find(mark, 0, self._suspects)}
+        used = self._used * PLACES * _SIZE
+        return {place // (PLACES * _SIZE) for place in self._find(mark, 0, used)}
 
     def is_suspect(self, mark: int) -> bool:
         """Whether it was in hand, among others, when a process died."""
-        return any(True for _ in self._find(mark, self._suspects, len(self._memory)))
+        return any(True for _ in self._find(mark, self._suspects, self._end))
 
     def forget(self, mark: int) -> None:
         """Forget a suspect, which has been settled."""
-        for place in self._find(mark, self._suspects, len(self._memory)):
+        for place in self._find(mark, self._suspects, self._end):
             _pack(self._memory, place, 0)
 
     def _marks(self, slot: int) -> list[int]:
-        if slot >= self._slots:
+        if slot >= self._used:
             return []
         start = slot * PLACES * _SIZE
         array = self._memory[start : start + PLACES * _SIZE]

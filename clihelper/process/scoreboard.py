@@ -188,6 +188,8 @@ class Slot:
     def clear(self) -> None:
         """Clear the slot for the next process."""
         self.handled = 0
+        if self.scoreboard.in_hand is not None:
+            self.scoreboard.in_hand.reserve(self.index)
         if self._map[self._offset : self._offset + _SLOT.size].strip(b'\0'):
             _SLOT.pack_into(self._map, self._offset, 0.0, 0, 0, 0.0, 0, 0, 0)
             self.release()

@@ -5,15 +5,22 @@ is true even if the process is stopped or hangs. The memory is a file without a 
 (memfd_create(2)) that nobody can shrink; it ends with the daemon. Others find it among the
 descriptors of the process in ``/proc``, which takes the daemon's user or root::
 
-    header: magic, version, slots, change | the daemon's report | which queues are not consumed
+    header: magic, version, slots, change, slots used | the daemon's report | its configuration
+            | which queues are not consumed
     slots:  the first one has the totals of the processes that have ended
 
-    slot:   pid, state, since, in hand, counters | the process's report | queues | own metrics
-    queue:  outcomes | sum of seconds | histogram | what was done in each of the last intervals
+    slot:   pid, state, since, in hand, counters | calls of _process | the process's report
+            | queues | own metrics | dead letters
+    queue, calls of _process:
+            outcomes | sum of seconds | histogram | what was done in each of the last intervals
+            | what the broker has said
 
 Numbers are eight bytes each and aligned, so that each is written at once, by one process. A report
 is text that changes rarely: it is written beside the valid one, which it then replaces. While the
 figures of a process become part of the totals, ``change`` is odd.
+
+There is address space for as many slots as a supervisor has at all; memory is taken by those that
+have been written to, and no reader looks beyond those that have been used.
 
 Durations are counted in a histogram with four buckets for each power of two microseconds: a
 quantile of it is at most a quarter too large.
@@ -36,7 +43,7 @@ from clihelper.states import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from clihelper.process.flow import Flow
@@ -63,6 +70,9 @@ SAMPLE_INTERVAL = 5.0
 OTHERS = '(others)'
 """what stands for the queues beyond :data:`QUEUES`"""
 
+DEAD_LETTERS = 'dead_letters_total'
+"""the name of the series of dead letters"""
+
 READINGS = 10
 """how often reading is repeated, each time a millisecond later, while figures are being moved"""
 
@@ -70,31 +80,38 @@ COUNTED = ('ticks', 'reconnects', 'published', 'publish_failures', 'worker_resta
 """what is counted for a whole process; restarts of workers, for the whole daemon"""
 
 _MAGIC = b'clihelper statistics'
-_VERSION = 2
+_VERSION = 5
 _HEADER = Struct('<24sQQ')
 _CHANGE = _HEADER.size
+_USED = _CHANGE + 8
 _REPORT = 32768  # bytes of a report, of which two are kept
-_DAEMON_VALID, _DAEMON = 56, 4096
-_FLOW = _DAEMON + 2 * _REPORT
+_DAEMON_VALID, _CONFIGURATION_VALID, _ASKED = 56, 64, 72
+_DAEMON = 4096
+_CONFIGURATION = _DAEMON + 2 * _REPORT
+_FLOW = _CONFIGURATION + 2 * _REPORT
 _TOP = _FLOW + flow.SIZE
 
 # Offsets in a slot
 _PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = range(0, 64, 8)
-_REPORTS = 4096
+_TICKS, _REPORTS = 2048, 4096
 _QUEUES = _REPORTS + 2 * _REPORT
 _QUEUE = 2048
 _SERIES = _QUEUES + QUEUES * _QUEUE
-_SLOT = _SERIES + series.SIZE
+_DEAD_LETTERS = _SERIES + series.SIZE
+_SLOT = _DEAD_LETTERS + series.SIZE
 
 # Offsets in a queue
 _SECONDS = 8 * len(OUTCOMES)
 _SAMPLED, _HISTOGRAM = _SECONDS + 8, _SECONDS + 24
 _SAMPLES = _HISTOGRAM + 8 * BUCKETS
 _SAMPLE = Struct('<QQQ')
+_DEPTH, _DEAD = _QUEUE - 32, _QUEUE - 16
 _FIGURES = Struct(f'<{len(OUTCOMES)}Qd2Q{BUCKETS}Q{3 * SAMPLES}Q')
 
 _STATES = list(State)
 _NUMBERS = {state: number for number, state in enumerate(_STATES, 1)}
+_ANSWER = Struct('<Qd')
+_MOST = _UNKNOWN = 2**32 - 1
 _WHOLE, _TWO, _REAL, _TWO_REALS = Struct('<Q'), Struct('<QQ'), Struct('<d'), Struct('<dd')
 
 
@@ -135,6 +152,7 @@ class Statistics:
         if descriptor is not None:
             weakref.finalize(self.flow, os.close, descriptor).atexit = False
         self._report = _Report(memory, _DAEMON, _DAEMON_VALID)
+        self._configuration = _Report(memory, _CONFIGURATION, _CONFIGURATION_VALID)
         self._totals = ProcessStatistics(memory, _TOP)
 
     @classmethod
@@ -189,23 +207,30 @@ class Statistics:
         """Change what the daemon as a whole says of itself; None takes a fact away."""
         self._report.tell(facts)
 
+    def tell_configuration(self, sections: dict[str, Any]) -> None:
+        """Write the configuration in force, as anybody may see it."""
+        self._configuration.tell(sections, whole=True)
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Return the configuration in force; empty if it is not known."""
+        return self._configuration.read()
+
     def count(self, name: str) -> None:
         """Count one of :data:`COUNTED` for the daemon as a whole."""
         self._totals.count(name)
 
     def slot(self, index: int) -> ProcessStatistics:
-        """Return the slot of a process, from 0; beyond the last one, one that nobody reads."""
+        """Return the slot of a process, from 0; beyond the last one, one that nobody reads.
+
+        The process that forks the others calls this, so that one process writes what is used.
+        """
         if index >= self.slots:
             beyond = Statistics.make().slot(0)
             beyond.flow = self.flow
             return beyond
+        if index >= self._used:
+            _WHOLE.pack_into(self._memory, _USED, index + 1)
         return ProcessStatistics(self._memory, _TOP + (index + 1) * _SLOT, self.flow)
-
-    def _processes(self) -> list[int]:
-        """Return the IDs of the processes, as far as they have slots."""
-        offsets = (_TOP + (index + 1) * _SLOT + _PID for index in range(self.slots))
-        pids = (_WHOLE.unpack_from(self._memory, offset)[0] for offset in offsets)
-        return [pid for pid in pids if pid]
 
     def end(self, index: int) -> None:
         """Add the figures of a process that has ended to the totals, and clear its slot."""
@@ -229,15 +254,31 @@ class Statistics:
         """
         for _ in range(READINGS):
             before = _WHOLE.unpack_from(self._memory, _CHANGE)[0]
-            slots = [Figures(self._memory, _TOP + number * _SLOT)
-                     for number in range(self.slots + 1)]
+            totals = Figures(self._memory, _TOP)
+            processes = [Figures(self._memory, offset) for offset in self._taken()]
             if not before % 2 and before == _WHOLE.unpack_from(self._memory, _CHANGE)[0]:
                 break
             time.sleep(0.001)
         facts, paused = self._report.read(), self.flow.facts()
         if paused:
             facts['paused'] = paused
-        return facts, [each for each in slots[1:] if each.pid], slots[0]
+        return facts, [each for each in processes if each.pid], totals
+
+    def _processes(self) -> list[int]:
+        """Return the IDs of the processes, as far as they have slots."""
+        return [_WHOLE.unpack_from(self._memory, offset + _PID)[0] for offset in self._taken()]
+
+    @property
+    def _used(self) -> int:
+        """How many slots have been used, from the first one on."""
+        used: int = _WHOLE.unpack_from(self._memory, _USED)[0]
+        return min(used, self.slots)
+
+    def _taken(self) -> Iterator[int]:
+        """Where the slots are in which there is a process."""
+        for offset in range(_TOP + _SLOT, _TOP + (self._used + 1) * _SLOT, _SLOT):
+            if _WHOLE.unpack_from(self._memory, offset + _PID)[0]:
+                yield offset
 
 
 class ProcessStatistics:
@@ -248,6 +289,7 @@ class ProcessStatistics:
         nothing is in hand.
     :ivar metrics: what the program counts itself.
     :ivar flow: which queues are not consumed for now, in all processes.
+    :ivar ticks: what counts how long calls of ``_process`` took.
     """
 
     flow: Flow
@@ -265,8 +307,14 @@ class ProcessStatistics:
         self._in_hand = whole[offset + _IN_HAND : offset + _IN_HAND + 16].cast('Q')
         self._report = _Report(memory, offset + _REPORTS, offset + _VALID)
         self.queues = _Queues(self)
-        self.metrics = series.Metrics(memory, offset + _SERIES)
+        self._configuration = _Report(memory, _CONFIGURATION, _CONFIGURATION_VALID)
+        self._use_regions()
         self._interval = 0
+
+    def _use_regions(self) -> None:
+        self.ticks = QueueStatistics(self._memory, self._offset + _TICKS)
+        self.metrics = series.Metrics(self._memory, self._offset + _SERIES)
+        self._dead_letters = series.Metrics(self._memory, self._offset + _DEAD_LETTERS)
 
     def begin(self, worker: int) -> None:
         """Take the slot: this process is there.
@@ -275,7 +323,7 @@ class ProcessStatistics:
         """
         self.clear()
         self.queues.clear()
-        self.metrics = series.Metrics(self._memory, self._offset + _SERIES)
+        self._use_regions()
         self._report.tell({'worker': worker})
         _REAL.pack_into(self._memory, self._offset + _STARTED, time.time())
         _WHOLE.pack_into(self._memory, self._offset + _PID, os.getpid())
@@ -290,6 +338,10 @@ class ProcessStatistics:
     def tell(self, **facts: Any) -> None:
         """Change what the process says of itself; None takes a fact away."""
         self._report.tell(facts)
+
+    def tell_configuration(self, sections: dict[str, Any]) -> None:
+        """Write the configuration in force; for a process that is the whole daemon."""
+        self._configuration.tell(sections, whole=True)
 
     def set_state(self, state: State) -> None:
         """Write the state of the controller."""
@@ -309,6 +361,38 @@ class ProcessStatistics:
         with self._lock:
             number = _WHOLE.unpack_from(self._memory, offset)[0]
             _WHOLE.pack_into(self._memory, offset, number + amount)
+
+    def count_dead_letter(self, queue: str, reason: str, exception: str) -> None:
+        """Count a dead letter.
+
+        :param exception: the name of its class; empty if the reason is another.
+        """
+        name = queue if queue in self.queues else OTHERS
+        self._dead_letters.count(DEAD_LETTERS, queue=name, reason=reason, exception=exception)
+
+    def claims_question(self, interval: float) -> bool:
+        """Return whether it is this process's turn to ask the broker what the queues hold.
+
+        :param interval: seconds since one of the daemon's processes asked last.
+        """
+        now = time.monotonic()
+        if now < _REAL.unpack_from(self._memory, _ASKED)[0] + interval:
+            return False
+        _REAL.pack_into(self._memory, _ASKED, now)
+        return True
+
+    def set_depth(self, queue: str, messages: int, consumers: int | None) -> None:
+        """Write what the broker says that a queue holds, now.
+
+        :param consumers: None: that is not known.
+        """
+        if (figures := self.queues[queue]) is not self.queues.get(OTHERS):
+            figures.set_depth(messages, consumers)
+
+    def set_dead(self, queue: str, messages: int, _: int | None = None) -> None:
+        """Write how many dead letters of a queue there are, now."""
+        if (figures := self.queues[queue]) is not self.queues.get(OTHERS):
+            figures.set_dead(messages)
 
     def read(self) -> Figures:
         """Return what this process has written."""
@@ -334,9 +418,11 @@ class ProcessStatistics:
         """Add those of a process that has ended."""
         for name, amount in figures.counted.items():
             self.count(name, amount)
+        self.ticks.add(figures.ticks)
         for name, queue in figures.queues.items():
             self.queues[name].add(queue)
         self.metrics.add(figures.series)
+        self._dead_letters.add(figures.dead_letters)
         if 'last_error' in figures.report:
             self.tell(last_error=figures.report['last_error'])
 
@@ -395,6 +481,20 @@ class QueueStatistics:
         """Count one of :data:`OUTCOMES`."""
         self._outcomes[OUTCOMES.index(name)] += 1
 
+    def set_depth(self, messages: int, consumers: int | None) -> None:
+        """Write what the broker says that the queue holds, now."""
+        known = _UNKNOWN if consumers is None else min(consumers, _UNKNOWN - 1)
+        self._write_answer(_DEPTH, min(messages, _MOST) << 32 | known, time.monotonic())
+
+    def set_dead(self, messages: int) -> None:
+        """Write how many dead letters there are, now."""
+        self._write_answer(_DEAD, messages, time.monotonic())
+
+    def _write_answer(self, place: int, number: int, now: float) -> None:
+        # In this order, so that nobody takes an old answer for a new one.
+        _WHOLE.pack_into(self._memory, self._offset + place, number)
+        _REAL.pack_into(self._memory, self._offset + place + 8, now)
+
     def sample(self, interval: int) -> None:
         """Note what was done since the last time as done in this interval.
 
@@ -421,6 +521,10 @@ class QueueStatistics:
                 self.histogram[number] += amount
         self.seconds += figures.seconds
         self.write()
+        for place in (_DEPTH, _DEAD):
+            number, when = figures.answers[place]
+            if when > _ANSWER.unpack_from(self._memory, self._offset + place)[1]:
+                self._write_answer(place, number, when)
         for sample in (*figures.samples, (int(time.monotonic() / SAMPLE_INTERVAL),
                                           *figures.unsampled)):
             if sample[0] > int(time.monotonic() / SAMPLE_INTERVAL) - SAMPLES:
@@ -442,8 +546,9 @@ class _Report:
         self._valid = valid
         self._facts: dict[str, Any] = {}
 
-    def tell(self, facts: dict[str, Any]) -> None:
-        changed = {name: fact for name, fact in (self._facts | facts).items() if fact is not None}
+    def tell(self, facts: dict[str, Any], *, whole: bool = False) -> None:
+        known = facts if whole else self._facts | facts
+        changed = {name: fact for name, fact in known.items() if whole or fact is not None}
         if changed == self._facts:
             return
         data = json.dumps(changed, ensure_ascii=False).encode(errors='replace')
@@ -491,6 +596,28 @@ class QueueFigures:
         self.seconds, *self._sampled = numbers[len(OUTCOMES) : len(OUTCOMES) + 3]
         self.histogram: Sequence[int] = numbers[-3 * SAMPLES - BUCKETS : -3 * SAMPLES]
         self._samples: Sequence[int] = numbers[-3 * SAMPLES :]
+        self.answers = dict.fromkeys((_DEPTH, _DEAD), (0, 0.0))
+        if memory is not None:
+            self.answers = {place: _ANSWER.unpack_from(memory, offset + place)
+                            for place in self.answers}
+
+    @property
+    def depth(self) -> tuple[int, int | None, float] | None:
+        """What the broker has said that the queue holds; None: it has not been asked.
+
+        The messages that are ready, the consumers (None: not known), and when that was, by the
+        monotonic clock.
+        """
+        number, when = self.answers[_DEPTH]
+        consumers = number & _UNKNOWN
+        known = None if consumers == _UNKNOWN else consumers
+        return (number >> 32, known, when) if when else None
+
+    @property
+    def dead(self) -> tuple[int, float] | None:
+        """How many dead letters there were, and when; None: the broker has not been asked."""
+        number, when = self.answers[_DEAD]
+        return (number, when) if when else None
 
     @property
     def samples(self) -> list[tuple[int, int, int]]:
@@ -510,6 +637,8 @@ class QueueFigures:
             name: count + other.outcomes[name] for name, count in self.outcomes.items()}
         both.histogram = [a + b for a, b in zip(self.histogram, other.histogram, strict=True)]
         both.seconds = self.seconds + other.seconds
+        both.answers = {place: max(answer, other.answers[place], key=lambda each: each[1])
+                        for place, answer in self.answers.items()}
         return both
 
     @property
@@ -556,9 +685,11 @@ class Figures:
     :ivar in_hand: how many messages are in hand.
     :ivar queue_in_hand: from which queue the oldest of them is; empty: none is in hand.
     :ivar counted: for each of :data:`COUNTED`, how many.
+    :ivar ticks: how long calls of ``_process`` took.
     :ivar report: what it says of itself.
     :ivar queues: what it has counted, by the name of the queue.
     :ivar series: what the program has counted itself.
+    :ivar dead_letters: the dead letters by queue, reason and exception: series like the program's.
     """
 
     def __init__(self, memory: mmap, offset: int) -> None:
@@ -571,6 +702,7 @@ class Figures:
             name: _WHOLE.unpack_from(memory, offset + _COUNTED + 8 * number)[0]
             for number, name in enumerate(COUNTED)
         }
+        self.ticks = QueueFigures(memory, offset + _TICKS)
         self.report = _Report(memory, offset + _REPORTS, offset + _VALID).read()
         names = self.report.get('queues', [])
         if not isinstance(names, list):
@@ -581,6 +713,7 @@ class Figures:
             for number, name in enumerate(names[:QUEUES])
         }
         self.series = series.read(memory, offset + _SERIES)
+        self.dead_letters = series.read(memory, offset + _DEAD_LETTERS)
 
 
 def _size(slots: int) -> int:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from clihelper.process.deadline import Ending
     from clihelper.process.scoreboard import Slot
     from clihelper.process.signals import Signals
-    from clihelper.process.statistics import Statistics
+    from clihelper.process.statistics import ProcessStatistics, Statistics
     from clihelper.process.systemd import Notifier
 
 LOGGER = logging.getLogger('clihelper.supervisor')
@@ -265,13 +265,14 @@ class Supervisor:
         """Fork a worker. This returns in the supervisor only."""
         writer, lifeline = worker.open()
         control: socket | None = None
+        statistics = self._statistics.slot(worker.slot.index)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
             if self._control is not None:
                 control = self._control.open(worker)
             pid = _fork_process()
             if not pid:
-                self._become(worker, writer, lifeline, control)
+                self._become(worker, statistics, writer, lifeline, control)
             try:
                 worker.meet(pid)
             except OSError:
@@ -286,7 +287,12 @@ class Supervisor:
                 control.close()
 
     def _become(
-        self, worker: Worker, writer: int, lifeline: int, control: socket | None
+        self,
+        worker: Worker,
+        statistics: ProcessStatistics,
+        writer: int,
+        lifeline: int,
+        control: socket | None,
     ) -> None:
         """Run the new process. This does not return, and never gets back into the supervisor."""
         status = 1
@@ -297,7 +303,7 @@ class Supervisor:
             for other in self._workers:
                 other.close()
             place = child.WorkerChannel(
-                worker.number, worker.slot, self._statistics.slot(worker.slot.index), writer,
+                worker.number, worker.slot, statistics, writer,
                 lifeline, self._notifier.watchdog_interval, control,
             )
             title.set_title(f'{self._appname}: worker {worker.number}')
@@ -711,6 +717,8 @@ class Supervisor:
             return False
         old, self._config = self._config, config
         self._statistics.tell(config_read=time.time())
+        if config.daemon['metrics'] is not None:
+            self._statistics.tell_configuration(config.shown())
         self._old_config = self._old_config or old
         self._reloader.put_into_effect(config, old, begins_anew=begins_anew, supervised=True)
         if config.daemon['workers'] != old.daemon['workers']:

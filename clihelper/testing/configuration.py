@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -20,7 +20,7 @@ SHOWN = 'config'
 """What errors call a configuration that is not in a file."""
 
 
-Required = Iterable[str] | Mapping[str, Callable[[dict[str, Any]], Any] | None]
+Required = Iterable[str] | Mapping[str, Any]
 """The sections that must be there; a mapping has the ``parse`` of each, or None."""
 
 

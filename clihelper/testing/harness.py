@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from clihelper.amqp.settlement import ATTEMPTS
-from clihelper.application import make_controller
 from clihelper.config import Config
 from clihelper.controller import (
     ConsumerController,
@@ -18,6 +17,7 @@ from clihelper.controller import (
     IOLoopController,
     check_class,
 )
+from clihelper.legacy import make_controller
 from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.loops import Loop
 from clihelper.process.deadline import Deadline
@@ -31,6 +31,7 @@ from clihelper.testing.process import signal_number
 from clihelper.testing.waiting import TIMEOUT, WaitError
 
 if TYPE_CHECKING:
+    from clihelper.parser import Parser
     from clihelper.testing.messages import Delivered, Mailbox, Outbox, Published
 
 C = TypeVar('C', bound=Controller)
@@ -81,7 +82,7 @@ class Harness(Generic[C]):
         config: configuration.Source = None,
         *,
         options: Mapping[str, Any] | None = None,
-        option_callback: Callable[[Any], Any] | None = None,
+        option_callback: Callable[[Parser], object] | None = None,
         arguments: Sequence[str] = (),
         appname: str = 'test',
         required: configuration.Required = (),
@@ -107,7 +108,7 @@ class Harness(Generic[C]):
         )
         with ExitStack() as held:
             held.callback(life.signals.close)
-            life.listening.bind(config.daemon['listen'])
+            life.listening.bind(self._addresses(config))
             held.callback(life.listening.close)
             if issubclass(self._class, IOLoopController):
                 held.enter_context(_event_loop())
@@ -128,6 +129,16 @@ class Harness(Generic[C]):
     def published(self) -> list[Published]:
         """The messages that the controller has published so far, routable or not."""
         return self._outbox.published
+
+    @property
+    def retried(self) -> list[Published]:
+        """The copies that wait for their next runs, of all messages delivered so far."""
+        return self._outbox.retried
+
+    @property
+    def dead_letters(self) -> list[Published]:
+        """The dead letters of all messages delivered so far."""
+        return self._outbox.dead_letters
 
     @property
     def queues(self) -> dict[str, list[Any]]:
@@ -303,6 +314,11 @@ class Harness(Generic[C]):
         """Set the configuration that the next HUP or USR1 reads, like rewriting the file."""
         self._config = config
 
+    def _addresses(self, config: Config) -> list[str]:
+        """Return the addresses to listen on."""
+        addresses: list[str] = config.daemon['listen']
+        return addresses
+
     def _mailbox(self) -> Mailbox:
         if self._life.mailbox is None:
             raise TypeError(f'{self._class.__name__} is not a ConsumerController')
@@ -442,6 +458,11 @@ class _Life(LifeCycle):
         """The handler, watched by the mailbox."""
         assert self.mailbox is not None
         return self.mailbox.watched(super().on_message, super().order_key)
+
+    def handler(self, name: str) -> Callable[[Any, Any], Any]:
+        """One of several handlers, watched by the mailbox."""
+        assert self.mailbox is not None
+        return self.mailbox.watched(super().handler(name), super().order_key)
 
     @property
     def order_key(self) -> None:

@@ -20,7 +20,9 @@ from clihelper.amqp.encoding import encode
 from clihelper.amqp.iterators import Iterations, Messages, check
 from clihelper.amqp.message import Message, decode
 from clihelper.amqp.publisher import PublishError
+from clihelper.amqp.retries import RetryQueues
 from clihelper.amqp.settlement import REASON, Outcome, Unaccepted, Undecodable
+from clihelper.amqp.settlement import delay as delay_of
 from clihelper.loops import Loop
 from clihelper.loops.consumer import ConsumerLoop
 
@@ -81,12 +83,22 @@ class Delivered:
     :ivar error: what ``on_message`` raised; None if it returned, or was not called because the
         body was refused or could not be decoded.
     :ivar settling: what clihelper published to settle it, such as a reply or a dead letter.
+    :ivar published: what its handler published; of a batch, what that of the whole batch did.
+    :ivar delay: seconds until its next run, if it waits for one; otherwise None. The queue in
+        which it waits may hold it a little longer.
     """
 
     def __init__(
-        self, message: Message, error: BaseException | None, settling: list[Published]
+        self,
+        message: Message,
+        error: BaseException | None,
+        settling: list[Published],
+        published: list[Published],
+        delay: float | None,
     ) -> None:
         assert message.outcome is not None
+        self.published = published
+        self.delay = delay
         self.message = message
         self.outcome: Outcome = message.outcome
         self.error = error
@@ -129,6 +141,8 @@ class Outbox:
     """Collects what a controller publishes, and answers its requests to the broker.
 
     :ivar published: what the controller has published.
+    :ivar retried: the copies of messages that wait for their next runs.
+    :ivar dead_letters: those that do not.
     :ivar refuses: whether the controller's publishing fails.
     :ivar settling: collects what is published to settle a message; None while none is settled.
     :ivar answer: replies to ``call``; None if nobody does.
@@ -137,6 +151,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self.published: list[Published] = []
+        self.retried: list[Published] = []
+        self.dead_letters: list[Published] = []
         self.refuses = False
         self.settling: list[Published] | None = None
         self.answer: Callable[[Published], Any] | None = None
@@ -439,7 +455,10 @@ class Mailbox:
         """Give a loop that has not run yet a connection that leads here."""
         self._loop = loop
         self._queues = loop.queues
-        loop.connect_by(connection, connection)
+        if loop.reads_signals:
+            loop.connect_by(connection, connection)
+        else:  # where they would be declared on a connection of their own
+            loop.connect_by(connection, connection, RetryQueues)  # type: ignore[call-arg]
 
     def watched(
         self,
@@ -514,17 +533,32 @@ class Mailbox:
         if not deliveries:
             return []
         settling: list[Published] = []
+        before = len(self._outbox.published)
         self._errors, self._outbox.settling = {}, settling
         try:
             messages = self._loop.deliver(deliveries[0][0], [each for _, each in deliveries])
         finally:
             self._outbox.settling = None
-        if len(messages) == 1:
-            return [Delivered(messages[0], self._errors.get(messages[0]), settling)]
-        return [
-            Delivered(message, self._errors.get(message), _copies(message, settling))
+        published = self._outbox.published[before:]
+        found = [
+            Delivered(
+                message, self._errors.get(message),
+                settling if len(messages) == 1 else _copies(message, settling),
+                published, self._delay(message),
+            )
             for message in messages
         ]
+        self._outbox.retried += [each.retry for each in found if each.retry is not None]
+        self._outbox.dead_letters += [
+            each.dead_letter for each in found if each.dead_letter is not None]
+        return found
+
+    def _delay(self, message: Message) -> float | None:
+        """Return the seconds until the next run of a message, if it waits for one."""
+        if message.outcome is not Outcome.RETRY:
+            return None
+        schedule = self._loop.host.config.amqp['retry']
+        return delay_of(self._errors.get(message, Exception()), message.attempts, schedule)
 
     def _consumed(self, queue: str | None) -> str:
         if queue is None and len(self._queues) == 1:

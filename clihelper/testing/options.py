@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clihelper.errors import UsageError, did_you_mean
-from clihelper.options import Options
-from clihelper.parser import make_parser, parse
+from clihelper.options import UNUSUAL, Options
+from clihelper.parser import Parser, make_parser, parse
 
 
 def command_line(
     path: str,
-    option_callback: Callable[[Any], Any] | None,
+    option_callback: Callable[[Parser], object] | None,
     given: Mapping[str, Any],
     arguments: Sequence[str],
     appname: str,
@@ -25,7 +25,7 @@ def command_line(
     :param arguments: the remaining words, which the program's positional arguments take.
     :raises clihelper.errors.UsageError: the program has no such option, or requires another one.
     """
-    options = Options(configuration=path, foreground=True, check=False, check_broker=False)
+    options = Options(configuration=path, foreground=True, check=False, **UNUSUAL)
     arguments = list(arguments)
     if option_callback is not None:
         parser = make_parser(appname, None, None)

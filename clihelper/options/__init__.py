@@ -10,14 +10,23 @@ from clihelper.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+
+    from clihelper.parser import Parser
+
+
+UNUSUAL = {
+    'check_broker': False, 'check_verbose': False, 'message_file': None, 'post_mortem': False,
+    'print_asyncapi': False, 'restarts': False,
+}
+"""the values of the options that an application may define itself, if they are not given"""
 
 
 class Options(SimpleNamespace):
     """The options: ``configuration``, ``foreground``, ``check``, and the application's own.
 
-    ``check_broker`` is clihelper's ``--broker``; an application may define another option of
-    that name.
+    ``check_broker`` is clihelper's ``--broker``, ``check_verbose`` its ``-v``, ``message_file``
+    its ``--message``, ``post_mortem`` its ``--pdb``, ``restarts`` its ``--reload`` and
+    ``print_asyncapi`` its ``--asyncapi``; an application may define other options of those names.
     """
 
     def __contains__(self, name: str) -> bool:
@@ -30,7 +39,7 @@ def parse(
     appname: str,
     description: str | None,
     version: str | None,
-    option_callback: Callable[[Any], Any] | None = None,
+    option_callback: Callable[[Parser], object] | None = None,
 ) -> tuple[Options, list[str]]:
     """Read the command line.
 
@@ -41,7 +50,7 @@ def parse(
     :raises clihelper.errors.UsageError: the command line is wrong.
     :raises SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
-    options = Options(configuration=None, foreground=False, check=False, check_broker=False)
+    options = Options(configuration=None, foreground=False, check=False, **UNUSUAL)
     if option_callback is None and _is_plain(argv, options):
         return _checked(options, appname), []
     from clihelper import parser as by_argparse
@@ -59,6 +68,17 @@ def parse(
 def _checked(options: Options, appname: str) -> Options:
     if options.check_broker and not options.check:
         raise UsageError(f'argument --broker: only with --check (see {appname} --help)')
+    if options.check_verbose and not options.check:
+        raise UsageError(f'argument -v/--verbose: only with --check (see {appname} --help)')
+    if options.post_mortem and options.message_file is None:
+        raise UsageError(f'argument --pdb: only with --message (see {appname} --help)')
+    if options.restarts and not options.foreground:
+        raise UsageError(f'argument --reload: only with -f (see {appname} --help)')
+    if options.message_file is not None:
+        if options.check or options.restarts:
+            raise UsageError(
+                f'argument --message: not with --check or --reload (see {appname} --help)')
+        options.foreground = True
     return options
 
 
@@ -75,6 +95,8 @@ def _is_plain(argv: Sequence[str], options: Options) -> bool:
             options.check = True
         elif word == '--broker':
             options.check_broker = True
+        elif word == '--reload':
+            options.restarts = True
         elif word in ('-c', '--config'):
             options.configuration = next(words, None)
         else:
