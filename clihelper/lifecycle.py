@@ -129,6 +129,7 @@ class LifeCycle:
     """
 
     _surround: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    _retrying: object | None = None
 
     def __init__(
         self,
@@ -165,7 +166,6 @@ class LifeCycle:
         self._undone_by: BaseException | None = None
         self._status, self._ready_unsent = RUNNING_STATUS, 0.0
         self._announced = self._looping = self._stop_noted = False
-        self._retrying: object | None = None
         self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()
         self._calls: deque[Callable[[], object]] = deque()

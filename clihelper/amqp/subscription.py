@@ -309,6 +309,7 @@ class Subscription:
                 self.connection.transport.recover(self._channel)
             if self._reports:
                 self._depths.begin(self.topology)  # what was to be done later is forgotten, too
+            self._gates.look()
         except Lost as lost:
             LOGGER.warning('not recovered: %s; all messages will be delivered again', lost)
 
