@@ -49,6 +49,17 @@ def test_no_message_is_lost_or_accused_while_what_it_needs_is_away(
     assert queue.dead() == []
 
 
+def test_a_message_that_always_fails_does_not_keep_others_from_being_tried(
+    start, queue, tmp_path
+):
+    (tmp_path / 'broken').touch()
+    with start(more='  breaker: {failures: 1, within: 30, pause: 0.2}\n') as program:
+        queue.send('bad', *['good'] * 3)
+        program.wait_notes(3)
+        assert program.stop() == 0
+    assert queue.left() == 1
+
+
 def test_failures_further_apart_do_not_open_it(start, queue, tmp_path):
     (tmp_path / 'broken').touch()
     with start(more='  breaker: {failures: 2, within: 0.001, pause: 60}\n',

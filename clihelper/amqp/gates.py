@@ -305,16 +305,25 @@ class Gates:
             waits = inf
         waits = waits or self._take_turn(gate)
         if not waits:
-            gate.released.pop(message, None)
-            if gate.state is TRIAL:
-                gate.trying, self.trying = message, True
-            elif not self._is_limited:
-                self._watch()
+            self._note_begun(gate, message)
             return True
         self._park(gate, message, first=is_first)
         if waits < inf:
             self._wait_for_turn(gate, waits)
         return False
+
+    def _note_begun(self, gate: Gate, message: Message) -> None:
+        gate.released.pop(message, None)
+        if gate.state is TRIAL:
+            gate.trying, self.trying = message, True
+        elif not self._is_limited:
+            self._watch()
+        elif gate.parked and not gate.released:
+            self._wait_for_turn(gate, max(self._next_turn(gate) - time.monotonic(), 0.0))
+
+    def is_tried(self, message: Message) -> bool:
+        """Whether a message shows whether its queue can be consumed again."""
+        return self.trying and self._gates[message.queue].trying is message
 
     def ended(self, message: Message) -> None:
         """Note that a message was handled; if it was tried, it has not failed."""
@@ -328,18 +337,25 @@ class Gates:
 
     def _take_turn(self, gate: Gate) -> float:
         """Return 0.0 if the rate admits a message now, else for how many seconds it does not."""
-        limits = [(entry, interval) for entry, interval in (
-            (gate.entry, gate.interval), (self._flow.total, self._total)) if interval]
+        limits = self._limits(gate)
         if not limits:
             return 0.0
         with self._flow.locked():
             now = time.monotonic()
-            wait = max(entry.next for entry, _ in limits) - now
+            wait = self._next_turn(gate) - now
             if wait > 0:
                 return wait
             for entry, interval in limits:
                 entry.take(interval, now)
         return 0.0
+
+    def _limits(self, gate: Gate) -> list[tuple[Entry, float]]:
+        both = (gate.entry, gate.interval), (self._flow.total, self._total)
+        return [(entry, interval) for entry, interval in both if interval]
+
+    def _next_turn(self, gate: Gate) -> float:
+        """When the rates admit the next message, by the monotonic clock."""
+        return max((entry.next for entry, _ in self._limits(gate)), default=0.0)
 
     def _wait_for_turn(self, gate: Gate, seconds: float) -> None:
         if seconds > LONG:

@@ -197,11 +197,11 @@ class OrderedProcessor(Processor):
     def _returns_later(self, message: Message) -> bool:
         return message in self._lines or super()._returns_later(message)
 
-    def _requeue(self, message: Message) -> None:
+    def _requeue(self, message: Message, *, at_end: bool = False) -> None:
         if message in self._lines:
             self._return_anew(message)
         else:
-            super()._requeue(message)
+            super()._requeue(message, at_end=at_end)
 
     def _return_anew(self, message: Message) -> None:
         """Run it again here instead of returning it, which would let others pass it."""

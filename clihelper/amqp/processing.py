@@ -355,6 +355,7 @@ class Processor:
     def _fail(self, message: Message, error: BaseException) -> None:
         """Act on the outcome of a message that has failed."""
         outcome = settlement.judge(error, message.attempts, self._retry['attempts'])
+        was_tried = self.gates.is_tried(message)
         if outcome is not Outcome.REQUEUE or exception_text.is_a(error, settlement.Pause):
             # Where its queue is not consumed any more, the failure is not the message's.
             outcome = Outcome.REQUEUE if self.gates.failed(message, error) else outcome
@@ -369,7 +370,9 @@ class Processor:
         message.outcome = outcome
         self._note_failure(message, error, outcome)
         if outcome is Outcome.REQUEUE:
-            self._requeue(message)
+            # Another one is tried the next time: it may be the message after all.
+            is_pause = exception_text.is_a(error, settlement.Pause)
+            self._requeue(message, at_end=was_tried and not is_pause)
         elif outcome is Outcome.RETRY:
             delay = settlement.delay(error, message.attempts, self._retry)
             self._retry_later(message, error, delay)
@@ -393,10 +396,10 @@ class Processor:
         if outcome is not ACK:
             self._statistics.queues[message.queue].count(outcome.name.lower())
 
-    def _requeue(self, message: Message) -> None:
+    def _requeue(self, message: Message, *, at_end: bool = False) -> None:
         """Return the message to its queue, or a copy to the retry queue of its stream."""
         if not self._topology.is_stream(message.queue):
-            if self._is_near_limit(message):
+            if at_end or self._is_near_limit(message):
                 self._return_anew(message)
             else:
                 self._settle_by_itself(message, Outcome.REQUEUE)
