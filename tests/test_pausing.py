@@ -280,3 +280,17 @@ def test_a_handler_can_have_its_queue_paused(start, queue, tmp_path, kind, daemo
         assert program.status()['paused'] == {}
     assert queue.left() == 0
     assert queue.dead() == []
+
+
+@pytest.mark.parametrize('options', ['auto_delete: true, arguments: {x-queue-type: classic}',
+                                     'arguments: {x-queue-type: stream}, durable: true'])
+def test_a_queue_that_needs_its_consumer_keeps_it_while_it_is_paused(start, queue, options):
+    with start(options=options) as program:
+        queue.send(1)
+        program.wait_notes(1)
+        program.do('pause')
+        queue.send(2)
+        program.do('resume')
+        program.wait_notes(2)
+        assert program.bodies() == ['1', '2']
+        assert program.stop() == 0
