@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clihelper.amqp.message import Message as Message
     from clihelper.amqp.publisher import PublishError as PublishError
     from clihelper.amqp.routes import handles as handles
+    from clihelper.amqp.settlement import Pause as Pause
     from clihelper.amqp.settlement import Reject as Reject
     from clihelper.amqp.settlement import Requeue as Requeue
     from clihelper.amqp.settlement import Retry as Retry
@@ -45,6 +46,7 @@ _HOMES = {
     'handles': 'clihelper.amqp.routes',
     'json_schema': 'clihelper.config.json_schema',
     'PublishError': 'clihelper.amqp.publisher',
+    'Pause': 'clihelper.amqp.settlement',
     'Reject': 'clihelper.amqp.settlement',
     'Requeue': 'clihelper.amqp.settlement',
     'Retry': 'clihelper.amqp.settlement',

@@ -32,8 +32,9 @@ from clihelper.errors import (
     encodable,
     in_one_line,
 )
-from clihelper.lifecycle import CALL, LifeCycle, WorkerContext
+from clihelper.lifecycle import LifeCycle, WorkerContext
 from clihelper.process import daemonize
+from clihelper.process.flow import CALL
 from clihelper.process.signals import Signals
 from clihelper.process.systemd import Notifier, listen_fds
 
@@ -367,13 +368,19 @@ class Run:
         held.callback(control.close)
         self.control = control
 
-    def _control_server(self) -> ControlServer | None:
+    def _control_server(self, statistics: Statistics) -> ControlServer | None:
         """Return what serves the control socket, in the process that does."""
         if self.control is None:
             return None
         from clihelper.operations.control import ControlServer
+        from clihelper.operations.pausing import Pausing, file_in
 
-        return ControlServer(self.control.sockets[0], {0, os.geteuid()})
+        server = ControlServer(self.control.sockets[0], {0, os.geteuid()})
+        path = file_in(self.config.daemon['state_directory'], self.appname)
+        pausing = Pausing(statistics.flow, path)
+        pausing.answer(server)
+        pausing.restore()
+        return server
 
     def _warn_of_logs(self) -> None:
         """Tell which handlers lose what they are given, because nobody is there to take it."""
@@ -467,7 +474,7 @@ class Run:
         self._serve_metrics(held, statistics)
         if is_supervised:
             return self._supervise(statistics)
-        server = self._control_server()
+        server = self._control_server(statistics)
         if server is not None:
             held.callback(server.call, server.close)
         context = self._make_context(statistics)
@@ -521,7 +528,7 @@ class Run:
             report_ready=self.readiness.ready,
             ending=ForcedEnd(self),
             stop_listening=self._stop_listening,
-            control=self._control_server(),
+            control=self._control_server(statistics),
             work=self._work_in,
         ).run()
 
@@ -654,10 +661,10 @@ class Run:
         )
         if made is not None:
             made.append(life)
+        self.signals.take_over((CALL,))
         if server is not None:
             from clihelper.operations.agent import Agent
 
-            self.signals.take_over((CALL,))
             Agent(server, life, context.worker, supervised=context.supervised).start()
         from clihelper import legacy  # --help, and --check, do without it
 

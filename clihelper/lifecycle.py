@@ -33,6 +33,7 @@ from clihelper.errors import Error, StopNow, StoppedEarly, in_one_line
 from clihelper.loops import wait_until
 from clihelper.operations import stacks
 from clihelper.process.deadline import Deadline, kill_main_thread, signal_later, start_thread
+from clihelper.process.flow import CALL
 from clihelper.process.signals import call_back_in, running_event_loop, wait_readable
 from clihelper.process.statistics import Statistics
 from clihelper.states import RUNNING, State
@@ -74,9 +75,6 @@ they double each time"""
 RETRY = signal.SIGUSR2
 """the signal that makes the handler retry what it could not do; it has no other effect"""
 
-CALL = signal.SIGURG
-"""the signal by which another thread has something called in the main thread; its default is to
-be ignored"""
 
 
 class WorkerContext:
@@ -125,10 +123,13 @@ class LifeCycle:
     :param ending: ends the process if the main thread does not: see
         :class:`~clihelper.process.deadline.Deadline`.
     :param context: which of the daemon's processes this is.
+    :ivar watchers: called in the main thread when other processes have changed which queues are
+        consumed.
     :ivar bool was_told: whether a signal or a limit stopped it, rather than the program itself.
     """
 
     _surround: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    _retrying: object | None = None
 
     def __init__(
         self,
@@ -152,6 +153,7 @@ class LifeCycle:
         self.was_ready = self.was_told = False
         self._context = context or WorkerContext()
         self.sockets: list[socket] = []
+        self.watchers: set[Callable[[], object]] = set()
         self.signum = 0
         self._reloader, self._reload = Reloader(reread, configure_logging), Reloading()
         self.configure_logging = configure_logging
@@ -164,7 +166,6 @@ class LifeCycle:
         self._undone_by: BaseException | None = None
         self._status, self._ready_unsent = RUNNING_STATUS, 0.0
         self._announced = self._looping = self._stop_noted = False
-        self._retrying: object | None = None
         self._serving = self._is_answered = False
         self._waiting: deque[int] = deque()
         self._calls: deque[Callable[[], object]] = deque()
@@ -690,6 +691,8 @@ class LifeCycle:
             self._deadline.disarm()
 
     def _serve_calls(self) -> None:
+        for watcher in tuple(self.watchers):
+            watcher()
         while self._calls:
             try:
                 self._calls.popleft()()

@@ -81,6 +81,8 @@ def test_absent_sections_have_their_defaults(load):
             'declare': True, 'exchanges': {}, 'queues': {},
             'retry': {'attempts': 5, 'delay': 1, 'factor': 2, 'max_delay': 300},
             'dead_letter': True, 'accept': ['json', 'text', 'binary'], 'max_body': 16777216,
+            'rate': None,
+            'breaker': None,
             'handler_timeout': None,
             'wait_for_broker': True, 'tracing': False,
         },

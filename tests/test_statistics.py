@@ -258,7 +258,7 @@ statistics.tell(program='other')
 process = statistics.slot(0)
 process.begin(1)
 process.queues['orders'].run(0.1)
-(descriptor,) = [
+descriptor, *_ = [
     int(name) for name in os.listdir('/proc/self/fd')
     if os.path.exists(f'/proc/self/fd/{name}')
     and 'clihelper-statistics' in os.readlink(f'/proc/self/fd/{name}')]

@@ -28,7 +28,7 @@ from clihelper.process.signals import Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from clihelper.amqp.message import Message
@@ -87,6 +87,8 @@ class BatchProcessor(ConcurrentProcessor):
         arrived = [*self.waiting, *deliveries]
         self.waiting.clear()
         deliveries.clear()
+        if self.gates.must_ask:
+            arrived = [each for each in arrived if self.gates.admit(each)]
         record = self._record
         if record is not None:
             suspects = [m for m in arrived if m.redelivered and record.is_suspect(m)]
@@ -95,6 +97,11 @@ class BatchProcessor(ConcurrentProcessor):
                 alone = {*suspects}
                 arrived = [each for each in arrived if each not in alone]
         self._batches.add(arrived, time.monotonic())
+
+    def collected(self, queues: Collection[str]) -> list[Message]:
+        suspects = [each for each in self._suspects if each.queue in queues]
+        self._suspects = deque(each for each in self._suspects if each.queue not in queues)
+        return [*suspects, *self._batches.take_back(queues)]
 
     def _note(self, deliveries: Iterable[Message]) -> None:
         """Note messages that have arrived, all at once, before one of them may be settled."""

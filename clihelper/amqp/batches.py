@@ -159,6 +159,15 @@ class Collector:
         for half in (messages[middle:], messages[:middle]):
             self._complete.appendleft(Batch(queue, -inf, half, is_half=True))
 
+    def take_back(self, queues: Collection[str]) -> list[Message]:
+        """Take out the messages of these queues."""
+        batches = [batch for batch in (*self._complete, *self._open.values())
+                   if batch.queue in queues]
+        self._complete = deque(each for each in self._complete if each.queue not in queues)
+        self._open = {
+            queue: batch for queue, batch in self._open.items() if queue not in queues}
+        return [message for batch in batches for message in batch.messages]
+
     def clear(self) -> None:
         """Forget all of them: they are delivered again."""
         self._complete.clear()

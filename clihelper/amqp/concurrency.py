@@ -112,6 +112,8 @@ class ConcurrentProcessor(Processor):
         while (self.waiting or deliveries) and len(self.in_hand) < self._limit and not self._alone:
             queue = self.waiting or deliveries
             message = queue[0]
+            if self.gates.must_ask and not self._is_admitted(queue):
+                continue
             record = self._record
             if message.redelivered and record is not None and record.is_suspect(message):
                 if self.in_hand:
@@ -123,6 +125,14 @@ class ConcurrentProcessor(Processor):
                 return message
             return queue.popleft()
         return None
+
+    def _is_admitted(self, queue: deque[Message]) -> bool:
+        """Whether the first message may begin; it is taken out otherwise."""
+        message = queue.popleft()
+        if not self.gates.admit(message):
+            return False
+        queue.appendleft(message)
+        return True
 
     @property
     def start_due(self) -> float:
@@ -216,6 +226,9 @@ class ConcurrentProcessor(Processor):
         self._count_run(message)
         if message not in self._lost:
             self._finish_run(message, error, reply)
+            if self.gates.trying:
+                for each in self._messages_of(message):
+                    self.gates.ended(each)
             return
         self._lost.discard(message)
         if error is not None:
@@ -245,6 +258,11 @@ class ConcurrentProcessor(Processor):
         """Leave a message unsettled that was started and not run: it returns to its queue."""
         self._leave_hand(message)
         self._lost.discard(message)
+
+    def take_back(self, message: Any) -> None:
+        """Have a message wait that was started and not run, as its queue is not consumed now."""
+        self._leave_hand(message)
+        self.waiting.extendleft(reversed(self._messages_of(message)))
 
     def note_in_hand(self) -> None:
         """Note for whoever asks how many messages are in hand, and since when.

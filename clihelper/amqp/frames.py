@@ -341,6 +341,11 @@ class Deliveries:
         self.consumers.update(consumers)
         self._shape = self._template = None
 
+    def stop(self, channel: int, tag: bytes) -> None:
+        """Remove one consumer."""
+        self.consumers.pop((channel, tag), None)
+        self._shape = self._template = None
+
     def of(self, channel: int) -> dict[tuple[int, bytes], Consumer]:
         """The consumers of one channel."""
         return {key: found for key, found in self.consumers.items() if key[0] == channel}

@@ -12,6 +12,7 @@ copies. One thread uses it; only in the main thread does it serve signals while 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -109,6 +110,8 @@ class IterationProcessor(Processor):
         self.release()
         self._statistics.queues[message.queue].run(time.monotonic() - message.began)
         self._finish(message, error, None)
+        if self.gates.trying:
+            self.gates.ended(message)
 
     def give_up_record(self) -> None:
         """Accuse no message from now on: others may be handled beside those of this loop."""
@@ -222,6 +225,8 @@ class Iteration:
         self._processor: IterationProcessor = self._subscription.processor  # type: ignore[assignment]
         self._in_hand: Message | None = None
         self._is_busy = self._is_over = False
+        self._bell_lock = threading.Lock()
+        self._bell = -1  # only in other threads than the main one
         self.has_ended = False
         self.on_closed: Callable[[], None] = lambda: None
 
@@ -377,13 +382,18 @@ class Iteration:
     def _take(self, until: float) -> Message | None:
         """Wait for the next message; None if none has come by then."""
         processor, deliveries = self._processor, self._subscription.deliveries
+        gates = processor.gates
         while self._goes_on():
+            if gates.changes[0] != gates.seen:
+                gates.look()
             if processor.due <= time.monotonic():
                 processor.do_next()
                 continue
             self._renew()
             while processor.waiting or deliveries:
                 message = (processor.waiting or deliveries).popleft()
+                if gates.must_ask and not gates.admit(message):
+                    continue
                 if processor.start(message):
                     self._become_active()
                     return message
@@ -429,15 +439,29 @@ class Iteration:
         if main:
             host.sleeping()
             pulse = host.heartbeat()
-        others = (host.signals.fileno() if main else host.interrupt,
-                  *(() if self.wakeup is None else (self.wakeup,)))
+        own = (host.signals.fileno(),) if main else (host.interrupt, self._hear_changes())
+        others = (*own, *(() if self.wakeup is None else (self.wakeup,)))
         seconds = max(due - time.monotonic(), 0.0)
         if pulse is not None:
             seconds = min(seconds, pulse)
         ready = wait_readable((*descriptors, *others), None if seconds == inf else seconds)
         if main:
             host.serve_signals()
+        elif self._bell in ready:
+            os.eventfd_read(self._bell)
         return ready
+
+    def _hear_changes(self) -> int:
+        """The descriptor that is readable when the queue is paused, or is to go on."""
+        if self._bell < 0:
+            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._host.watchers.add(self._ring)
+        return self._bell
+
+    def _ring(self) -> None:
+        with self._bell_lock:
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     def _become_active(self) -> None:
         if _is_main_thread():
@@ -462,6 +486,11 @@ class Iteration:
         """Close the connections: what is unsettled returns to the queue."""
         self.has_ended = True
         self._in_hand = None
+        if self._bell >= 0:
+            self._host.watchers.discard(self._ring)
+            with self._bell_lock:
+                os.close(self._bell)
+                self._bell = -1
         if not self._connection.is_foreign:
             self._subscription.close()
             self.on_closed()

@@ -127,6 +127,14 @@ class KombuTransport:
         """
         channel.basic_consume(queue, no_ack=False, callback=on_delivery, consumer_tag=tag)
 
+    def cancel(self, channel: Any, tag: str) -> None:
+        """End a consumer."""
+        channel.basic_cancel(tag)
+
+    def limit(self, channel: Any, prefetch: int) -> None:
+        """Have so many messages sent ahead."""
+        channel.basic_qos(0, prefetch, False)
+
     def consume_replies(
         self, channel: Any, name: str, on_delivery: Callable[[Any], None], *, waits: bool = True
     ) -> str:

@@ -184,6 +184,11 @@ class Message(OfBody[B]):
         """Add *runs* to the number of runs that its headers say."""
         self._runs += runs
 
+    @property
+    def has_run_here(self) -> bool:
+        """Whether it has been run more often than its headers say: returned, that is lost."""
+        return self._runs > 0
+
     def run_again(self) -> None:
         """Prepare it for another run in this process, after a run that failed."""
         self._runs += 1

@@ -143,6 +143,10 @@ class OrderedProcessor(Processor):
             self._keep(message)
         return is_first
 
+    def give_back(self, message: Message) -> None:
+        super().give_back(message)
+        self._let_next(message)
+
     def _let_next(self, message: Message) -> None:
         """Have the next in line run: the message is settled for good, or nothing can settle it."""
         self._counted.discard(message)
@@ -193,11 +197,11 @@ class OrderedProcessor(Processor):
     def _returns_later(self, message: Message) -> bool:
         return message in self._lines or super()._returns_later(message)
 
-    def _requeue(self, message: Message) -> None:
+    def _requeue(self, message: Message, *, at_end: bool = False) -> None:
         if message in self._lines:
             self._return_anew(message)
         else:
-            super()._requeue(message)
+            super()._requeue(message, at_end=at_end)
 
     def _return_anew(self, message: Message) -> None:
         """Run it again here instead of returning it, which would let others pass it."""

@@ -28,6 +28,7 @@ from clihelper.amqp.connection import Lost
 from clihelper.amqp.encoding import encode
 from clihelper.amqp.escaping import escaped
 from clihelper.amqp.frames import HeadersTooLarge
+from clihelper.amqp.gates import Gates
 from clihelper.amqp.message import PERSISTENT, Message, decode, settle_at_once
 from clihelper.amqp.poison import PoisonGuard
 from clihelper.amqp.properties import InvalidProperties
@@ -112,6 +113,7 @@ class Processor:
     :param topology: says to which queues copies are published.
     :param forwarder: publishes the copies.
     :param retry_queues: makes what knows the queues in which messages wait for their next run.
+    :ivar gates: which queues are consumed now, and which message may be handled.
     :ivar current: the message that is being handled, or None.
     :ivar float ended: when the last handler ended, by the monotonic clock.
     :ivar int most: the number of messages that are handled at a time.
@@ -158,6 +160,8 @@ class Processor:
         if handlers is not None and not handlers.is_plain:
             self._handlers = handlers.within(topology.partitions)
         self._statistics = host.statistics
+        self.gates = gates = Gates(host.statistics.flow, topology, section)
+        gates.keep, gates.give_back, gates.do_later = self._keep, self.give_back, self.do_later
         self._since = host.statistics.since
         self._queue = ''
         self._figures = NOT_COUNTED
@@ -187,6 +191,7 @@ class Processor:
         self._postponed.clear()
         self._retry_queues.reset()
         self._acknowledger = None
+        self.gates.disconnect()
         self.end_message()
 
     def description(self, prefetched: int) -> str:
@@ -350,6 +355,10 @@ class Processor:
     def _fail(self, message: Message, error: BaseException) -> None:
         """Act on the outcome of a message that has failed."""
         outcome = settlement.judge(error, message.attempts, self._retry['attempts'])
+        was_tried = self.gates.is_tried(message)
+        if outcome is not Outcome.REQUEUE or exception_text.is_a(error, settlement.Pause):
+            # Where its queue is not consumed any more, the failure is not the message's.
+            outcome = Outcome.REQUEUE if self.gates.failed(message, error) else outcome
         if outcome is not Outcome.REQUEUE:
             try:
                 message.check()
@@ -361,7 +370,9 @@ class Processor:
         message.outcome = outcome
         self._note_failure(message, error, outcome)
         if outcome is Outcome.REQUEUE:
-            self._requeue(message)
+            # Another one is tried the next time: it may be the message after all.
+            is_pause = exception_text.is_a(error, settlement.Pause)
+            self._requeue(message, at_end=was_tried and not is_pause)
         elif outcome is Outcome.RETRY:
             delay = settlement.delay(error, message.attempts, self._retry)
             self._retry_later(message, error, delay)
@@ -385,10 +396,10 @@ class Processor:
         if outcome is not ACK:
             self._statistics.queues[message.queue].count(outcome.name.lower())
 
-    def _requeue(self, message: Message) -> None:
+    def _requeue(self, message: Message, *, at_end: bool = False) -> None:
         """Return the message to its queue, or a copy to the retry queue of its stream."""
         if not self._topology.is_stream(message.queue):
-            if self._is_near_limit(message):
+            if at_end or self._is_near_limit(message):
                 self._return_anew(message)
             else:
                 self._settle_by_itself(message, Outcome.REQUEUE)
@@ -476,7 +487,22 @@ class Processor:
 
     def _run_again(self, message: Message) -> None:
         """Run a message that was kept, now that its next run is due."""
+        if self.gates.admit(message):
+            self.handle_admitted(message)
+
+    def handle_admitted(self, message: Message) -> None:
+        """Run a message; note that if it was to show whether its queue can be consumed."""
         self.handle(message)
+        if self.gates.trying:
+            self.gates.ended(message)
+
+    def give_back(self, message: Message) -> None:
+        """Return a message that was not run to its queue."""
+        self._settle_by_itself(message, Outcome.REQUEUE)
+
+    def collected(self, queues: Collection[str]) -> list[Message]:
+        """Take back messages of *queues* that were collected to be handled together."""
+        return []
 
     def _dead_letter(self, message: Message, error: BaseException) -> None:
         """Dead-letter the message, or drop it if there is no queue for dead letters."""
@@ -617,6 +643,7 @@ class Processor:
         self._round += 1
         self._to_return.clear()
         self._postponed.clear()
+        self.gates.forget()
         if self.current is not None:
             self.current.outcome = Outcome.REQUEUE
 

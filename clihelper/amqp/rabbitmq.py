@@ -316,6 +316,15 @@ class RabbitMQTransport(amqp.Connection):  # type: ignore[misc]
         channel.basic_consume(
             queue, consumer_tag=tag, arguments=arguments or None, nowait=not waits)
 
+    def cancel(self, channel: Any, tag: str) -> None:
+        """End a consumer, without waiting: what was on its way is returned as it arrives."""
+        self._deliveries.stop(channel.channel_id, tag.encode())
+        channel.basic_cancel(tag, nowait=True)
+
+    def limit(self, channel: Any, prefetch: int) -> None:
+        """Have so many messages sent ahead to each consumer from now on, without waiting."""
+        channel.send_method(spec.Basic.Qos, 'lBb', (0, prefetch, False))
+
     def consume_replies(
         self, channel: Any, name: str, on_delivery: Callable[[Delivery], None], *,
         waits: bool = True,

@@ -85,6 +85,22 @@ class Requeue(Exception):
     """Raised in ``on_message``: return this message to its queue at once."""
 
 
+class Pause(Exception):
+    """Raised in ``on_message``: consume this queue no more for some time.
+
+    The message goes back to its queue; the run is not counted. When the time is over, one message
+    is tried first.
+
+    :param seconds: for how long, up to 30 days.
+    """
+
+    def __init__(self, seconds: float, *reason: object) -> None:
+        super().__init__(*(reason or (f'for {seconds!r} s',)))
+        if not 0 <= seconds <= LONGEST_DELAY:
+            raise ValueError(f'a pause takes from 0 to {LONGEST_DELAY} seconds, not {seconds!r}')
+        self.seconds = seconds
+
+
 class Undecodable(Exception):
     """The body is not what the message's content type says."""
 
@@ -147,6 +163,10 @@ UNRUN = (Undecodable, Unaccepted, Oversize, Invalid, Unrouted, Crashed)
 """The exceptions that are raised before a handler is called."""
 
 
+BLAMELESS = (Reject, Requeue, InvalidProperties, *UNRUN)
+"""The exceptions that are about one message, and say nothing of what its handler works with."""
+
+
 def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
     """The outcome of a message that has failed. If its handler returns, it is acknowledged.
 
@@ -154,7 +174,7 @@ def judge(error: BaseException, runs: int, attempts: int) -> Outcome:
     :param runs: how often it has been run, including this run.
     :param attempts: how often it may be run.
     """
-    if exception_text.is_a(error, Requeue) or _is_stopped(error):
+    if exception_text.is_a(error, (Requeue, Pause)) or _is_stopped(error):
         return Outcome.REQUEUE
     if exception_text.is_a(error, FINAL) or runs >= attempts:
         return Outcome.DEAD_LETTER
@@ -166,6 +186,12 @@ def _is_stopped(error: BaseException) -> bool:
     if not exception_text.is_a(error, StoppableError):
         return False
     return exception_text.attempt(lambda: error.stopped, False) is True  # type: ignore[attr-defined]
+
+
+def pause_of(error: BaseException) -> float:
+    """The seconds of a :class:`Pause`; 1.0 if a subclass of it has none that is valid."""
+    wanted = exception_text.attempt(lambda: float(error.seconds), -1.0)  # type: ignore[attr-defined]
+    return wanted if 0 <= wanted <= LONGEST_DELAY else 1.0
 
 
 def delay(error: BaseException, runs: int, schedule: Mapping[str, float]) -> float:

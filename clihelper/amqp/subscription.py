@@ -23,10 +23,11 @@ from clihelper.errors import Error, UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Any, Protocol
 
     from clihelper.amqp.forwarder import Forwarder
+    from clihelper.amqp.gates import Gate
     from clihelper.amqp.message import Message
     from clihelper.amqp.processing import Host as ProcessorHost
     from clihelper.amqp.processing import ProcessorFactory
@@ -90,9 +91,14 @@ class Subscription:
         self._channel: Any = None
         self._share = Share(host.worker, host.config.daemon['workers'])
         self._later: list[tuple[str, str, Mapping[str, Any]]] = []
+        self._tags: dict[str, str] = {}  # the consumer tag of each queue that is consumed
+        self._sent_ahead = 0
         self.connection = connection
         self.forwarder = forwarder
         self.processor = processor_class(host, connection, self.topology, forwarder)
+        self._gates = gates = self.processor.gates
+        gates.deliveries = self.deliveries
+        gates.on_open, gates.on_close = self._open, self._close
         self._depths = Depths(connection, host.statistics, self.processor.do_later)
         self._settle = self.processor.settle_as_told
         self._message_class = self.processor.message_class
@@ -121,32 +127,74 @@ class Subscription:
                 channel, self.connection.refusals, delays, again=self.was_consuming
             )
             channel.basic_qos(0, self.prefetch, False)
+            self._sent_ahead = self.prefetch
             self.processor.begin(channel, self.prefetch)
+            self._gates.begin()
             self._later.clear()
-            for consumer in self.topology.consumers:
-                if self._share.has(self.topology.options_of(consumer[0])):
-                    self._consume(*consumer)
-                else:
-                    self._later.append(consumer)
+            self._tags.clear()
+            self._consume_some(self._gates.consumed, waits=True)
+
+    def _consume_some(self, queues: Collection[str], *, waits: bool) -> None:
+        """Consume those of *queues* that are of this worker's share, the others a moment later."""
+        for consumer in self.topology.consumers:
+            if consumer[0] not in queues:
+                continue
+            if self._share.has(self.topology.options_of(consumer[0])):
+                self._consume(*consumer, waits=waits)
+            else:
+                self._later.append(consumer)
 
     def _consume(
         self, queue: str, name: str, arguments: Mapping[str, Any], *, waits: bool = True
     ) -> None:
         """Consume one queue."""
+        prefetch = self._gates.of(queue).prefetch(self.prefetch)
+        if prefetch != self._sent_ahead:
+            self.connection.transport.limit(self._channel, prefetch)
+            self._sent_ahead = prefetch
+        tag = self._tags[queue] = self.connection.consumer_tag()
         is_stream = self.topology.is_stream(queue)
         on_arrival = self._on_stream_delivery if is_stream else self._on_delivery
         arguments = {**self._share.arguments(self.topology.options_of(queue)), **arguments}
         self.connection.transport.consume(
-            self._channel, name, self.connection.consumer_tag(), partial(on_arrival, queue),
-            arguments, waits=waits,
+            self._channel, name, tag, partial(on_arrival, queue), arguments, waits=waits,
         )  # fmt: skip
 
     def _stand_by(self) -> None:
         """Consume what others should have begun to consume by now."""
+        if not self._later:
+            return
         LOGGER.info('standing by for %s', ', '.join(name for _, name, _ in self._later))
         with self.connection.guard():
             while self._later:
                 self._consume(*self._later.pop(0), waits=False)
+
+    # Queues that are not consumed for a while.
+
+    def _open(self, gate: Gate) -> None:
+        """Consume a queue, or its partitions."""
+        with self.connection.guard():
+            self._consume_some(gate.labels, waits=False)
+        if self._later:
+            self.processor.do_later(self._stand_by, STAND_BY)
+
+    def _close(self, gate: Gate) -> None:
+        """Consume a queue no more; what has arrived, and was not run, returns to it."""
+        self._later = [consumer for consumer in self._later if consumer[0] not in gate.labels]
+        with self.connection.guard():
+            for queue in gate.labels:
+                if queue in self._tags:
+                    self.connection.transport.cancel(self._channel, self._tags.pop(queue))
+        arrived = [each for each in self.deliveries if each.queue in gate.labels]
+        self.returned[:] = [each for each in self.returned if each.queue not in gate.labels]
+        near = self.processor.near_limit(each for each in arrived if each.redelivered)
+        if near:
+            self.processor.renew(self.deliveries, near)
+            arrived = [each for each in arrived if each not in near]
+        for message in arrived:
+            self.deliveries.remove(message)
+        for message in self.processor.collected(gate.labels) + arrived:
+            self._gates.turn_away(message)
 
     def begin(self) -> None:
         """Note that the broker has confirmed every consumer."""
@@ -167,8 +215,11 @@ class Subscription:
             self._depths.begin(self.topology)
         if self._later:
             self.processor.do_later(self._stand_by, STAND_BY)
+        closed = self._gates.closed
         LOGGER.info(
-            'consuming %s from %s', ', '.join(self.topology.queues), self.connection.shown()
+            'consuming %s from %s%s',
+            ', '.join(each for each in self.topology.queues if each in self._gates.consumed),
+            self.connection.shown(), f'; not for now: {", ".join(closed)}' if closed else '',
         )
         self._host.notifier.status('consuming')
 
@@ -235,6 +286,7 @@ class Subscription:
         """
         self.forget_deliveries()
         self.processor.end_message()
+        self._gates.leave()
         try:
             self.forwarder.finish()
             self.processor.flush()
@@ -257,6 +309,7 @@ class Subscription:
                 self.connection.transport.recover(self._channel)
             if self._reports:
                 self._depths.begin(self.topology)  # what was to be done later is forgotten, too
+            self._gates.look()
         except Lost as lost:
             LOGGER.warning('not recovered: %s; all messages will be delivered again', lost)
 

@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'reload': (
         'clihelper.commands.reload', 'make a daemon reload its configuration, and wait for that',
     ),
+    'pause': ('clihelper.commands.pause', 'have a daemon consume queues no more'),
+    'resume': ('clihelper.commands.resume', 'have a daemon consume queues again'),
     'log-level': (
         'clihelper.commands.log_level', 'change the level of a logger of a daemon for a while',
     ),

@@ -106,6 +106,14 @@ def find(arguments: Arguments) -> Found:
     return min(candidates, key=lambda found: _BY_INFORMATION.index(found.state))
 
 
+def configured_pidfile(shown: str) -> str:
+    """Return the pidfile that a configuration names without the name of its program, or ''.
+
+    :raises ConfigurationError: there is none, or it depends on that name.
+    """
+    return _configured(shown, '')[0]
+
+
 def _configured(shown: str, name: str) -> tuple[str, float]:
     """Return the pidfile of a configuration, empty for the default; and ``stop_timeout``."""
     from clihelper.config import expand_pidfile, load_daemon

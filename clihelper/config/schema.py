@@ -30,6 +30,9 @@ RETRIES = '.retry.2.6e+06s'
 LONGEST_FOLDER = 255
 """The most bytes of a folder's name in Linux's file systems (``NAME_MAX``)."""
 
+MOST_FAILURES = 100
+"""The most failures that a breaker counts."""
+
 MOST_PARTITIONS = 1000
 """The most partitions of a queue: each is a queue of its own."""
 
@@ -250,6 +253,24 @@ class Size(Scalar):
         if not size:
             raise InvalidValue('a size above 0')
         return size
+
+
+class Rate(Scalar):
+    """So many in a second, minute or hour: ``10/s``, ``900/m``, ``5/h``; as a number a second."""
+
+    _SECONDS = {'s': 1, 'm': 60, 'h': 3600}
+
+    def __init__(self) -> None:
+        super().__init__('a rate such as 10/s, 900/m or 5/h')
+
+    def read(self, value: object, text: str) -> float:
+        found = re.fullmatch(r'([0-9]{1,9}(?:\.[0-9]{1,9})?) ?/ ?([smh])', str(value))
+        if not isinstance(value, str) or not found:
+            raise WrongType(self.noun)
+        rate = float(found[1]) / self._SECONDS[found[2]]
+        if not 1 / _MONTH <= rate <= 1_000_000:
+            raise InvalidValue(f'{self.noun}, at least one a month and at most 1000000/s')
+        return rate
 
 
 class Address(Text):
@@ -510,6 +531,7 @@ ACCOUNT = Either(Nothing(), Number(0, 2**32 - 2, whole=True), Text('a name'),
                  words='a name or a numeric id')
 AMQP_NAME = Text('a name', most=LONGEST_NAME)
 OPTIONAL_NAME = Text('a name', empty=True, most=LONGEST_NAME)
+RATE = Rate()
 ROUTING_KEY = Text('a routing key', empty=True, most=LONGEST_NAME)
 LOG_LEVEL = Choice('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 EXCHANGE_TYPE = Choice('direct', 'fanout', 'topic', 'headers',
@@ -612,6 +634,15 @@ BINDING = Table(
     required=('exchange',),
 )
 
+BREAKER = Table(
+    Key('failures', Number(1, MOST_FAILURES, whole=True), ABSENT,
+        'How many runs have to fail for the queue not to be consumed any more.', 'required'),
+    Key('within', SECONDS, 60, 'The seconds within which they have to.'),
+    Key('pause', SECONDS, 30,
+        'The seconds for which it is not consumed; then one message is tried first.'),
+    required=('failures',),
+)
+
 QUEUE = Table(
     Key('name', OPTIONAL_NAME, ABSENT,
         "The queue's name on the broker; if it is empty, the broker names the queue anew at each"
@@ -638,6 +669,12 @@ QUEUE = Table(
     Key('consume', BOOLEAN, True,
         'Whether it is consumed; if not, it is only declared and bound, for what is published to'
         ' it or for other programs.'),
+    Key('rate', RATE, ABSENT,
+        'How many of its messages all workers of the daemon together begin to handle at most:'
+        ' ``10/s``, ``900/m`` or ``5/h``; see :ref:`rate`.', 'no limit'),
+    Key('breaker', Either(BOOLEAN, BREAKER, words='false or a mapping'), ABSENT,
+        'After how many failures it is not consumed for a while; false for never.',
+        'the value of ``AMQP.breaker``'),
 )
 
 RETRY = Table(
@@ -709,6 +746,12 @@ AMQP = Table(
         'The types of bodies that are accepted: JSON is decoded to objects, text to strings.'),
     Key('max_body', Number(1, 2**63 - 1, whole=True), 16 * 1024 * 1024,
         'The largest body that is handled, in bytes.'),
+    Key('rate', Either(Nothing(), RATE, words='a rate such as 10/s, 900/m or 5/h, or null'), None,
+        'How many messages of all queues all workers of the daemon together begin to handle at'
+        ' most; see :ref:`rate`.', 'no limit'),
+    Key('breaker', Either(Nothing(), BREAKER, words='a mapping or null'), None,
+        'After how many failures a queue is not consumed for a while; see :ref:`breaker`.',
+        'never'),
     Key('handler_timeout', Either(Nothing(), SECONDS, words='a number above 0 or null'), None,
         'Seconds that ``on_message``, or ``on_messages``, may take; then its process is killed'
         ' and replaced.',

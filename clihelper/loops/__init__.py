@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         signals: Signals
         notifier: Notifier
         sockets: list[socket]
+        watchers: set[Callable[[], object]]
 
         def retire(self) -> None: ...
         @property

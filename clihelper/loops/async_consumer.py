@@ -119,6 +119,7 @@ class AsyncConsumerLoop(TornadoLoop):
     # Consuming.
 
     def _begin(self) -> None:
+        self._host.watchers.add(self._schedule)
         if self._timeout is not None:
             self._note_turns(self._timeout)
         self._consuming = self._event_loop.create_task(self._consume())
@@ -164,7 +165,10 @@ class AsyncConsumerLoop(TornadoLoop):
         if not self._link.is_open:
             return
         processor = self._processor
+        gates = processor.gates
         try:
+            if gates.changes[0] != gates.seen:
+                gates.look()
             while processor.due <= time.monotonic():
                 processor.do_next()
             if self.goes_on():
@@ -289,6 +293,7 @@ class AsyncConsumerLoop(TornadoLoop):
     def close(self) -> None:
         """Cancel what is left, and close the connections: unsettled messages go back."""
         self._ended = True
+        self._host.watchers.discard(self._schedule)
         self._link.end()
         for timer in (self._due, self._reopening, self._progress):
             if timer is not None:

@@ -67,6 +67,7 @@ class ConsumerLoop(Loop):
         self._subscription = Subscription(
             self._host, connection, self._forwarder, self.make_processor())
         self._processor = processor = self._subscription.processor
+        self._gates = processor.gates
         context.begin(self._host.worker, lambda: processor.current)
         self._deliveries = self._subscription.deliveries
 
@@ -159,7 +160,9 @@ class ConsumerLoop(Loop):
 
     def _do_next(self) -> None:
         """Do the next thing that is due, or wait for it."""
-        processor = self._processor
+        processor, gates = self._processor, self._gates
+        if gates.changes[0] != gates.seen:
+            gates.look()
         if self._ticks is not None and self._ticks.due <= time.monotonic():
             self._process(self._ticks)
         elif processor.due <= time.monotonic():
@@ -186,12 +189,16 @@ class ConsumerLoop(Loop):
     def _handle_what_is_here(self) -> None:
         """Handle messages one after another until there is something else to do."""
         host, deliveries, due = self._host, self._deliveries, self._due
-        processor = self._processor
-        handle = processor.handle
+        processor, gates = self._processor, self._gates
+        handle, changes = processor.handle, gates.changes
         host.active()
         while deliveries:
             message = deliveries.popleft()
-            handle(message)
+            if gates.is_watching or changes[0] != gates.seen:
+                if gates.admit(message):
+                    processor.handle_admitted(message)
+            else:
+                handle(message)
             if host.signals.arrived or self._stopping or not host.is_running:
                 return
             if processor.ended >= due or message.outcome is not ACK:

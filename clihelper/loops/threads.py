@@ -164,10 +164,12 @@ class ThreadedConsumerLoop(ConsumerLoop):
             self._pool.submit(message)
 
     def _execute(self, message: Any) -> tuple[Any, ...]:
-        """Run a handler, in a thread, unless a stop or a lost connection has overtaken it."""
-        if not self.goes_on() or self._processor.is_lost(message):
+        """Run a handler, in a thread, unless a stop, a pause or a lost connection was first."""
+        processor = self._processor
+        if (not self.goes_on() or processor.is_lost(message)
+                or processor.gates.is_closed(message.queue)):
             return (message,)
-        return message, *self._processor.execute(message)
+        return message, *processor.execute(message)
 
     def _is_urgent(self, result: tuple[Any, ...]) -> bool:
         return result[1:] != (None, None) or not self.goes_on()
@@ -179,6 +181,8 @@ class ThreadedConsumerLoop(ConsumerLoop):
             try:
                 if result:
                     self._processor.end(message, *result)
+                elif self.goes_on() and not self._processor.is_lost(message):
+                    self._processor.take_back(message)
                 else:
                     self._processor.give_up(message)
             except Lost as error:

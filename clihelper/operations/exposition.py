@@ -15,7 +15,7 @@ import time
 from itertools import accumulate
 
 from clihelper.operations import report
-from clihelper.process import proc, series
+from clihelper.process import flow, proc, series
 from clihelper.process.statistics import bucket_of
 from clihelper.states import State
 
@@ -42,6 +42,9 @@ FAMILIES = {
     'clihelper_worker_restarts_total': (
         'counter', 'Workers that were started again as one had ended without being told.'),
     'clihelper_broker_up': ('gauge', '1 if a process consumes; only of consumers.'),
+    'clihelper_queue_paused': (
+        'gauge', '1 if a queue is not consumed for now: paused by an operator, by its breaker, or'
+        ' by its handler.'),
     'clihelper_reconnects_total': ('counter', 'Connections to the broker after the first.'),
     'clihelper_messages_total': (
         'counter', 'Messages and what became of them; a message that is retried is counted for'
@@ -73,6 +76,8 @@ FAMILIES = {
 """The type of each metric, and what it means."""
 
 OUTCOMES = {'retry': 'retried', 'dead_letter': 'dead_lettered', 'requeue': 'requeued'}
+
+PAUSED_BY = ('operator', *flow.REASONS)
 
 EXPONENTS = range(6, 31)
 """The bounds of the histograms of durations are 2 to the power of these, in microseconds: 64 us to
@@ -107,6 +112,7 @@ class Exposition:
             *_of_all(everyone),
             *_dead_letters(everyone),
             *self._of_queues(everyone),
+            *_of_paused(daemon, everyone),
             *_of_workers(newest),
             *_of_processes(daemon, newest),
         ]
@@ -191,6 +197,15 @@ def _of_daemon(
     if any('broker' in each.report for each in processes):
         up = any((each.report.get('broker') or {}).get('consuming') for each in processes)
         yield 'clihelper_broker_up', (), up
+
+
+def _of_paused(daemon: dict[str, Any], everyone: list[Figures]) -> Iterator[Sample]:
+    paused = daemon.get('paused', {})
+    names = dict.fromkeys(name for each in everyone for name in each.queues)
+    for name in dict.fromkeys((*names, *paused)):
+        by = paused.get(name, {}).get('by')
+        for reason in PAUSED_BY:
+            yield 'clihelper_queue_paused', (('queue', name), ('by', reason)), by == reason
 
 
 def _of_all(everyone: list[Figures]) -> Iterator[Sample]:

@@ -68,6 +68,7 @@ def make(daemon: dict[str, Any], processes: list[Figures], ended: Figures) -> di
         'ticks': _ticks((*processes, ended)),
         'last_error': max(errors, key=lambda error: error['time'], default=None),
     }
+    report['paused'] = daemon.get('paused', {})
     report['ready'] = can_work(processes)
     return report
 

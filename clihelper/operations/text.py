@@ -26,6 +26,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     if 'reload_failed' in report:
         yield f'  the last reload failed: {report["reload_failed"]}'
     yield from _broker(report)
+    yield from _paused(report['paused'])
     yield from _queues(report['queues'])
     if ticks := report['counted']['ticks']:
         took = report['ticks']
@@ -61,6 +62,21 @@ def _broker(report: dict[str, Any]) -> Iterator[str]:
             brokers.setdefault((broker['url'], words), []).append(broker['since'])
     for (url, words), since in brokers.items():
         yield f'  broker {url}: {words}, for {duration(time.time() - min(since))}'
+
+
+def _paused(paused: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each queue that is not consumed for now."""
+    now = time.time()
+    for name, fact in paused.items():
+        since = duration(now - fact['since'])
+        if fact['by'] == 'operator':
+            yield f'  queue {name}: paused for {since}'
+            continue
+        why = 'its breaker is open' if fact['by'] == 'breaker' else 'paused by its handler'
+        then = 'one message is tried'
+        if fact['until'] is not None:
+            then = f'{then} in {duration(fact["until"] - now)}'
+        yield f'  queue {name}: {why}, for {since}; {then}'
 
 
 def _queues(queues: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ is true even if the process is stopped or hangs. The memory is a file without a 
 descriptors of the process in ``/proc``, which takes the daemon's user or root::
 
     header: magic, version, slots, change, slots used | the daemon's report | its configuration
+            | which queues are not consumed
     slots:  the first one has the totals of the processes that have ended
 
     slot:   pid, state, since, in hand, counters | calls of _process | the process's report
@@ -33,16 +34,19 @@ import fcntl
 import json
 import os
 import time
+import weakref
 from mmap import MADV_REMOVE, MAP_SHARED, PROT_READ, mmap
 from struct import Struct
 
-from clihelper.process import series
+from clihelper.process import flow, series
 from clihelper.states import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
+
+    from clihelper.process.flow import Flow
 
 NAME = 'clihelper-statistics'
 """the name of the memory in ``/proc/PID/fd``"""
@@ -76,7 +80,7 @@ COUNTED = ('ticks', 'reconnects', 'published', 'publish_failures', 'worker_resta
 """what is counted for a whole process; restarts of workers, for the whole daemon"""
 
 _MAGIC = b'clihelper statistics'
-_VERSION = 4
+_VERSION = 5
 _HEADER = Struct('<24sQQ')
 _CHANGE = _HEADER.size
 _USED = _CHANGE + 8
@@ -84,7 +88,8 @@ _REPORT = 32768  # bytes of a report, of which two are kept
 _DAEMON_VALID, _CONFIGURATION_VALID, _ASKED = 56, 64, 72
 _DAEMON = 4096
 _CONFIGURATION = _DAEMON + 2 * _REPORT
-_TOP = _CONFIGURATION + 2 * _REPORT
+_FLOW = _CONFIGURATION + 2 * _REPORT
+_TOP = _FLOW + flow.SIZE
 
 # Offsets in a slot
 _PID, _STATE, _STARTED, _SINCE, _IN_HAND, _QUEUE_IN_HAND, _VALID, _COUNTED = range(0, 64, 8)
@@ -136,11 +141,16 @@ class Statistics:
 
     :param memory: it.
     :param slots: the number of slots in it.
+    :param descriptor: of its file, to lock; None: it is only read.
+    :ivar flow: which queues are not consumed for now, and when messages may be handled.
     """
 
-    def __init__(self, memory: mmap, slots: int) -> None:
+    def __init__(self, memory: mmap, slots: int, descriptor: int | None = None) -> None:
         self._memory = memory
         self.slots = slots
+        self.flow = flow.Flow(memory, _FLOW, descriptor, self._processes)
+        if descriptor is not None:
+            weakref.finalize(self.flow, os.close, descriptor).atexit = False
         self._report = _Report(memory, _DAEMON, _DAEMON_VALID)
         self._configuration = _Report(memory, _CONFIGURATION, _CONFIGURATION_VALID)
         self._totals = ProcessStatistics(memory, _TOP)
@@ -157,10 +167,11 @@ class Statistics:
             os.ftruncate(descriptor, size)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             memory = mmap(descriptor, size)
-        finally:
-            os.close(descriptor)  # the memory has a descriptor of its own
+        except BaseException:
+            os.close(descriptor)
+            raise
         _HEADER.pack_into(memory, 0, _MAGIC, _VERSION, slots)
-        return cls(memory, slots)
+        return cls(memory, slots, descriptor)
 
     @classmethod
     def of_process(cls, pid: int) -> Statistics:
@@ -214,10 +225,12 @@ class Statistics:
         The process that forks the others calls this, so that one process writes what is used.
         """
         if index >= self.slots:
-            return Statistics.make().slot(0)
+            beyond = Statistics.make().slot(0)
+            beyond.flow = self.flow
+            return beyond
         if index >= self._used:
             _WHOLE.pack_into(self._memory, _USED, index + 1)
-        return ProcessStatistics(self._memory, _TOP + (index + 1) * _SLOT)
+        return ProcessStatistics(self._memory, _TOP + (index + 1) * _SLOT, self.flow)
 
     def end(self, index: int) -> None:
         """Add the figures of a process that has ended to the totals, and clear its slot."""
@@ -228,6 +241,7 @@ class Statistics:
         self._totals.add(figures)
         self.slot(index).clear()
         self._change()
+        self.flow.forget(figures.pid)
 
     def _change(self) -> None:
         number = _WHOLE.unpack_from(self._memory, _CHANGE)[0]
@@ -245,7 +259,14 @@ class Statistics:
             if not before % 2 and before == _WHOLE.unpack_from(self._memory, _CHANGE)[0]:
                 break
             time.sleep(0.001)
-        return self._report.read(), [each for each in processes if each.pid], totals
+        facts, paused = self._report.read(), self.flow.facts()
+        if paused:
+            facts['paused'] = paused
+        return facts, [each for each in processes if each.pid], totals
+
+    def _processes(self) -> list[int]:
+        """Return the IDs of the processes, as far as they have slots."""
+        return [_WHOLE.unpack_from(self._memory, offset + _PID)[0] for offset in self._taken()]
 
     @property
     def _used(self) -> int:
@@ -267,12 +288,17 @@ class ProcessStatistics:
     :ivar since: its element is when the oldest run in hand began, by the monotonic clock; 0.0:
         nothing is in hand.
     :ivar metrics: what the program counts itself.
+    :ivar flow: which queues are not consumed for now, in all processes.
     :ivar ticks: what counts how long calls of ``_process`` took.
     """
 
-    def __init__(self, memory: mmap, offset: int) -> None:
+    flow: Flow
+
+    def __init__(self, memory: mmap, offset: int, shared: Flow | None = None) -> None:
         self._memory = memory
         self._offset = offset
+        if shared is not None:
+            self.flow = shared
         self._lock = _thread.RLock()
         whole = memoryview(memory)
         if whole.readonly:

@@ -194,6 +194,17 @@ function showWorkers() {
             consuming ? '' : 'notice')));
 }
 
+// Why queues are not consumed for now, and until when.
+function showPaused() {
+  const now = Date.now() / 1000;
+  put($('paused'), Object.entries(state.paused || {}).map(([name, {by, since, until}]) => {
+    const why = {operator: 'paused', breaker: 'its breaker is open', handler: 'paused by its handler'}[by];
+    const when = until === null ? '' : ` in ${duration(Math.max(until - now, 0))}`;
+    const then = by === 'operator' ? '' : `; one message is tried${when}`;
+    return element('li', `Queue ${name}: ${why}, for ${duration(now - since)}${then}`, 'notice');
+  }));
+}
+
 function inHand(worker) {
   if (!worker.in_hand) return '–';
   return `${worker.in_hand}, ${worker.in_hand_queue} for ${duration(worker.in_hand_since || 0)}`;
@@ -419,6 +430,7 @@ const HANDLERS = {
     showChoice();
     showQueues();
     showWorkers();
+    showPaused();
     showDeadLetters();
     showErrors();
     showConfigurationAge();
