@@ -58,7 +58,11 @@ def test_one_that_a_killed_daemon_has_left_is_replaced(tmp_path, workers):
 
 def test_a_child_that_the_program_has_forked_does_not_hold_it(tmp_path):
     with Asked(tmp_path, more='do: fork', interval=3600) as daemon:
-        (child,) = daemon.workers()
+        end = time.monotonic() + 10
+        while not (children := daemon.workers()):  # ready is before the first _process
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        (child,) = children
         daemon.stop('KILL')
         try:
             with pytest.raises(ConnectionRefusedError):

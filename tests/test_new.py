@@ -216,10 +216,12 @@ def test_what_is_commented_out_is_as_it_would_be_typed() -> None:
     assert read['Daemon']['redirect_output'] == {'logger': 'stdout', 'level': 'INFO'}
     assert read['AMQP']['exchanges']['EXCHANGE']['type'] == 'direct'
     assert read['AMQP']['batch'] == {'size': 100, 'wait': 0.1}
+    assert read['AMQP']['breaker'] == {'failures': None, 'within': 60, 'pause': 30}
     defaults = schema.SECTIONS.defaults()
     for section in ('Daemon', 'AMQP'):
         for key, value in defaults[section].items():
-            if key not in ('url', 'queues', 'exchanges', 'redirect_output', 'umask', 'batch'):
+            if key not in ('url', 'queues', 'exchanges', 'redirect_output', 'umask', 'batch',
+                           'breaker'):
                 assert read[section][key] == value, key
 
 
