@@ -45,7 +45,7 @@ def test_no_message_is_lost_or_accused_while_what_it_needs_is_away(
         assert sorted(map(int, program.bodies())) == list(range(30))
         assert program.status()['paused'] == {}
         assert program.stop() == 0
-    assert queue.left() == 0
+    queue.wait_left(0)
     assert queue.dead() == []
 
 
@@ -57,7 +57,7 @@ def test_a_message_that_always_fails_does_not_keep_others_from_being_tried(
         queue.send('bad', *['good'] * 3)
         program.wait_notes(3)
         assert program.stop() == 0
-    assert queue.left() == 1
+    queue.wait_left(1)
 
 
 def test_failures_further_apart_do_not_open_it(start, queue, tmp_path):

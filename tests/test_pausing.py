@@ -51,7 +51,7 @@ def test_a_paused_queue_is_not_handled_until_it_is_resumed(start, queue, kind, d
         program.wait_notes(40)
         assert sorted(map(int, program.bodies())) == list(range(40))
         assert program.stop() == 0
-    assert queue.left() == 0
+    queue.wait_left(0)
 
 
 IN_HAND = {'single': 1, 'threads': 3, 'coroutines': 2, 'batches': 1}
@@ -74,7 +74,7 @@ def test_what_is_in_hand_ends_and_what_was_prefetched_goes_back(
         queue.wait_left(10)
         assert set(program.bodies('run')) == {'slow'}
         assert program.stop() == 0
-    assert queue.left() == 10
+    queue.wait_left(10)
 
 
 def test_pause_and_resume_take_effect_at_once(start, queue, figure):
@@ -116,7 +116,7 @@ def test_a_pause_does_not_near_the_limit_of_the_broker(start, queue, tmp_path):
         program.wait_notes(15)
         assert program.stop() == 0
     assert len(program.bodies('run')) == 15
-    assert queue.left() == 0
+    queue.wait_left(0)
     assert queue.dead() == []
 
 
@@ -129,7 +129,7 @@ def test_it_is_kept_over_a_reload_and_a_restart(start, queue):
         assert program.stop() == 0
     with start() as program:
         assert list(program.status()['paused']) == [queue.name]
-        assert queue.left() == 1
+        queue.wait_left(1)
         assert program.bodies() == []
         program.do('resume')
         program.wait_notes(1)
@@ -197,7 +197,7 @@ def test_a_stop_while_paused_is_at_once(start, queue, kind):
         begun = time.monotonic()
         assert program.stop() == 0
         assert time.monotonic() - begun < 2
-    assert queue.left() == 5
+    queue.wait_left(5)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -278,7 +278,7 @@ def test_a_handler_can_have_its_queue_paused(start, queue, tmp_path, kind, daemo
         (tmp_path / 'mended').touch()
         program.wait_notes(11)
         assert program.status()['paused'] == {}
-    assert queue.left() == 0
+    queue.wait_left(0)
     assert queue.dead() == []
 
 

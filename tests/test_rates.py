@@ -42,7 +42,7 @@ def test_a_rate_holds_over_all_workers(start, queue, kind, daemon):
         first, last = begun[10], begun[-1]
         assert (len(begun) - 11) / (last - first) == pytest.approx(50, rel=0.1)
         assert program.stop() == 0
-    assert queue.left() == 200 - len(program.bodies('run'))
+    queue.wait_left(200 - len(program.bodies('run')))
 
 
 def test_it_is_exact_over_a_minute(start, queue, figure):
@@ -65,7 +65,7 @@ def test_a_slow_rate_prefetches_little_and_stops_at_once(start, queue):
         assert program.stop() == 0
         assert time.monotonic() - begun < 2
     assert program.bodies() == ['0']
-    assert queue.left() == 9
+    queue.wait_left(9)
 
 
 def test_the_rate_of_a_queue_and_that_of_all_hold_together(start, queue):
