@@ -413,9 +413,10 @@ class Gates:
         gate = self._gates[message.queue]
         if exception_text.is_a(error, settlement.Pause):
             seconds = settlement.pause_of(error)
+            gate.entry.close(seconds, 'handler')
             LOGGER.warning('queue %s is not consumed for %g s, as its handler has asked; then one'
                            ' message is tried', gate.label, seconds)  # fmt: skip
-            self._close_for(gate, seconds, 'handler')
+            self.look()
             return True
         breaker = gate.breaker
         if not breaker or exception_text.is_a(error, settlement.BLAMELESS):
@@ -433,15 +434,12 @@ class Gates:
     def _break(
         self, gate: Gate, breaker: Mapping[str, Any], why: str, error: BaseException
     ) -> None:
+        gate.entry.close(breaker['pause'], 'breaker')
         LOGGER.error(
             'queue %s is not consumed for %g s, then one message is tried: %s, the last: %s: %s',
             gate.label, breaker['pause'], why, exception_text.name(error),
             exception_text.text(error)[: exception_text.SHOWN],
         )  # fmt: skip
-        self._close_for(gate, breaker['pause'], 'breaker')
-
-    def _close_for(self, gate: Gate, seconds: float, reason: str) -> None:
-        gate.entry.close(seconds, reason)
         self.look()
 
 
